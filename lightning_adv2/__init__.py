@@ -1,0 +1,13 @@
+"""Attack a classifier and its attribution map together (ADV2), and train interpreters that resist (RTS, AID).
+
+The one-line use::
+
+    result = adv2(classifier, interpreter, images, target_class)
+"""
+
+from importlib.metadata import version
+
+from lightning_adv2.attacks import adv2
+
+__version__ = version("lightning-adv2")
+__all__ = ["adv2"]

@@ -1,0 +1,96 @@
+"""How an attack moves: a step turns one iterate into the next and says what it saw on the way."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_adv2.attacks.objective import Context, LossTerm, Problem, Ramp
+from lightning_adv2.attacks.perturbation import Perturbation
+from lightning_adv2.functional.optim import Rule
+from lightning_adv2.models import Surrogate
+from lightning_adv2.types import Interpretation, State
+
+
+@dataclass
+class Seen:
+    """What a step evaluated *before* it moved.
+
+    Attributes:
+        adv_images: ``(B, C, H, W)``, detached.
+        interpretation: detached; its map belongs to the smooth surrogate where the step uses one.
+        finite: ``(B,)`` bool, False where loss or gradient was NaN or infinite (such an image did not move).
+    """
+
+    adv_images: Tensor
+    interpretation: Interpretation
+    finite: Tensor
+
+
+class Step(ABC):
+    """One kind of move; the plug for attacks that do not fit 'sum the terms, take the gradient'."""
+
+    needs_map: bool
+
+    @abstractmethod
+    def init(self, problem: Problem, parameter: Tensor) -> State:
+        """The step's own state at the start of a stage, every leaf with B first."""
+
+    @abstractmethod
+    def __call__(
+        self, problem: Problem, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
+    ) -> tuple[Tensor, State, Seen]:
+        """Next parameter, next state, and what was seen at the current parameter."""
+
+
+class GradientStep(Step):
+    """Descend the sum of the loss terms along a first-order rule, then project.
+
+    Args:
+        terms: what to minimise; without a term that needs the map, no map is computed.
+        rule: from ``functional.optim``.
+        step_size: in units of the parameter, over the stage.
+        surrogate: smooth ReLU in which loss and gradient are computed; None uses the network as it is.
+    """
+
+    def __init__(
+        self, terms: Sequence[LossTerm], rule: Rule, step_size: Ramp, surrogate: Surrogate | None = None
+    ) -> None:
+        self.terms, self.rule, self.step_size, self.surrogate = tuple(terms), rule, step_size, surrogate
+        self.needs_map = any(term.needs_map for term in terms)
+
+    def init(self, problem: Problem, parameter: Tensor) -> State:
+        """The rule's state."""
+        return self.rule.init(parameter)
+
+    def __call__(
+        self, problem: Problem, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
+    ) -> tuple[Tensor, State, Seen]:
+        """See :class:`Step`."""
+        parameter = parameter.detach().requires_grad_()
+        mode: AbstractContextManager[object] = self.surrogate or nullcontext()
+        with torch.enable_grad(), mode:
+            adv_images = perturbation.apply(problem.images, parameter)
+            interpretation = self._interpret(problem, adv_images)
+            context = Context(problem, interpretation, progress)
+            loss = torch.stack([term(context) for term in self.terms]).sum(0)
+            (gradient,) = torch.autograd.grad(loss.sum(), parameter)
+        # sign(NaN) is 0 and Adam would spread a NaN for ever: hold such an image still and report it.
+        finite = gradient.flatten(1).isfinite().all(1) & loss.isfinite()
+        gradient = torch.where(finite.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0.0)
+        update, state = self.rule.update(gradient, state)
+        moved = perturbation.project(problem.images, parameter.detach() + self.step_size(progress) * update)
+        seen = Interpretation(interpretation.logits.detach(), interpretation.attribution_map.detach())
+        return moved, state, Seen(adv_images.detach(), seen, finite.detach())
+
+    def _interpret(self, problem: Problem, adv_images: Tensor) -> Interpretation:
+        if self.needs_map:
+            assert problem.interpreter is not None  # the engine checks
+            result: Interpretation = problem.interpreter(problem.classifier, adv_images, problem.target_class)
+            return result
+        return Interpretation(problem.classifier(adv_images), adv_images.new_zeros(len(adv_images), 1, 0, 0))

@@ -1,0 +1,7 @@
+"""Callbacks: attack and measure whatever has a classifier and an interpreter."""
+
+from lightning_adv2.callbacks.attack_batch import attack_batch
+from lightning_adv2.callbacks.attack_evaluation import AttackEvaluation
+from lightning_adv2.callbacks.map_quality import MapQualityEvaluation
+
+__all__ = ["AttackEvaluation", "MapQualityEvaluation", "attack_batch"]

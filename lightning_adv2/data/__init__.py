@@ -1,0 +1,29 @@
+"""Datasets and data modules; the manifest of an evaluation and its batches."""
+
+from lightning_adv2.data.attack import AttackBatch, AttackBatches, AttackDataModule, BatchShard
+from lightning_adv2.data.cifar10 import CIFAR10DataModule
+from lightning_adv2.data.folder import ImageFolderDataModule, ImageFolderDataset
+from lightning_adv2.data.imagenet import ImageNetDataModule
+from lightning_adv2.data.images import ImageDataModule, ImageDataset, ImageSubset, Item
+from lightning_adv2.data.manifest import Manifest, ManifestEntry, build_manifest
+from lightning_adv2.data.shapes import ShapesDataModule, ShapesDataset
+
+__all__ = [
+    "AttackBatch",
+    "AttackBatches",
+    "AttackDataModule",
+    "BatchShard",
+    "CIFAR10DataModule",
+    "ImageDataModule",
+    "ImageDataset",
+    "ImageFolderDataModule",
+    "ImageFolderDataset",
+    "ImageNetDataModule",
+    "ImageSubset",
+    "Item",
+    "Manifest",
+    "ManifestEntry",
+    "ShapesDataModule",
+    "ShapesDataset",
+    "build_manifest",
+]

@@ -1,0 +1,52 @@
+"""Object boxes from a CSV file, and the masks that they make."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from math import ceil
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_adv2.data.images import Mask
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""xmin, ymin, xmax, ymax in pixels, 0-based and half-open: ``xmin <= x < xmax``."""
+
+
+def read_boxes(path: str | Path) -> dict[str, list[Box]]:
+    """The boxes of each file, from a CSV with the columns ``file, xmin, ymin, xmax, ymax``; other columns are ignored.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a column is missing, or a box is no box.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"boxes={str(path)!r} does not exist; give a CSV with columns file,xmin,ymin,xmax,ymax")
+    found: dict[str, list[Box]] = defaultdict(list)
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        missing = {"file", "xmin", "ymin", "xmax", "ymax"}.difference(rows.fieldnames or ())
+        if missing:
+            raise ValueError(f"boxes={str(path)!r}: no column {', '.join(sorted(missing))}; it has {rows.fieldnames}")
+        for row in rows:
+            try:
+                left, top, right, bottom = (float(row[name]) for name in ("xmin", "ymin", "xmax", "ymax"))
+            except (TypeError, ValueError):
+                raise ValueError(f"boxes={str(path)!r}, line {rows.line_num}: {row} holds no four numbers") from None
+            if not (left < right and top < bottom):
+                raise ValueError(f"boxes={str(path)!r}, line {rows.line_num}: {row} needs xmin < xmax and ymin < ymax")
+            found[row["file"]].append((left, top, right, bottom))
+    return dict(found)
+
+
+def boxes_to_mask(boxes: NDArray[np.float64], height: int, width: int) -> Mask:
+    """The union of half-open boxes ``(n, 4)``: the pixels whose centres lie inside. ``(height, width)`` bool."""
+    mask = np.zeros((height, width), np.bool_)
+    for box in boxes:
+        left, top, right, bottom = (max(ceil(edge - 0.5), 0) for edge in box)
+        mask[top:bottom, left:right] = True
+    return mask

@@ -1,0 +1,104 @@
+"""CIFAR-10 (Krizhevsky 2009) from image files or from the official archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torchvision import datasets
+
+from lightning_adv2.data.folder import ImageFolderDataset
+from lightning_adv2.data.images import ImageDataModule, ImageDataset, ImageSubset, Pixels, Split
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+class OfficialCIFAR10(ImageDataset):
+    """The unpacked official archive ``cifar-10-batches-py``; torchvision checks its MD5 sums.
+
+    Args:
+        root: the folder that holds ``cifar-10-batches-py``.
+        train: the 50,000 training images or the 10,000 test images.
+
+    Raises:
+        RuntimeError: a file is missing or damaged.
+    """
+
+    classes = CLASSES
+    image_size = (32, 32)
+
+    def __init__(self, root: str | Path, train: bool) -> None:
+        try:
+            source = datasets.CIFAR10(root, train=train)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"root={str(root)!r}: cifar-10-batches-py is incomplete or damaged; unpack cifar-10-python.tar.gz again"
+            ) from error
+        self._pixels, self._labels, self._split = source.data, source.targets, "train" if train else "test"
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def label(self, index: int) -> int:
+        """The true class."""
+        return int(self._labels[index])
+
+    def image_id(self, index: int) -> str:
+        """Split and number."""
+        return f"{self._split}/{index:05d}"
+
+    def load(self, index: int) -> tuple[Pixels, None]:
+        """The image ``(32, 32, 3)`` uint8."""
+        return self._pixels[index], None
+
+
+class CIFAR10DataModule(ImageDataModule):
+    """CIFAR-10; validation images are held out from the training images. Nothing is downloaded.
+
+    Args:
+        root: a folder with ``cifar-10-batches-py`` (the official archive, unpacked), or with ``train`` and ``test``,
+            each a folder or a zip of ``<split>/<class>/<image>``.
+        num_val: training images to hold out.
+        seed: chooses them.
+        batch_size: images per batch.
+        num_workers: worker processes per loader.
+
+    Raises:
+        FileNotFoundError: ``root`` or a split is not there.
+        ValueError: ``num_val`` leaves no training image, or is below 1.
+    """
+
+    name = "cifar10"
+    classes = CLASSES
+
+    def __init__(
+        self, root: str | Path, num_val: int = 1000, seed: int = 0, batch_size: int = 64, num_workers: int = 0
+    ) -> None:
+        super().__init__(batch_size, num_workers)
+        self.root, self.num_val, self.seed = Path(root), num_val, seed
+
+    def build(self, split: Split) -> ImageDataset:
+        """Test images, or one part of the training images."""
+        if split == "test":
+            return self._read(train=False)
+        whole = self._read(train=True)
+        if not 1 <= self.num_val < len(whole):
+            raise ValueError(
+                f"num_val={self.num_val}: hold out at least 1 and less than all {len(whole)} training images"
+            )
+        order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(self.seed)).tolist()
+        self._datasets["val"] = ImageSubset(whole, sorted(order[: self.num_val]))
+        self._datasets["train"] = ImageSubset(whole, sorted(order[self.num_val :]))
+        return self._datasets[split]
+
+    def _read(self, train: bool) -> ImageDataset:
+        if (self.root / "cifar-10-batches-py").is_dir():
+            return OfficialCIFAR10(self.root, train)
+        try:
+            return ImageFolderDataset(self.root, "train" if train else "test", classes=CLASSES, cache=True)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"{error}. Lay CIFAR-10 out as {self.root}/cifar-10-batches-py (unpack cifar-10-python.tar.gz there), "
+                f"or as {self.root}/train/<class>/<image> and {self.root}/test/<class>/<image>, or the same in "
+                "train.zip and test.zip"
+            ) from error

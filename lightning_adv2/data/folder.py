@@ -1,0 +1,245 @@
+"""Your own images: a folder or a zip of ``<split>/<class>/<image>``."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lightning_adv2.data.boxes import boxes_to_mask, read_boxes
+from lightning_adv2.data.images import ImageDataModule, ImageDataset, ImageSubset, Mask, Pixels, Split, hold_out
+from lightning_adv2.data.storage import describe, find_storage
+
+
+class ImageFolderDataset(ImageDataset):
+    """The images of one split, labelled by folder, in the order of their sorted paths.
+
+    Args:
+        root: a folder or zip with ``<split>/<class>/<image>``, or a folder with ``<split>.zip`` that holds the same.
+        split: the split's folder.
+        classes: the class names in the order of their indices, or None for the sorted folder names.
+        resize: length of the shorter side after bicubic, antialiased resizing, or None.
+        crop: side of the central square that is kept, or None.
+        boxes: CSV with the columns ``file, xmin, ymin, xmax, ymax`` (pixels, 0-based, half-open; ``file`` is
+            ``<split>/<class>/<image>``), or None. An image's mask is the union of its boxes: a pixel counts when its
+            centre lies inside. An image without a box gets an empty mask.
+        cache: keep all decoded images in memory.
+
+    Raises:
+        FileNotFoundError: ``root``, ``split`` or ``boxes`` is not there, or the split is empty.
+        ValueError: folders that do not fit ``classes``, unequal image sizes, ``crop`` larger than an image, bad boxes.
+        RuntimeError: an image that cannot be read.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        classes: Sequence[str] | None = None,
+        resize: int | None = None,
+        crop: int | None = None,
+        boxes: str | Path | None = None,
+        cache: bool = False,
+    ) -> None:
+        for name, value in (("resize", resize), ("crop", crop)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: give at least 1 pixel, or None to leave it out")
+        root = Path(root)
+        storage = find_storage(root, split)
+        if storage is None:
+            raise FileNotFoundError(
+                f"split={split!r}: no {split}/<class>/<image> in root={str(root)!r} or in its {split}.zip; "
+                f"root has: {describe(root)}"
+            )
+        images = storage.images(split)
+        self.storage, self.split = storage, split
+        self.classes = _check_classes(images, classes, f"{storage.root}: {split}")
+        labels = {name: index for index, name in enumerate(self.classes)}
+        self.paths = [path for paths in images.values() for path in paths]
+        self.labels = [labels[name] for name, paths in images.items() for _ in paths]
+        self.resize, self.crop, self.cache = resize, crop, cache
+        self.boxes = None if boxes is None else read_boxes(boxes)
+        if self.boxes is not None and self.boxes.keys().isdisjoint(self.paths):
+            raise ValueError(
+                f"boxes={str(boxes)!r} has no box of any image in split={split!r}: its files look like "
+                f"{next(iter(self.boxes), None)!r}, the images like {self.paths[0]!r}"
+            )
+        self._size: tuple[int, int] | None = None if crop is None else (crop, crop)
+        self._decoded: tuple[Pixels, Mask | None] | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width: of the crop, or else of the first image."""
+        if self._size is None:
+            height, width = self._decode(0)[0].shape[:2]
+            self._size = height, width
+        return self._size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def label(self, index: int) -> int:
+        """The true class."""
+        return self.labels[index]
+
+    def image_id(self, index: int) -> str:
+        """``<split>/<class>/<image>``."""
+        return self.paths[index]
+
+    def load(self, index: int) -> tuple[Pixels, Mask | None]:
+        """The image ``(H, W, 3)`` uint8 and the union of its boxes ``(H, W)`` bool."""
+        if self.cache:
+            self.prepare()
+        if self._decoded is None:
+            return self._load(index)
+        pixels, masks = self._decoded
+        return pixels[index], None if masks is None else masks[index]
+
+    def prepare(self) -> None:
+        """With ``cache``, decode all images, once."""
+        if self.cache and self._decoded is None:
+            loaded = [self._load(index) for index in range(len(self))]
+            masks = [mask for _, mask in loaded if mask is not None]
+            self._decoded = np.stack([pixels for pixels, _ in loaded]), np.stack(masks) if masks else None
+
+    def _load(self, index: int) -> tuple[Pixels, Mask | None]:
+        pixels, mask = self._decode(index)
+        size = pixels.shape[0], pixels.shape[1]
+        if size != self.image_size:
+            raise ValueError(
+                f"{self.paths[index]} is {size[0]} x {size[1]} pixels (height x width), {self.paths[0]} is "
+                f"{self.image_size[0]} x {self.image_size[1]}: set resize and crop to bring all to one size"
+            )
+        return pixels, mask
+
+    def _decode(self, index: int) -> tuple[Pixels, Mask | None]:
+        path = self.paths[index]
+        try:
+            with Image.open(io.BytesIO(self.storage.read(path))) as file:
+                image = file.convert("RGB")
+        except Exception as error:  # decoders of damaged files raise all kinds
+            raise RuntimeError(
+                f"cannot read the image {path} in {self.storage.root} ({error}); replace or remove it"
+            ) from error
+        boxes = None if self.boxes is None else np.array(self.boxes.get(path, ()), np.float64).reshape(-1, 4)
+        if self.resize is not None:
+            original = np.array(image.size)
+            size = original * self.resize // original.min()
+            image = image.resize((int(size[0]), int(size[1])), Image.Resampling.BICUBIC)
+            boxes = None if boxes is None else boxes * np.tile(size / original, 2)
+        if self.crop is not None:
+            if min(image.size) < self.crop:
+                raise ValueError(
+                    f"crop={self.crop}: {path} is only {image.height} x {image.width} pixels; "
+                    f"set resize to {self.crop} or more"
+                )
+            left, top = (round((side - self.crop) / 2) for side in image.size)
+            image = image.crop((left, top, left + self.crop, top + self.crop))
+            boxes = None if boxes is None else boxes - (left, top, left, top)
+        return np.asarray(image), None if boxes is None else boxes_to_mask(boxes, image.height, image.width)
+
+
+def _check_classes(images: dict[str, list[str]], classes: Sequence[str] | None, where: str) -> tuple[str, ...]:
+    if not any(images.values()):
+        found = f"only empty class folders ({', '.join(list(images)[:10])})" if images else "no class folders"
+        raise FileNotFoundError(f"{where} has {found}; put images into {where}/<class>/<image>")
+    if classes is None:
+        empty = [name for name, paths in images.items() if not paths]
+        if empty:
+            raise ValueError(f"{where}: no images for class {', '.join(empty)}; remove the folder, or give classes")
+        return tuple(images)
+    unknown = [name for name in images if name not in classes]
+    if unknown:
+        raise ValueError(
+            f"{where}: folder {', '.join(unknown[:10])} is not among the {len(classes)} given classes; add it"
+        )
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"classes={list(classes)}: a name appears twice")
+    return tuple(classes)
+
+
+class ImageFolderDataModule(ImageDataModule):
+    """Images from a folder or a zip; see :class:`ImageFolderDataset`. All splits share one list of classes.
+
+    Args:
+        root: a folder or zip with ``<split>/<class>/<image>``, or a folder with one zip per split.
+        classes: the class names in the order of their indices, or None for the sorted folder names of the training
+            split, or of the validation split where there is no training split.
+        resize: length of the shorter side after resizing, or None.
+        crop: side of the central square that is kept, or None.
+        boxes: CSV of object boxes, or None.
+        train_split: the training images' folder.
+        val_split: the validation images' folder.
+        test_split: the test images' folder, or None to test on the validation images.
+        val_fraction: where there is no ``val_split`` folder, the share of each class's training images to hold out.
+        seed: chooses the held-out images.
+        name: short name for tables, or None for the root's.
+        cache: keep all decoded images in memory.
+        batch_size: images per batch.
+        num_workers: worker processes per loader.
+
+    Raises:
+        FileNotFoundError: as the dataset; also when there is no validation split and ``val_fraction`` is 0.
+        ValueError: as the dataset; also when ``val_fraction`` is not in [0, 1), or not 0 beside a validation split.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        classes: Sequence[str] | None = None,
+        resize: int | None = None,
+        crop: int | None = None,
+        boxes: str | Path | None = None,
+        train_split: str = "train",
+        val_split: str = "val",
+        test_split: str | None = None,
+        val_fraction: float = 0.0,
+        seed: int = 0,
+        name: str | None = None,
+        cache: bool = False,
+        batch_size: int = 64,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(batch_size, num_workers)
+        if not 0 <= val_fraction < 1:
+            raise ValueError(f"val_fraction={val_fraction}: give a share in [0, 1)")
+        self.root, self.name = Path(root), name or Path(root).stem
+        self.resize, self.crop, self.boxes, self.cache = resize, crop, boxes, cache
+        self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
+        self.val_fraction, self.seed = val_fraction, seed
+        self._classes = None if classes is None else tuple(classes)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The K class names."""
+        if self._classes is None:
+            has_train = find_storage(self.root, self.train_split) is not None
+            self._classes = self._read(self.train_split if has_train else self.val_split, classes=None).classes
+        return self._classes
+
+    def build(self, split: Split) -> ImageDataset:
+        """Read the split's folder, or take it from another split where it has none."""
+        if split == "test":
+            return self.dataset("val") if self.test_split is None else self._read(self.test_split, self.classes)
+        has_val = find_storage(self.root, self.val_split) is not None
+        if has_val and self.val_fraction:
+            raise ValueError(
+                f"val_fraction={self.val_fraction}, but root={str(self.root)!r} has {self.val_split!r}; set it to 0"
+            )
+        if self.val_fraction:
+            whole = self._read(self.train_split, self.classes)
+            train, val = hold_out(whole.labels, self.val_fraction, self.seed)
+            self._datasets |= {"train": ImageSubset(whole, train), "val": ImageSubset(whole, val)}
+            return self._datasets[split]
+        if split == "val" and not has_val and find_storage(self.root, self.train_split) is not None:
+            raise FileNotFoundError(
+                f"val_split={self.val_split!r} is not in root={str(self.root)!r}, which has: {describe(self.root)}; "
+                f"name the folder, or set val_fraction to hold out a share of {self.train_split!r}"
+            )
+        return self._read(self.train_split if split == "train" else self.val_split, self.classes)
+
+    def _read(self, split: str, classes: Sequence[str] | None) -> ImageFolderDataset:
+        return ImageFolderDataset(self.root, split, classes, self.resize, self.crop, self.boxes, self.cache)

@@ -1,0 +1,70 @@
+"""ImageNet-1k (ILSVRC 2012) in one folder per WordNet id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning_adv2.data.folder import ImageFolderDataModule
+
+
+class ImageNetDataModule(ImageFolderDataModule):
+    """ImageNet; the test images are the validation images. Classes are the sorted WordNet ids, as in torchvision.
+
+    Args:
+        root: a folder or zip with ``val/<wnid>/<image>`` and, for training, ``train/<wnid>/<image>``.
+        resize: length of the shorter side after resizing.
+        crop: side of the central square that is kept.
+        class_list: text file with one WordNet id per line, in the classifier's order, for a root that has only some
+            of the classes; None where all 1000 are there.
+        boxes: CSV of object boxes, or None; see :class:`~lightning_adv2.data.folder.ImageFolderDataset`.
+        batch_size: images per batch.
+        num_workers: worker processes per loader.
+
+    Raises:
+        FileNotFoundError: ``root``, its ``val`` or ``class_list`` is not there.
+        ValueError: not 1000 classes and no ``class_list``, or an empty one.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        resize: int | None = 256,
+        crop: int | None = 224,
+        class_list: str | Path | None = None,
+        boxes: str | Path | None = None,
+        batch_size: int = 64,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(
+            root,
+            classes=None if class_list is None else _read_class_list(Path(class_list)),
+            resize=resize,
+            crop=crop,
+            boxes=boxes,
+            name="imagenet",
+            batch_size=batch_size,
+            num_workers=num_workers,
+        )
+        self._listed = class_list is not None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The K WordNet ids."""
+        classes = super().classes
+        if not self._listed and len(classes) != 1000:
+            raise ValueError(
+                f"root={str(self.root)!r} has {len(classes)} classes, ImageNet has 1000, and their indices depend on "
+                "all of them; set class_list to a file with the classifier's WordNet ids, one per line"
+            )
+        return classes
+
+
+def _read_class_list(path: Path) -> list[str]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"class_list={str(path)!r} does not exist; give a text file with one WordNet id per line"
+        )
+    names = path.read_text(encoding="utf-8").split()
+    if not names:
+        raise ValueError(f"class_list={str(path)!r} is empty; give one WordNet id per line")
+    return names

@@ -1,0 +1,212 @@
+"""Procedural pictures: one textured shape on a textured background, among distractors.
+
+Everything is measured in image sides, so that a picture looks alike at every resolution. Shapes are signed distance
+functions (negative inside), which give the anti-aliased picture and the exact mask at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import cos, pi, sin
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from lightning_adv2.data.images import Mask, Pixels
+
+Array: TypeAlias = NDArray[np.floating[Any]]
+
+# What makes the pictures hard, tuned so that a three-block ResNet learns them in a few epochs.
+CONTRAST = 0.85  # between the colours of object and background, in RGB space
+VARIATION = 0.2  # of a texture's second colour, per channel
+RADIUS = (0.18, 0.25)  # of the object
+
+# --- Shapes: distance at (u, v) from a shape of circumradius 1 around the origin -------------------------------------
+
+
+def _planes(u: Array, v: Array, count: int) -> Array:
+    """Distance along ``count`` evenly spread directions, ``(count, S, S)``."""
+    angles = 2 * np.pi * np.arange(count, dtype=np.float32)[:, None, None] / count
+    return np.cos(angles) * u + np.sin(angles) * v
+
+
+def _disk(u: Array, v: Array) -> Array:
+    return np.sqrt(u * u + v * v) - 1
+
+
+def _ring(u: Array, v: Array) -> Array:
+    return np.abs(np.sqrt(u * u + v * v) - 0.76) - 0.24
+
+
+def _square(u: Array, v: Array) -> Array:
+    return np.maximum(np.abs(u), np.abs(v)) - 0.707
+
+
+def _triangle(u: Array, v: Array) -> Array:
+    farthest: Array = _planes(u, v, 3).max(axis=0)
+    return farthest - 0.5
+
+
+def _star(u: Array, v: Array) -> Array:
+    # A point of the pentagram lies beyond at most one of its five lines.
+    second: Array = np.partition(_planes(u, v, 5), 3, axis=0)[3]
+    return second - 0.309
+
+
+def _cross(u: Array, v: Array) -> Array:
+    a, b = np.abs(u), np.abs(v)
+    return np.maximum(np.maximum(a, b) - 0.95, np.minimum(a, b) - 0.27)
+
+
+def _crescent(u: Array, v: Array) -> Array:
+    return np.maximum(_disk(u, v), 0.85 - np.sqrt((u - 0.5) ** 2 + v * v))
+
+
+SHAPES: dict[str, Callable[[Array, Array], Array]] = {
+    "crescent": _crescent,
+    "cross": _cross,
+    "disk": _disk,
+    "ring": _ring,
+    "square": _square,
+    "star": _star,
+    "triangle": _triangle,
+}
+
+# --- Textures: a pattern in [0, 1] over the whole picture ------------------------------------------------------------
+
+
+def _clip(values: Array) -> Array:
+    clipped: Array = np.clip(values, 0, 1)
+    return clipped
+
+
+def _wave(rng: Generator, x: Array, y: Array, angle: float) -> Array:
+    """A plane wave in [-1, 1] of 3 to 8 periods per side."""
+    frequency, phase = 2 * pi * rng.uniform(3, 8), rng.uniform(0, 2 * pi)
+    # The sum under the sine separates into a column and a row, each of them short.
+    wave: Array = np.sin(frequency * cos(angle) * x + (frequency * sin(angle) * y + phase))
+    return wave
+
+
+def _stripes(rng: Generator, x: Array, y: Array) -> Array:
+    return _clip(0.5 + 1.2 * _wave(rng, x, y, rng.uniform(0, pi)))
+
+
+def _checks(rng: Generator, x: Array, y: Array) -> Array:
+    angle = rng.uniform(0, pi)
+    return _clip(0.5 + 2.5 * _wave(rng, x, y, angle) * _wave(rng, x, y, angle + pi / 2))
+
+
+def _dots(rng: Generator, x: Array, y: Array) -> Array:
+    angle = rng.uniform(0, pi)
+    return _clip(1.5 * (_wave(rng, x, y, angle) + _wave(rng, x, y, angle + pi / 2)) - 0.5)
+
+
+def _noise(rng: Generator, x: Array, y: Array) -> Array:
+    cells = int(rng.integers(5, 13))
+    # Bilinear interpolation of a coarse random grid, as one matrix product per axis.
+    weights = _clip(1 - np.abs(x.T * (cells - 1) - np.arange(cells, dtype=np.float32)))
+    pattern: Array = weights @ rng.random((cells, cells), dtype=np.float32) @ weights.T
+    return pattern
+
+
+def _gradient(rng: Generator, x: Array, y: Array) -> Array:
+    angle = rng.uniform(0, 2 * pi)
+    return _clip(0.5 + 0.9 * (cos(angle) * (x - 0.5) + sin(angle) * (y - 0.5)))
+
+
+TEXTURES = (_stripes, _checks, _dots, _noise, _gradient)
+
+
+def _paint(rng: Generator, color: Array, x: Array, y: Array) -> Array:
+    """A random texture between ``color`` and a neighbour of it, ``(3, S, S)``."""
+    pattern = TEXTURES[rng.integers(len(TEXTURES))](rng, x, y)
+    other = _clip(color + rng.uniform(-VARIATION, VARIATION, 3)).astype(np.float32)
+    return color[:, None, None] + (other - color)[:, None, None] * pattern
+
+
+def _colors(rng: Generator) -> tuple[Array, Array]:
+    """Two colours at least ``CONTRAST`` apart. Neither role is favoured, so neither is the brighter one as a rule."""
+    while True:
+        first, second = rng.random((2, 3), dtype=np.float32)
+        if np.linalg.norm(first - second) >= CONTRAST:
+            return first, second
+
+
+# --- Distractors: polylines, whose strokes are as wide and as bright as the object's parts ---------------------------
+
+
+def _polyline(rng: Generator) -> tuple[Array, float]:
+    """The corners ``(n, 2)`` of a segment, blob, arc or scribble around the origin, and the stroke's half width."""
+    kind = rng.integers(4)
+    if kind == 0:
+        angle, length = rng.uniform(0, pi), rng.uniform(0.08, 0.18)
+        return np.array([[-cos(angle), -sin(angle)], [cos(angle), sin(angle)]], np.float32) * length, 0.016
+    if kind == 1:
+        return rng.uniform(-0.02, 0.02, (2, 2)).astype(np.float32), rng.uniform(0.025, 0.045)
+    if kind == 2:
+        angles = rng.uniform(0, 2 * pi) + np.linspace(0, rng.uniform(1.5, 3.5), 7)
+        radius = rng.uniform(0.05, 0.12)
+        return (np.stack([np.cos(angles), np.sin(angles)], 1) * radius).astype(np.float32), 0.014
+    return np.cumsum(rng.uniform(-0.09, 0.09, (8, 2)), axis=0).astype(np.float32), 0.012
+
+
+def _draw_distractor(rng: Generator, canvas: Array, color: Array) -> None:
+    """Draw one polyline onto ``canvas`` ``(3, S, S)``, in the window that it needs."""
+    side = canvas.shape[-1]
+    corners, width = _polyline(rng)
+    corners = (corners + rng.uniform(0.08, 0.92, 2).astype(np.float32)) * side
+    margin = width * side + 1
+    left, top = np.maximum(corners.min(0) - margin, 0).astype(int)
+    right, bottom = np.minimum(corners.max(0) + margin + 1, side).astype(int)
+    if left >= right or top >= bottom:
+        return  # a scribble may walk off the picture
+    # Distance from each pixel to each segment start + t * step, t in [0, 1].
+    start, step = corners[:-1, :, None, None], np.diff(corners, axis=0)[:, :, None, None]
+    dx = np.arange(left, right, dtype=np.float32) + 0.5 - start[:, 0]
+    dy = np.arange(top, bottom, dtype=np.float32)[:, None] + 0.5 - start[:, 1]
+    length = (step * step).sum(1) + 1e-6
+    t = _clip((dx * step[:, 0] + dy * step[:, 1]) / length)
+    distance = np.sqrt(((dx - t * step[:, 0]) ** 2 + (dy - t * step[:, 1]) ** 2).min(0))
+    alpha = _clip(0.5 + width * side - distance)
+    window = canvas[:, top:bottom, left:right]
+    window += alpha * (color[:, None, None] - window)
+
+
+# --- The picture -----------------------------------------------------------------------------------------------------
+
+
+def render(rng: Generator, shape: str, side: int) -> tuple[Pixels, Mask]:
+    """Draw one picture.
+
+    Args:
+        rng: decides everything but the shape.
+        shape: a key of :data:`SHAPES`.
+        side: height and width in pixels.
+
+    Returns:
+        The picture ``(side, side, 3)`` uint8 and the shape's pixels ``(side, side)`` bool: those at least half covered.
+    """
+    x = (np.arange(side, dtype=np.float32)[None] + 0.5) / side
+    y = x.T
+    background_color, object_color = _colors(rng)
+    canvas = _paint(rng, background_color, x, y)
+    for _ in range(rng.integers(2, 6)):
+        # Half of them in the object's own colour, so that colour alone does not tell them apart.
+        color = object_color if rng.random() < 0.5 else rng.random(3, dtype=np.float32)
+        _draw_distractor(rng, canvas, color)
+
+    radius = rng.uniform(*RADIUS)
+    margin = radius + 1 / side
+    center_x, center_y = rng.uniform(margin, 1 - margin), rng.uniform(margin, 1 - margin)
+    angle = rng.uniform(0, 2 * pi)
+    dx, dy = (x - center_x) / radius, (y - center_y) / radius
+    u, v = cos(angle) * dx + sin(angle) * dy, cos(angle) * dy - sin(angle) * dx
+    alpha = _clip(0.5 - SHAPES[shape](u, v) * (radius * side))
+    canvas += alpha * (_paint(rng, object_color, x, y) - canvas)
+
+    grain = np.frombuffer(rng.bytes(canvas.size), np.uint8).reshape(canvas.shape)
+    pixels = np.clip(canvas * 255 + (grain * np.float32(12 / 255) - 6) + 0.5, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0)), alpha >= 0.5

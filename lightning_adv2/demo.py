@@ -1,0 +1,112 @@
+"""The whole way in minutes, without any data: train a classifier and RTS on drawn shapes, attack, measure, show."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.loggers import Logger
+from rich.console import Console
+
+from lightning_adv2.callbacks import AttackEvaluation, MapQualityEvaluation
+from lightning_adv2.data import AttackDataModule, ShapesDataModule
+from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
+from lightning_adv2.models import Classifier, ResidualClassifier
+from lightning_adv2.modules import IDLS, ClassifierModule, RTSModule
+from lightning_adv2.report import default_logger, figures, make_stamp, merge, print_table, write_results
+from lightning_adv2.report.tables import Summary
+
+# As in configs/train/*_shapes.yaml, where a user would start from.
+CLASSIFIER_EPOCHS, RTS_STEPS = 6, 400
+CLASSIFIER: dict[str, Any] = {"stem_stride": 2, "widths": (16, 32, 64)}
+MAP_STRIDE = 4
+
+
+def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) -> Summary:
+    """Train a shape classifier and RTS, attack GRAD, CAM and RTS with PGD and ADV2, write tables and figures.
+
+    Args:
+        output: folder of the run.
+        num_images: images to attack.
+        seed: of data, training and attacks.
+
+    Returns:
+        All rows; the same as in ``results.json``.
+    """
+    console, start = Console(), time.perf_counter()
+    pl.seed_everything(seed, verbose=False)
+    output.mkdir(parents=True, exist_ok=True)
+    logger = default_logger(output)
+    data = ShapesDataModule(seed=seed)
+
+    console.rule("1/3  a classifier for drawn shapes")
+    classifier = ResidualClassifier(num_classes=data.num_classes, **CLASSIFIER)
+    trainer = _trainer(output / "classifier", logger, max_epochs=CLASSIFIER_EPOCHS, limit_val_batches=0)
+    trainer.fit(ClassifierModule(classifier, learning_rate=1e-2), datamodule=data)
+    held_out = trainer.test(datamodule=data, verbose=False)[0]["test/accuracy"]
+    console.print(f"accuracy on {len(data.dataset('test'))} held-out images: [bold]{held_out:.1%}[/]")
+
+    console.rule("2/3  RTS, a network that predicts the classifier's attribution map")
+    encoder = ResidualClassifier(
+        num_classes=data.num_classes, weights=str(output / "classifier" / "classifier.safetensors"), **CLASSIFIER
+    )
+    module = RTSModule(classifier, RTS(encoder, map_stride=MAP_STRIDE))
+    trainer = _trainer(output / "rts", logger, max_steps=RTS_STEPS, callbacks=[MapQualityEvaluation(order=False)])
+    trainer.fit(module, datamodule=data)
+
+    console.rule("3/3  PGD fools the classifier; ADV2 fools the classifier and keeps the map")
+    summaries: dict[str, Summary] = {}
+    interpreters: list[Interpreter] = [Gradient(), CAM(), module.interpreter]
+    for interpreter in interpreters:
+        summaries[interpreter.name] = _attack(classifier, interpreter, data, output, logger, num_images, seed)
+    merged = merge(summaries)
+    stamp = make_stamp(seed=seed, held_out_accuracy=held_out, seconds=time.perf_counter() - start)
+    write_results(output, merged, stamp)
+    figures.save(figures.bars(merged.rows), output / "figures" / "agreement.png")
+    console.rule()
+    print_table(merged.rows, f"shapes: {num_images} images; controls dimmed, ADV2 bold")
+    console.print(f"figures in [bold]{output / 'figures'}[/], tables in {output}, {time.perf_counter() - start:.0f} s")
+    return merged
+
+
+def _attack(
+    classifier: Classifier,
+    interpreter: Interpreter,
+    data: ShapesDataModule,
+    output: Path,
+    logger: Logger,
+    num_images: int,
+    seed: int,
+) -> Summary:
+    evaluation = AttackEvaluation(seed=seed)
+    folder = output / interpreter.name
+    trainer = _trainer(folder, logger, callbacks=[evaluation])
+    attacked = AttackDataModule(data, num_images=num_images, batch_size=32, seed=seed)
+    trainer.test(IDLS(classifier, interpreter), datamodule=attacked, verbose=False)
+    for name in ("gallery", "convergence"):
+        drawn = folder / "figures" / f"{name}.png"
+        if drawn.exists():
+            target = output / "figures" / f"{name}_{interpreter.name}.png"
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(drawn.read_bytes())
+    assert evaluation.summary is not None
+    return evaluation.summary
+
+
+def _trainer(folder: Path, logger: Logger, callbacks: list[pl.Callback] | None = None, **kwargs: Any) -> pl.Trainer:
+    return pl.Trainer(
+        default_root_dir=folder,
+        logger=logger,
+        callbacks=[RichProgressBar(leave=True), *(callbacks or [])],
+        accelerator="auto",
+        devices=1,
+        inference_mode=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        log_every_n_steps=20,
+        num_sanity_val_steps=0,
+        **kwargs,
+    )

@@ -1,0 +1,1 @@
+"""The paper's equations as stateless functions of tensors, one place each."""

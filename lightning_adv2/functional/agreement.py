@@ -1,0 +1,39 @@
+"""How alike two attribution maps are, per image: every function returns ``(B,)``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def map_l1(first: Tensor, second: Tensor) -> Tensor:
+    """Mean absolute difference per pixel (paper section 4, Figure 5). ``(B, 1, h, w)`` twice -> ``(B,)`` in [0, 1]."""
+    return (first - second).abs().flatten(1).mean(1)
+
+
+def map_l2(first: Tensor, second: Tensor) -> Tensor:
+    """Euclidean distance over the root of the pixels (Table 12). ``(B, 1, h, w)`` twice -> ``(B,)`` in [0, 1]."""
+    return (first - second).square().flatten(1).mean(1).sqrt()
+
+
+def map_iou(first: Tensor, second: Tensor, threshold: float = 0.5) -> Tensor:
+    """Intersection over union of the two maps, each binarised at ``threshold`` (paper section 4, Figure 6).
+
+    Two empty maps agree (1); an empty and a non-empty one do not (0).
+
+    Args:
+        first: ``(B, 1, h, w)`` in [0, 1].
+        second: the same shape.
+        threshold: a pixel belongs to the region when its value is at least this.
+
+    Returns:
+        ``(B,)`` in [0, 1].
+    """
+    a, b = (first >= threshold).flatten(1), (second >= threshold).flatten(1)
+    intersection, union = (a & b).sum(1), (a | b).sum(1)
+    return torch.where(union > 0, intersection / union.clamp(min=1), torch.ones_like(union)).to(first.dtype)
+
+
+def perturbation_size(adv_images: Tensor, images: Tensor) -> Tensor:
+    """L-infinity distance of the images themselves. ``(B, C, H, W)`` twice -> ``(B,)`` in [0, 1]."""
+    return (adv_images - images).abs().flatten(1).amax(1)

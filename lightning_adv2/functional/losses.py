@@ -1,0 +1,108 @@
+"""Per-image losses: every function returns ``(B,)``; all are minimised."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """l_prd = -log f_ct(x), per image (paper section 3.1).
+
+    Args:
+        logits: ``(B, K)``.
+        target: ``(B,)`` class indices, or ``(B, K)`` class probabilities (label smoothing).
+
+    Returns:
+        ``(B,)``, >= 0.
+    """
+    return F.cross_entropy(logits, target, reduction="none")
+
+
+def smoothed_target(target_class: Tensor, num_classes: int, smoothing: Tensor) -> Tensor:
+    """Label smoothing (paper section 3.2): 1 - s for the target class, s spread evenly over the rest.
+
+    Args:
+        target_class: ``(B,)``.
+        num_classes: K >= 2.
+        smoothing: ``(B,)``, s in [0, 1).
+
+    Returns:
+        ``(B, K)``, rows sum to 1.
+    """
+    one_hot = F.one_hot(target_class, num_classes).to(smoothing.dtype)
+    s = smoothing[:, None]
+    return one_hot * (1 - s) + (1 - one_hot) * s / (num_classes - 1)
+
+
+def map_mse(attribution_map: Tensor, target_map: Tensor) -> Tensor:
+    """l_int: the mean over the map's pixels of the squared difference (Eqn 4, divided by the number of pixels).
+
+    Args:
+        attribution_map: ``(B, 1, h, w)`` in [0, 1].
+        target_map: the same shape.
+
+    Returns:
+        ``(B,)`` in [0, 1].
+    """
+    return (attribution_map - target_map).square().flatten(1).mean(1)
+
+
+def total_variation(mask: Tensor) -> Tensor:
+    """r_tv: the mean squared difference of neighbouring pixels, horizontal plus vertical.
+
+    Args:
+        mask: ``(B, 1, h, w)`` in [0, 1].
+
+    Returns:
+        ``(B,)``, >= 0.
+    """
+    horizontal, vertical = mask.diff(dim=3).square().flatten(1), mask.diff(dim=2).square().flatten(1)
+    # max(1, ...): a map of one row or column has no neighbours in that direction, and no variation
+    return horizontal.sum(1) / max(1, horizontal.shape[1]) + vertical.sum(1) / max(1, vertical.shape[1])
+
+
+def area(mask: Tensor, power: float = 1.0) -> Tensor:
+    """r_av: the mean of the mask, raised to ``power`` (RTS uses 0.3), with a finite slope at the empty mask.
+
+    Args:
+        mask: ``(B, 1, h, w)`` in [0, 1].
+        power: exponent in (0, 1].
+
+    Returns:
+        ``(B,)``, 0 for the empty mask and about 1 for the full one.
+    """
+    floor = 1e-4
+    mean = mask.flatten(1).mean(1)
+    # mean ** 0.3 has an infinite slope at 0; shifting by the floor bounds it and keeps area(0) = 0.
+    return (mean + floor) ** power - floor**power if power < 1 else mean
+
+
+def preservation(logits_preserved: Tensor, target_class: Tensor) -> Tensor:
+    """-log f_c(phi(x; m)): small when what the mask keeps is enough for the class (Eqn 15).
+
+    Args:
+        logits_preserved: ``(B, K)`` for phi(x; m).
+        target_class: ``(B,)``.
+
+    Returns:
+        ``(B,)``, >= 0.
+    """
+    return cross_entropy(logits_preserved, target_class)
+
+
+def destruction(logits_destroyed: Tensor, target_class: Tensor, power: float = 0.3) -> Tensor:
+    """f_c(phi(x; 1 - m)) ** power: small when what the mask removes takes the class away (Eqn 15).
+
+    Args:
+        logits_destroyed: ``(B, K)`` for phi(x; 1 - m).
+        target_class: ``(B,)``.
+        power: lambda_4 in (0, 1].
+
+    Returns:
+        ``(B,)`` in [0, 1].
+    """
+    log_p = logits_destroyed.log_softmax(1).gather(1, target_class[:, None])[:, 0]
+    # p ** power through its logarithm: no infinite slope where p underflows to 0.
+    return torch.exp(power * log_p)

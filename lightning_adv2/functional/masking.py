@@ -1,0 +1,67 @@
+"""phi(x; m): keep an image where the mask is 1 and take its evidence away where it is 0 (RTS and MASK)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from lightning_adv2.functional.random import per_image
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Separable Gaussian blur with reflected borders, cut off at 2.5 sigma. ``(B, C, H, W)`` -> the same shape."""
+    radius = max(1, min(round(2.5 * sigma), min(images.shape[-2:]) - 1))
+    x = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    channels = images.shape[1]
+    padded = F.pad(images, (radius, radius, radius, radius), mode="reflect")
+    rows = F.conv2d(padded, kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    return F.conv2d(rows, kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+
+
+def uninformative(images: Tensor, generators: Sequence[Generator], blur_probability: float = 0.5) -> Tensor:
+    """What stands where the mask is 0: at random a blurred copy, or a random colour with noise (RTS, section 4).
+
+    The published figures hold for 224 px and inputs in [-1, 1]: blur sigma 11, colour range 0.66, noise sigma 0.11.
+    Here the blur scales with the image and the colours with [0, 1].
+
+    Args:
+        images: ``(B, C, H, W)`` in [0, 1].
+        generators: one per image.
+        blur_probability: share of the images that get the blurred copy.
+
+    Returns:
+        ``(B, C, H, W)`` in [0, 1].
+    """
+    blurred = gaussian_blur(images, sigma=11 / 224 * images.shape[-1])
+    shape = images.shape[1:]
+
+    def colour_and_noise(generator: Generator) -> Tensor:
+        colour = 0.5 + 0.33 * (2 * torch.rand(shape[0], 1, 1, generator=generator) - 1)
+        return colour + 0.055 * torch.randn(shape, generator=generator)
+
+    choice = per_image(lambda g: torch.rand(1, 1, 1, generator=g), generators, images)
+    noise = per_image(colour_and_noise, generators, images)
+    return torch.where(choice < blur_probability, blurred, noise).clamp(0, 1)
+
+
+def blend(images: Tensor, background: Tensor, mask: Tensor) -> Tensor:
+    """phi(x; m) = m x + (1 - m) background, the mask enlarged to the image bilinearly.
+
+    Args:
+        images: ``(B, C, H, W)``.
+        background: the same shape.
+        mask: ``(B, 1, h, w)`` in [0, 1].
+    """
+    return background + resize_map(mask, images.shape[-2:]) * (images - background)
+
+
+def resize_map(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize a map bilinearly: ``(B, 1, h, w)`` -> ``(B, 1, *size)``."""
+    if tuple(mask.shape[-2:]) == tuple(size):
+        return mask
+    return F.interpolate(mask, size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,0 +1,58 @@
+"""The contract of every interpreter."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from lightning_adv2.models import Classifier
+from lightning_adv2.types import Interpretation, State
+
+
+class Interpreter(nn.Module, ABC):
+    """Explains a classifier's decision by an attribution map that is differentiable with respect to the image.
+
+    An interpreter owns only its own weights; the classifier is an argument, so that one interpreter explains any.
+    """
+
+    name: str
+    """Short and lower case, for tables and log keys."""
+
+    def init_state(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> State:
+        """What an iterative interpreter carries from call to call, every leaf with B first; ``()`` for all others."""
+        return ()
+
+    @abstractmethod
+    def forward(
+        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
+    ) -> Interpretation:
+        """Explain ``target_class`` in ``images``.
+
+        Args:
+            classifier: the network explained.
+            images: ``(B, C, H, W)`` in [0, 1].
+            target_class: ``(B,)``, the class explained.
+            state: from :meth:`init_state` or the previous call.
+
+        Returns:
+            Logits ``(B, K)`` and map ``(B, 1, h, w)`` in [0, 1], with a graph to ``images`` if it requires grad.
+        """
+
+    def explain(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> Interpretation:
+        """The map of the unmodified network, detached: what is reported and compared, never what is attacked."""
+        with torch.no_grad():
+            state = self.init_state(classifier, images, target_class)
+            result = self(classifier, images.detach(), target_class, state)
+        aux = {key: value.detach() for key, value in result.aux.items()}
+        return Interpretation(result.logits.detach(), result.attribution_map.detach(), aux, result.state)
+
+
+def require_autograd(interpreter: Interpreter) -> None:
+    """Raise a clear error where gradients cannot be taken at all, which ``torch.enable_grad`` does not mend."""
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            f"{type(interpreter).__name__} needs gradients, but torch.inference_mode is on; "
+            "use torch.no_grad instead (in Lightning: Trainer(inference_mode=False))"
+        )

@@ -1,0 +1,24 @@
+"""CAM: the last feature maps, weighed by the class's weights in the final linear layer."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_adv2.functional.attribution import class_activation, minmax
+from lightning_adv2.interpreters.base import Interpreter
+from lightning_adv2.models import Classifier
+from lightning_adv2.types import Interpretation, State
+
+
+class CAM(Interpreter):
+    """m_c = sum over k of w[c, k] a_k, min-max normalised, at the features' resolution (paper section 3.3)."""
+
+    name = "cam"
+
+    def forward(
+        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
+    ) -> Interpretation:
+        """Map ``(B, 1, h, w)`` of the last features' size; see :meth:`Interpreter.forward`."""
+        features = classifier.forward_features(images)
+        activation = class_activation(features, classifier.class_weight(), target_class)
+        return Interpretation(classifier.forward_head(features), minmax(activation))

@@ -1,0 +1,27 @@
+"""torchmetrics over ``functional/``: how well an attack fools classifier and map, and what a map is worth."""
+
+from lightning_adv2.metrics.attack import (
+    METRICS,
+    AttackSuccessRate,
+    MapIoU,
+    MapL1,
+    MapL2,
+    MisclassificationConfidence,
+    PerturbationSize,
+    PlausibleShare,
+    attack_metrics,
+)
+from lightning_adv2.metrics.quality import MapQuality
+
+__all__ = [
+    "METRICS",
+    "AttackSuccessRate",
+    "MapIoU",
+    "MapL1",
+    "MapL2",
+    "MapQuality",
+    "MisclassificationConfidence",
+    "PerturbationSize",
+    "PlausibleShare",
+    "attack_metrics",
+]

@@ -1,0 +1,131 @@
+"""The paper's measures (section 4) as torchmetrics: means over images, equal whatever the batches or processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from lightning_adv2.functional.agreement import map_iou, map_l1, map_l2, perturbation_size
+
+
+class PerImageMean(Metric):
+    """The mean of a per-image value over all images seen; NaN before the first."""
+
+    is_differentiable = False
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # float64: the sum over a thousand images does not depend on how they were batched, to the digits reported.
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def accumulate(self, values: Tensor) -> None:
+        """Add one value per image, ``(B,)``."""
+        self.total += values.to(torch.float64).sum()
+        self.count += values.numel()
+
+    def compute(self) -> Tensor:
+        """The mean so far."""
+        return self.total / self.count
+
+
+class ImageMean(PerImageMean):
+    """The mean of whatever per-image value it is given."""
+
+    def update(self, values: Tensor) -> None:
+        """``(B,)``."""
+        self.accumulate(values)
+
+
+class AttackSuccessRate(PerImageMean):
+    """ASR: share of the images that are classified as the target class."""
+
+    def update(self, adv_predicted: Tensor, target_class: Tensor) -> None:
+        """Two ``(B,)`` tensors of classes."""
+        self.accumulate(adv_predicted == target_class)
+
+
+class MisclassificationConfidence(PerImageMean):
+    """MC: mean probability of the target class."""
+
+    def update(self, confidence: Tensor) -> None:
+        """``(B,)`` in [0, 1]."""
+        self.accumulate(confidence)
+
+
+class MapL1(PerImageMean):
+    """Mean L1 distance of adversarial and target map, per pixel (Figure 5)."""
+
+    def update(self, adv_map: Tensor, target_map: Tensor) -> None:
+        """``(B, 1, h, w)`` twice."""
+        self.accumulate(map_l1(adv_map, target_map))
+
+
+class MapL2(PerImageMean):
+    """Mean L2 distance of adversarial and target map, over the root of the pixels (Table 12)."""
+
+    def update(self, adv_map: Tensor, target_map: Tensor) -> None:
+        """``(B, 1, h, w)`` twice."""
+        self.accumulate(map_l2(adv_map, target_map))
+
+
+class MapIoU(PerImageMean):
+    """Mean of the per-image IoU of the thresholded maps (Figure 6); pixels are never pooled over images.
+
+    Args:
+        threshold: where a map is cut, in [0, 1].
+    """
+
+    def __init__(self, threshold: float = 0.5, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.threshold = threshold
+
+    def update(self, adv_map: Tensor, target_map: Tensor) -> None:
+        """``(B, 1, h, w)`` twice."""
+        self.accumulate(map_iou(adv_map, target_map, self.threshold))
+
+
+class PlausibleShare(MapIoU):
+    """Share of the images whose map is plausible: IoU above 0.5 (section 4)."""
+
+    def update(self, adv_map: Tensor, target_map: Tensor) -> None:
+        """``(B, 1, h, w)`` twice."""
+        self.accumulate(map_iou(adv_map, target_map, self.threshold) > 0.5)
+
+
+class PerturbationSize(PerImageMean):
+    """Mean L-infinity size of the perturbation, in units of the pixel range."""
+
+    def update(self, adv_images: Tensor, images: Tensor) -> None:
+        """``(B, C, H, W)`` twice, in [0, 1]."""
+        self.accumulate(perturbation_size(adv_images, images))
+
+
+METRICS = ("asr", "confidence", "l1", "l2", "iou", "plausible", "linf")
+"""The keys of :func:`attack_metrics`, in the order of the tables."""
+
+
+def attack_metrics(threshold: float = 0.5, **kwargs: Any) -> MetricCollection:
+    """All of them; ``update`` takes the fields of a record by name and hands each metric what it needs.
+
+    Args:
+        threshold: where the IoU cuts the maps.
+        kwargs: torchmetrics' own, such as ``sync_on_compute``.
+    """
+    metrics: dict[str, Metric] = {
+        "asr": AttackSuccessRate(**kwargs),
+        "confidence": MisclassificationConfidence(**kwargs),
+        "l1": MapL1(**kwargs),
+        "l2": MapL2(**kwargs),
+        "iou": MapIoU(threshold, **kwargs),
+        "plausible": PlausibleShare(threshold, **kwargs),
+        "linf": PerturbationSize(**kwargs),
+    }
+    # Compute groups would merge metrics that differ only in an attribute (torchmetrics issue 2596).
+    return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]

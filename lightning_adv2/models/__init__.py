@@ -1,0 +1,22 @@
+"""Networks: classifiers behind one contract, smooth surrogates for ReLU, the RTS network."""
+
+from lightning_adv2.models.classifier import Classifier, TorchvisionClassifier
+from lightning_adv2.models.residual import CifarResNet, ResidualClassifier
+from lightning_adv2.models.rts import RTSNetwork
+from lightning_adv2.models.surrogate import PaperReLU, Softplus, Surrogate
+from lightning_adv2.models.weights import load_weights, read_weights, save_weights, weights_hash
+
+__all__ = [
+    "CifarResNet",
+    "Classifier",
+    "PaperReLU",
+    "RTSNetwork",
+    "ResidualClassifier",
+    "Softplus",
+    "Surrogate",
+    "TorchvisionClassifier",
+    "load_weights",
+    "read_weights",
+    "save_weights",
+    "weights_hash",
+]

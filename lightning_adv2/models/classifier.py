@@ -1,0 +1,174 @@
+"""The contract of every classifier, and torchvision's CNNs behind it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from lightning_adv2.models.weights import load_weights
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Classifier(nn.Module, ABC):
+    """An image classifier with its normalisation inside, split into a chain of stages and a head."""
+
+    name: str
+    num_classes: int
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+        super().__init__()
+        # Not persistent: published weight files know nothing of them.
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K)``."""
+        return self.forward_head(self.forward_features(images))
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] -> the last convolution's feature maps ``(B, D, h, w)``."""
+        x = self.normalize(images)
+        for stage in self.stages():
+            x = stage(x)
+        return x
+
+    def forward_pyramid(self, images: Tensor) -> list[Tensor]:
+        """The last features at each resolution, finest first: ``[(B, D_i, h_i, w_i), ...]``.
+
+        The last entry equals :meth:`forward_features`.
+        """
+        scales: list[Tensor] = []
+        x = self.normalize(images)
+        for stage in self.stages():
+            y = stage(x)
+            if y.shape[-2:] != x.shape[-2:] and x.shape[1] > images.shape[1]:
+                scales.append(x)
+            x = y
+        return [*scales, x]
+
+    @abstractmethod
+    def stages(self) -> Iterable[Callable[[Tensor], Tensor]]:
+        """The feature extractor, as a chain of stages from the normalised images on."""
+
+    @abstractmethod
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Feature maps ``(B, D, h, w)`` -> logits ``(B, K)``."""
+
+    def class_weight(self) -> Tensor:
+        """The weights ``(K, D)`` of a head that is one linear layer behind global average pooling; CAM needs them.
+
+        Raises:
+            TypeError: the head is of another form.
+        """
+        raise TypeError(
+            f"{type(self).__name__}: CAM needs a head of global average pooling and one linear layer; "
+            "take such a classifier (ResNet, DenseNet, SqueezeNet, ...) or another interpreter"
+        )
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Subtract the network's mean and divide by its standard deviation, per channel."""
+        return (images - self.mean) / self.std
+
+
+class TorchvisionClassifier(Classifier):
+    """Any torchvision CNN whose features come before its head in one chain.
+
+    Args:
+        name: torchvision's name, such as ``resnet50``, ``densenet169``, ``squeezenet1_0``, ``vgg16``.
+        weights: a torchvision weights enum member (``IMAGENET1K_V1``, ``DEFAULT``), the path of a local
+            ``.safetensors`` or ``.pth`` file, or None for random weights.
+        num_classes: K.
+        mean: per-channel mean that the weights expect, for images in [0, 1].
+        std: likewise the standard deviation.
+
+    Raises:
+        ValueError: unknown ``name``, weights that do not fit, or a network that is not such a chain.
+        FileNotFoundError: ``weights`` is no enum member and no file.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        weights: str | None = None,
+        num_classes: int = 1000,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__(mean, std)
+        known = torchvision.models.list_models(module=torchvision.models)
+        if name not in known:
+            raise ValueError(f"name={name!r} is no torchvision classifier; known: {', '.join(known)}")
+        members = torchvision.models.get_model_weights(name).__members__
+        enum_name = weights.rsplit(".", 1)[-1] if weights else None
+        if weights is not None and enum_name in members:
+            network = torchvision.models.get_model(name, weights=members[enum_name])
+            if num_classes != 1000:
+                raise ValueError(f"num_classes={num_classes}: the weights {weights} of {name} have 1000 classes")
+        else:
+            network = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+            if weights is not None:
+                hint = f"give a file, or one of the enum members {', '.join(members)}"
+                load_weights(network, weights, missing_hint=hint)
+        for module in network.modules():
+            if getattr(module, "inplace", False):
+                module.inplace = False  # an activation that overwrites its input breaks double backward
+        self.name, self.num_classes = name, num_classes
+        self.features, self.head = _split(name, network)
+        self.eval()
+
+    def stages(self) -> Iterable[Callable[[Tensor], Tensor]]:
+        """The network's own modules, in order."""
+        return self.features
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """Feature maps ``(B, D, h, w)`` -> logits ``(B, K)``."""
+        output: Tensor = self.head(features)
+        return output
+
+    def class_weight(self) -> Tensor:
+        """The final layer's weights ``(K, D)``."""
+        layers = [m for m in self.head.modules() if not list(m.children()) and not isinstance(m, nn.Dropout)]
+        weighted = [m for m in layers if list(m.parameters(recurse=False))]
+        pooled = any(isinstance(m, nn.AdaptiveAvgPool2d) and m.output_size in (1, (1, 1)) for m in layers)
+        if pooled and len(weighted) == 1 and isinstance(weighted[0], nn.Linear | nn.Conv2d):
+            return weighted[0].weight.flatten(1)
+        return super().class_weight()
+
+
+def _split(name: str, network: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:
+    """Features and head of a torchvision network, without its own ``forward``."""
+    children = dict(network.named_children())
+    pool = nn.AdaptiveAvgPool2d(1)
+    if {"layer1", "fc"} <= children.keys():  # ResNet, ResNeXt, Wide ResNet
+        fc = children.pop("fc")
+        children.pop("avgpool", None)
+        return nn.Sequential(*children.values()), nn.Sequential(pool, nn.Flatten(1), fc)
+    if {"conv1", "stage2", "conv5", "fc"} <= children.keys():  # ShuffleNet
+        fc = children.pop("fc")
+        return nn.Sequential(*children.values()), nn.Sequential(pool, nn.Flatten(1), fc)
+    if {"stem", "trunk_output", "fc"} <= children.keys():  # RegNet
+        stages = [children["stem"], *children["trunk_output"].children()]
+        return nn.Sequential(*stages), nn.Sequential(pool, nn.Flatten(1), children["fc"])
+    if {"layers", "classifier"} == children.keys():  # MNASNet
+        return nn.Sequential(*children["layers"].children()), nn.Sequential(pool, nn.Flatten(1), children["classifier"])
+    if {"features", "classifier"} <= children.keys() and isinstance(children["features"], nn.Sequential):
+        features, classifier = list(children["features"]), children["classifier"]
+        if name.startswith("densenet"):
+            features.append(nn.ReLU())  # functional in torchvision's forward
+        if name.startswith("squeezenet"):
+            return nn.Sequential(*features), nn.Sequential(classifier, nn.Flatten(1))
+        middle = [children.get("avgpool", pool)]
+        if not name.startswith("convnext"):  # its classifier begins with a LayerNorm over (D, 1, 1) and flattens itself
+            middle.append(nn.Flatten(1))
+        return nn.Sequential(*features), nn.Sequential(*middle, classifier)
+    raise ValueError(
+        f"name={name!r}: its features and head are not one chain; take a ResNet, DenseNet, SqueezeNet, VGG, AlexNet, "
+        "MobileNet, EfficientNet, ShuffleNet, RegNet, MNASNet or ConvNeXt, or write a Classifier for it"
+    )

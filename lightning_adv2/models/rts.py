@@ -1,0 +1,113 @@
+"""The RTS network (Dabkowski and Gal, NeurIPS 2017): encoder, class selector, U-Net decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_adv2.models.classifier import Classifier
+
+
+class _Upsample(nn.Module):
+    """Enlarge the coarse features to the finer scale's size, join the encoder's features there, and mix."""
+
+    def __init__(self, coarse: int, passed: int, outputs: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(passed, outputs, 1)
+        self.mix = nn.Sequential(
+            nn.Conv2d(coarse + outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, padding=1, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        )
+
+    def forward(self, coarse: Tensor, passed: Tensor) -> Tensor:
+        enlarged = F.interpolate(coarse, size=passed.shape[-2:], mode="bilinear", align_corners=False)
+        mixed: Tensor = self.mix(torch.cat([enlarged, self.reduce(passed)], dim=1))
+        return mixed
+
+
+class RTSNetwork(nn.Module):
+    """Predicts the attribution map of an image and a class in one pass.
+
+    Args:
+        encoder: a trained classifier; its features are read at every scale. It is frozen here and owned by the network.
+        map_stride: image pixels per map pixel (4 for 224-px images, as published).
+        width: channels of the decoder's finest stage; coarser ones have up to 4 times as many.
+
+    Raises:
+        ValueError: ``map_stride`` is finer than the encoder's first features.
+    """
+
+    def __init__(self, encoder: Classifier, map_stride: int = 4, width: int = 32) -> None:
+        super().__init__()
+        self.encoder = encoder.requires_grad_(False).eval()
+        self.map_stride = map_stride
+        with torch.no_grad():
+            probe = 64 if map_stride <= 4 else 16 * map_stride
+            scales = encoder.forward_pyramid(encoder.mean.expand(1, -1, probe, probe))
+        # Scales finer than the map are of no use to the decoder.
+        self.first = next((i for i, s in enumerate(scales) if probe // s.shape[-1] >= map_stride), len(scales) - 1)
+        finest = probe // scales[self.first].shape[-1]
+        if finest != map_stride:
+            offered = sorted({probe // s.shape[-1] for s in scales})
+            raise ValueError(f"map_stride={map_stride}: the encoder offers strides {offered}; take one of them")
+        channels: Sequence[int] = [s.shape[1] for s in scales[self.first :]]
+        self.embedding = nn.Embedding(encoder.num_classes, channels[-1])
+        nn.init.normal_(self.embedding.weight, std=0.1 / channels[-1] ** 0.5)
+        widths = [min(width * 2**i, 4 * width) for i in range(len(channels))]
+        self.reduce = nn.Conv2d(channels[-1], widths[-1], 1)
+        self.upsample = nn.ModuleList(
+            _Upsample(widths[i + 1], channels[i], widths[i]) for i in reversed(range(len(channels) - 1))
+        )
+        self.output = nn.Conv2d(widths[0], 2, 1)
+
+    def train(self, mode: bool = True) -> RTSNetwork:
+        """Set train mode for selector and decoder; the frozen encoder stays in eval mode."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, images: Tensor, target_class: Tensor, confidence: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+        """The map and what the losses need beside it.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1].
+            target_class: ``(B,)``, the class to find.
+            confidence: how much evidence the selector asks for; the authors show maps at 6 and train at 0.
+
+        Returns:
+            map ``(B, 1, H / map_stride, W / map_stride)`` in [0, 1], presence logit of the class ``(B,)``, and the
+            encoder's own class logits ``(B, K)``.
+        """
+        scales = self.encoder.forward_pyramid(images)
+        top = scales[-1]
+        evidence = torch.einsum("bdhw,bd->bhw", top, self.embedding(target_class)).unsqueeze(1)
+        x: Tensor = self.reduce(top * torch.sigmoid(evidence - confidence))
+        for block, passed in zip(self.upsample, reversed(scales[self.first : -1]), strict=True):
+            x = block(x, passed)
+        return self._mask(self.output(x)), self._presence(evidence), self.encoder.forward_head(top)
+
+    def presence(self, images: Tensor, target_class: Tensor) -> Tensor:
+        """The selector alone: how sure it is that the class is in the image, a logit ``(B,)``."""
+        top = self.encoder.forward_features(images)
+        return self._presence(torch.einsum("bdhw,bd->bhw", top, self.embedding(target_class)).unsqueeze(1))
+
+    @staticmethod
+    def _presence(evidence: Tensor) -> Tensor:
+        return evidence.flatten(1).logsumexp(1) - torch.log(torch.tensor(float(evidence[0].numel())))
+
+    @staticmethod
+    def _mask(outputs: Tensor) -> Tensor:
+        a, b = outputs.abs().unbind(1)
+        tiny = 1e-6  # 0/0 becomes 1/2 with a finite gradient
+        return ((a + tiny) / (a + b + 2 * tiny)).unsqueeze(1)
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """All but the frozen encoder: what a weights file of this network holds."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("encoder.")}

@@ -1,0 +1,86 @@
+"""Smooth stand-ins for ReLU: its second derivative is zero, so an attack on GRAD would see no slope (section 3.2).
+
+A surrogate is a context manager. Inside it every ReLU and ReLU6 of any network is computed by the smooth function:
+no network is copied or changed, no hook is set, and leaving the context restores everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_RELU = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
+_RELU6 = {F.relu6}
+_HARDTANH = {F.hardtanh, F.hardtanh_}  # how nn.ReLU6 computes itself
+
+
+def _bounds(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> tuple[float, float]:
+    """The limits among the arguments of a hardtanh call."""
+    return min_val, max_val
+
+
+class Surrogate(TorchFunctionMode):
+    """Replace ReLU by :meth:`activation` while the context is open."""
+
+    def activation(self, z: Tensor) -> Tensor:
+        """The smooth function, elementwise, twice differentiable; approaches max(z, 0) far from 0."""
+        raise NotImplementedError
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Divert ReLU and ReLU6; everything else runs as it is."""
+        kwargs = kwargs or {}
+        if func in _RELU:
+            return self.activation(args[0] if args else kwargs["input"])
+        if func in _RELU6 or (func in _HARDTANH and _bounds(*args, **kwargs) == (0, 6)):
+            z = args[0] if args else kwargs["input"]
+            return self.activation(z) - self.activation(z - 6)
+        return func(*args, **kwargs)
+
+
+class PaperReLU(Surrogate):
+    """The paper's h(z) as the activation's derivative: 1 + z/sqrt(z^2 + tau) below 0, z/sqrt(z^2 + tau) from 0 on.
+
+    The activation is its antiderivative, sqrt(z^2 + tau) + min(z, 0): within sqrt(tau) of ReLU everywhere. h jumps
+    at 0; its slope tau / (z^2 + tau)^1.5, which the attack uses, is positive everywhere.
+
+    Args:
+        tau: the paper's 1e-4.
+    """
+
+    def __init__(self, tau: float = 1e-4) -> None:
+        super().__init__()
+        if tau <= 0:
+            raise ValueError(f"tau={tau}: must be positive (the paper takes 1e-4)")
+        self.tau = tau
+
+    def activation(self, z: Tensor) -> Tensor:
+        """sqrt(z^2 + tau) + min(z, 0)."""
+        return (z.square() + self.tau).sqrt() + z.clamp(max=0)
+
+
+class Softplus(Surrogate):
+    """log(1 + exp(beta z)) / beta; its derivative is the sigmoid of beta z (the paper's sigma(z) at beta 1).
+
+    Args:
+        beta: sharpness; the larger, the closer to ReLU.
+    """
+
+    def __init__(self, beta: float = 50.0) -> None:
+        super().__init__()
+        if beta <= 0:
+            raise ValueError(f"beta={beta}: must be positive (1 is the paper's sigma; 20 to 100 stay close to ReLU)")
+        self.beta = beta
+
+    def activation(self, z: Tensor) -> Tensor:
+        """Softplus, cut off where its slope is below 2e-9.
+
+        Further out its derivatives are denormal numbers, on which a CPU's convolutions run several times slower.
+        """
+        return F.softplus(z.clamp(min=-20 / self.beta), beta=self.beta)

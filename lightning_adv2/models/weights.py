@@ -1,0 +1,118 @@
+"""Read and write weights: nothing is unpickled, nothing is left unmatched in silence."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+# Older files lack BatchNorm's step counter, which nothing here reads.
+_OPTIONAL_SUFFIX = "num_batches_tracked"
+
+
+def read_weights(path: str | Path, *, missing_hint: str = "check the path") -> dict[str, Tensor]:
+    """Read a file of named tensors on the CPU.
+
+    Args:
+        path: ``.safetensors``, or ``.pth``/``.pt``/``.th``/``.ckpt`` (read with ``weights_only=True``).
+        missing_hint: what to do when there is no such file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged, of an unknown kind, or holds anything but tensors.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"weights={str(path)!r}: no such file; {missing_hint}")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"weights={str(path)!r}: the file is damaged or no weights file ({error})") from error
+    except Exception as error:  # pickle.UnpicklingError and what it may wrap
+        raise ValueError(
+            f"weights={str(path)!r}: refused, it holds more than tensors ({type(error).__name__}); "
+            "convert it to .safetensors where you trust it"
+        ) from error
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"weights={str(path)!r}: expected a flat mapping of names to tensors")
+    return {name.removeprefix("module."): value for name, value in content.items()}
+
+
+def load_weights(
+    module: nn.Module, path: str | Path, *, missing_hint: str = "check the path", frozen_prefix: str | None = None
+) -> None:
+    """Load every tensor of a file into a module; any tensor left over, missing or of another shape is an error.
+
+    Args:
+        module: its own tensors are what the file must hold, but for those under ``frozen_prefix``.
+        path: see :func:`read_weights`.
+        missing_hint: what to do when there is no such file.
+        frozen_prefix: tensors of the module under this prefix are not expected in the file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: names the first tensors that do not fit.
+    """
+    given, wanted = read_weights(path, missing_hint=missing_hint), module.state_dict()
+    if frozen_prefix is not None:
+        wanted = {name: value for name, value in wanted.items() if not name.startswith(frozen_prefix)}
+    missing = [n for n in wanted if n not in given and not n.endswith(_OPTIONAL_SUFFIX)]
+    unexpected = [n for n in given if n not in wanted]
+    shapes = [
+        f"{n} is {tuple(given[n].shape)}, the model's is {tuple(wanted[n].shape)}"
+        for n in wanted
+        if n in given and given[n].shape != wanted[n].shape
+    ]
+    problems = [
+        f"{len(names)} {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        for what, names in (("of another shape", shapes), ("missing", missing), ("unknown to the model", unexpected))
+        if names
+    ]
+    if problems:
+        raise ValueError(
+            f"weights={str(path)!r} do not fit {type(module).__name__}: {'; '.join(problems)}. "
+            "Check the architecture and num_classes"
+        )
+    bad = [n for n, value in given.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
+    if bad:
+        raise ValueError(f"weights={str(path)!r}: NaN or infinity in {', '.join(bad[:3])}; the file is damaged")
+    module.load_state_dict(given, strict=False)
+
+
+def save_weights(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> Path:
+    """Write named tensors as ``.safetensors``, all or nothing: a reader never sees half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(
+            {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, temporary, metadata
+        )
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 over names, shapes and bytes of all of a module's parameters and buffers, as 64 hexadecimal digits.
+
+    Buffers that no file holds count too: with another normalisation it is another network.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted([*module.named_parameters(), *module.named_buffers()]):
+        if name.endswith(_OPTIONAL_SUFFIX):
+            continue
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,78 @@
+"""Train a classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from lightning_adv2.models import Classifier, save_weights
+from lightning_adv2.types import Batch
+
+
+class ClassifierModule(pl.LightningModule):
+    """Cross entropy, AdamW, one learning-rate cycle; logs loss and accuracy.
+
+    At the end of ``fit`` the weights lie in ``<default_root_dir>/classifier.safetensors``.
+
+    Args:
+        classifier: to be trained.
+        learning_rate: the cycle's peak.
+        weight_decay: AdamW's.
+    """
+
+    def __init__(self, classifier: Classifier, learning_rate: float = 5e-3, weight_decay: float = 1e-3) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["classifier"])
+        self.classifier = classifier
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.train_accuracy, self.val_accuracy = MeanMetric(), MeanMetric()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K)``."""
+        logits: Tensor = self.classifier(images)
+        return logits
+
+    def on_fit_start(self) -> None:
+        """Classifiers come in eval mode; this is the one place where they are trained."""
+        self.classifier.train()
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Cross entropy of one batch."""
+        logits = self(batch["images"])
+        loss = F.cross_entropy(logits, batch["label"])
+        self.train_accuracy.update((logits.argmax(1) == batch["label"]).float())
+        self.log("train/loss", loss)
+        self.log("train/accuracy", self.train_accuracy, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log loss and accuracy."""
+        stage = "test" if self.trainer.testing else "val"
+        logits, size = self(batch["images"]), len(batch["label"])
+        self.val_accuracy.update((logits.argmax(1) == batch["label"]).float())
+        self.log(f"{stage}/loss", F.cross_entropy(logits, batch["label"]), batch_size=size, sync_dist=True)
+        self.log(f"{stage}/accuracy", self.val_accuracy, prog_bar=True, batch_size=size)
+
+    test_step = validation_step
+
+    def configure_optimizers(self) -> Any:
+        """AdamW under a one-cycle learning rate over all steps."""
+        optimizer = torch.optim.AdamW(
+            self.classifier.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+        )
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_end(self) -> None:
+        """Write the weights, without pickle."""
+        self.classifier.eval()
+        if self.trainer.is_global_zero:
+            save_weights(self.classifier.state_dict(), Path(self.trainer.default_root_dir) / "classifier.safetensors")

@@ -1,0 +1,23 @@
+"""Tables, figures and W&B, all computed from finished records."""
+
+from lightning_adv2.report.records import AttackRecord, BatchRecord, read_records, write_record
+from lightning_adv2.report.results import merge, write_figures, write_results
+from lightning_adv2.report.stamp import make_stamp
+from lightning_adv2.report.tables import Summary, print_table, summarize
+from lightning_adv2.report.wandb_panels import default_logger, wandb_logger
+
+__all__ = [
+    "AttackRecord",
+    "BatchRecord",
+    "Summary",
+    "default_logger",
+    "make_stamp",
+    "merge",
+    "print_table",
+    "read_records",
+    "summarize",
+    "wandb_logger",
+    "write_figures",
+    "write_record",
+    "write_results",
+]

@@ -1,0 +1,151 @@
+"""Pictures of an attack: people look before they read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lightning_adv2.functional.agreement import map_iou
+from lightning_adv2.functional.masking import resize_map
+from lightning_adv2.report.records import AttackRecord, BatchRecord, to_numpy
+from lightning_adv2.report.tables import Row
+
+Image = np.ndarray[Any, np.dtype[np.uint8]]
+_COLOURS = {"pgd": "#d1495b", "adv2": "#00798c", "noise": "#b0b0b0", "target_class": "#edae49"}
+
+
+def overlay(image: Tensor, attribution_map: Tensor, strength: float = 0.55) -> Image:
+    """An image with its map laid over it.
+
+    Args:
+        image: ``(C, H, W)`` uint8.
+        attribution_map: ``(1, h, w)`` in [0, 1]; enlarged bilinearly.
+        strength: opacity of the map.
+
+    Returns:
+        ``(H, W, 3)`` uint8.
+    """
+    heat = resize_map(attribution_map[None].float(), image.shape[-2:])[0, 0].clamp(0, 1).numpy()
+    coloured = matplotlib.colormaps["turbo"](heat)[:, :, :3]
+    grey = to_numpy(image).mean(2, keepdims=True) / 255
+    mixed = (1 - strength) * grey + strength * coloured
+    shown: Image = (mixed * 255).round().astype(np.uint8)
+    return shown
+
+
+def amplified(adv_image: Tensor, image: Tensor, factor: int = 10) -> Image:
+    """The perturbation, times ``factor``, around mid grey. Two ``(C, H, W)`` uint8 -> ``(H, W, 3)`` uint8."""
+    difference = to_numpy(adv_image).astype(np.int16) - to_numpy(image).astype(np.int16)
+    shown: Image = (128 + factor * difference).clip(0, 255).astype(np.uint8)
+    return shown
+
+
+def gallery(
+    record: BatchRecord, attacks: Sequence[AttackRecord], classes: Sequence[str], title: str, rows: int = 8
+) -> Figure:
+    """One row per image: benign image and map, then image, map and IoU under each attack, then the perturbation.
+
+    Args:
+        record: one batch.
+        attacks: those of its attacks to show, ADV2 last.
+        classes: class names.
+        title: heading.
+        rows: at most so many images.
+    """
+    rows = min(rows, len(record.image_id))
+    columns = 2 + 2 * len(attacks) + 1
+    figure = Figure(figsize=(1.55 * columns, 1.78 * rows + 0.7), layout="constrained")
+    figure.suptitle(title, fontsize=12, fontweight="bold")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    ious = [map_iou(attack.adv_map, record.target_map) for attack in attacks]
+    for i in range(rows):
+        label, target = classes[int(record.label[i])], classes[int(record.target_class[i])]
+        cells: list[tuple[Image, str, str]] = [
+            (to_numpy(record.images[i]), f"benign: {label}", "black"),
+            (overlay(record.images[i], record.benign_map[i]), f"map for {label}", "black"),
+        ]
+        for attack, iou in zip(attacks, ious, strict=True):
+            predicted = classes[int(attack.adv_predicted[i])]
+            fooled = predicted == target
+            name = attack.attack.upper()
+            text = f"{name}: {predicted} {float(attack.confidence[i]):.0%}" if fooled else f"{name}: {predicted}"
+            cells.append((to_numpy(attack.adv_images[i]), text, _COLOURS["pgd"] if fooled else "black"))
+            plausible = float(iou[i]) > 0.5
+            colour = "#2a7f3f" if plausible else _COLOURS["pgd"]
+            cells.append((overlay(attack.adv_images[i], attack.adv_map[i]), f"map, IoU {float(iou[i]):.2f}", colour))
+        cells.append((amplified(attacks[-1].adv_images[i], record.images[i]), "perturbation x10", "black"))
+        for axis, (picture, text, colour) in zip(axes[i], cells, strict=True):
+            axis.imshow(picture, interpolation="nearest" if picture.shape[0] < 100 else "antialiased")
+            axis.set_title(_short(text), fontsize=8, color=colour)
+            axis.set_axis_off()
+    return figure
+
+
+def bars(rows: Sequence[Row], title: str = "Agreement of adversarial and benign map") -> Figure:
+    """Map IoU and L1 of every attack and control, grouped by interpreter."""
+    interpreters = list(dict.fromkeys(row["interpreter"] for row in rows))
+    labels = list(dict.fromkeys((row["attack"], row["schedule"]) for row in rows))
+    figure = Figure(figsize=(3.2 + 2.4 * len(interpreters), 3.6), layout="constrained")
+    figure.suptitle(title, fontsize=12, fontweight="bold")
+    width = 0.8 / len(labels)
+    for axis, (metric, name) in zip(figure.subplots(1, 2), (("iou", "map IoU"), ("l1", "map L1")), strict=True):
+        for j, (attack, schedule) in enumerate(labels):
+            found = {r["interpreter"]: r[metric] for r in rows if (r["attack"], r["schedule"]) == (attack, schedule)}
+            at = [
+                i + (j - (len(labels) - 1) / 2) * width for i, n in enumerate(interpreters) if found.get(n) is not None
+            ]
+            heights = [found[n] for n in interpreters if found.get(n) is not None]
+            shown = attack if schedule == "control" else f"{attack} ({schedule})"
+            drawn = axis.bar(
+                at, heights, width * 0.92, label=shown, color=_COLOURS.get(attack, "#66a182"),
+                alpha=0.55 if schedule == "paper" else 1.0,
+            )  # fmt: skip
+            axis.bar_label(drawn, fmt="%.2f", fontsize=7)
+        axis.set_xticks(range(len(interpreters)), [name.upper() for name in interpreters])
+        axis.set_ylabel(name)
+        axis.spines[["top", "right"]].set_visible(False)
+        if metric == "iou":
+            axis.set_ylim(0, 1.05)
+            axis.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
+        else:
+            axis.legend(fontsize=7, frameon=False)
+    return figure
+
+
+def convergence(curves: dict[str, dict[str, Tensor]], title: str) -> Figure:
+    """Map IoU, map L1 and target confidence over the steps of each attack.
+
+    Args:
+        curves: attack -> name -> mean over images at each step, ``(T,)``.
+        title: heading.
+    """
+    names = (("iou", "map IoU"), ("l1", "map L1"), ("confidence", "target confidence"))
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    figure.suptitle(title, fontsize=12, fontweight="bold")
+    for axis, (name, label) in zip(figure.subplots(1, 3), names, strict=True):
+        for attack, curve in curves.items():
+            axis.plot(torch.arange(1, len(curve[name]) + 1), curve[name], label=attack)
+        axis.set_xlabel("joint gradient step")
+        axis.set_ylabel(label)
+        axis.set_ylim(0, 1.02 if name != "l1" else None)
+        axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    return path
+
+
+def _short(text: str, width: int = 24) -> str:
+    return text if len(text) <= width else text[: width - 1] + "."

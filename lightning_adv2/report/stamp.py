@@ -1,0 +1,46 @@
+"""What it takes to get the same numbers again."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("lightning-adv2", "torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "wandb")
+
+
+def make_stamp(**facts: Any) -> dict[str, Any]:
+    """Versions, platform, time, git revision of the working folder, and whatever facts the caller adds."""
+    return {
+        **facts,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "git_revision": _git_revision(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    """Commit of the package's own checkout, ``+`` for uncommitted changes; None outside a repository."""
+    try:
+        folder = Path(__file__).parent
+        run = [
+            subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True)
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        ]
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run[0].stdout.strip() + ("+" if run[1].stdout.strip() else "")

@@ -1,0 +1,46 @@
+"""The few types that every layer shares. B batch, C channels, K classes, h x w map size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NotRequired, TypeAlias, TypedDict
+
+from torch import Tensor
+
+State: TypeAlias = Any
+"""An interpreter's or optimiser's state: a (nested) tuple of tensors, every leaf with B first."""
+
+
+class Batch(TypedDict):
+    """What every dataloader of this package yields.
+
+    Attributes:
+        images: ``(B, C, H, W)`` float32 in [0, 1], exactly ``k / 255`` for whole ``k``.
+        label: ``(B,)`` int64, the true class.
+        image_id: B strings, unique within the dataset; with the seed they fix all that is random per image.
+        mask: ``(B, 1, H, W)`` bool, the object's pixels, where the dataset has exact masks.
+        target_class: ``(B,)`` int64, the class that the attack aims at, where a manifest fixed it.
+    """
+
+    images: Tensor
+    label: Tensor
+    image_id: list[str]
+    mask: NotRequired[Tensor]
+    target_class: NotRequired[Tensor]
+
+
+@dataclass
+class Interpretation:
+    """A classifier's decision and its explanation, from one forward pass.
+
+    Attributes:
+        logits: ``(B, K)``, the classifier's.
+        attribution_map: ``(B, 1, h, w)`` in [0, 1].
+        aux: what else the interpreter computed on the way (RTS: ``encoder_logits`` ``(B, K)``).
+        state: the interpreter's state after this call; ``()`` unless it is iterative.
+    """
+
+    logits: Tensor
+    attribution_map: Tensor
+    aux: dict[str, Tensor] = field(default_factory=dict)
+    state: State = ()

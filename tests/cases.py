@@ -1,0 +1,142 @@
+"""The case tables: a new interpreter or attack gets one row here, and with it every contract test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lightning_adv2.attacks import Attack, Stage, adv2_cam, adv2_grad, adv2_rts, pgd
+from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
+from lightning_adv2.models import Classifier, PaperReLU, ResidualClassifier, Softplus, Surrogate
+
+NUM_CLASSES = 4
+SIDE = 16
+
+
+def randomize_(module: nn.Module, generator: torch.Generator) -> None:
+    """Give BatchNorm statistics and an affine part as if trained: at its initial values it hides mistakes."""
+    with torch.no_grad():
+        for m in module.modules():
+            if isinstance(m, nn.BatchNorm2d):
+                assert m.running_mean is not None
+                assert m.running_var is not None
+                m.running_mean.copy_(0.3 * torch.randn(m.num_features, generator=generator))
+                m.running_var.copy_(0.3 + torch.rand(m.num_features, generator=generator))
+                m.weight.copy_(0.7 + 0.6 * torch.rand(m.num_features, generator=generator))
+                m.bias.copy_(0.3 * torch.randn(m.num_features, generator=generator))
+
+
+def small_classifier(seed: int = 0, num_classes: int = NUM_CLASSES, dtype: torch.dtype = torch.float32) -> Classifier:
+    """A random network that runs in a millisecond, sensitive enough for an attack to have something to do."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        classifier = ResidualClassifier(num_classes=num_classes, widths=(8, 12, 16), blocks=1)
+    generator = torch.Generator().manual_seed(seed)
+    randomize_(classifier, generator)
+    with torch.no_grad():
+        # Globally pooled features of random networks differ little between images: spread the logits.
+        classifier.linear.weight.mul_(40)
+        probe = torch.rand(64, 3, SIDE, SIDE, generator=generator)
+        classifier.linear.bias.sub_(classifier(probe).mean(0))
+    return classifier.to(dtype).eval()
+
+
+def lattice_images(
+    count: int, seed: int = 0, side: int = SIDE, dtype: torch.dtype = torch.float32, high: int = 255
+) -> Tensor:
+    """Smooth random images on the 8-bit lattice, with pixels at both ends of the range; ``high`` makes dark ones."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=generator)
+    images = nn.functional.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=False)
+    images = (images + 0.1 * torch.randn(images.shape, generator=generator)) * high / 255
+    return ((images.clamp(0, high / 255) * 255).round().to(dtype)) / 255
+
+
+def other_class(classifier: Classifier, images: Tensor) -> Tensor:
+    """For every image a class that the classifier does not see in it."""
+    with torch.no_grad():
+        return (classifier(images).argmax(1) + 1) % classifier.num_classes
+
+
+@dataclass(frozen=True)
+class InterpreterCase:
+    """A row per interpreter.
+
+    Attributes:
+        name: for the test's id.
+        build: takes the classifier explained.
+        surrogates: with which smooth ReLU the gradient of the map is claimed to be right; None is the plain network.
+        map_side: side of the map for an image's side.
+        attack: its ready joint attack, as in ``ATTACKS``.
+    """
+
+    name: str
+    build: Callable[[Classifier], Interpreter]
+    surrogates: tuple[Surrogate | None, ...]
+    map_side: Callable[[int], int]
+    attack: Callable[..., Attack]
+
+
+def build_rts(classifier: Classifier) -> RTS:
+    """RTS with a random decoder in the classifier's precision; its encoder is another network of the same classes."""
+    dtype = next(classifier.parameters()).dtype
+    encoder = small_classifier(seed=7, num_classes=classifier.num_classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        rts = RTS(encoder, map_stride=2, width=6)
+    generator = torch.Generator().manual_seed(12)
+    for part in (rts.network.upsample, rts.network.reduce):
+        randomize_(part, generator)
+    with torch.no_grad():
+        # As initialised all classes gate the features alike: an untrained selector.
+        rts.network.embedding.weight.normal_(generator=generator)
+        rts.network.output.weight.sub_(rts.network.output.weight.mean(1, keepdim=True))
+        assert rts.network.output.bias is not None
+        rts.network.output.bias.zero_()
+    return rts.to(dtype).eval()
+
+
+INTERPRETERS = (
+    InterpreterCase(
+        "grad", lambda classifier: Gradient(pool=2), (PaperReLU(), Softplus(50.0)), lambda side: side // 2, adv2_grad
+    ),
+    InterpreterCase("cam", lambda classifier: CAM(), (None, Softplus(50.0)), lambda side: side // 4, adv2_cam),
+    InterpreterCase("rts", build_rts, (None,), lambda side: side // 2, adv2_rts),
+)
+BY_NAME = {case.name: case for case in INTERPRETERS}
+
+
+@dataclass(frozen=True)
+class AttackCase:
+    """A row per attack preset.
+
+    Attributes:
+        name: for the test's id.
+        build: keyword ``epsilon`` -> the attack, at its full number of steps.
+        interpreter: the interpreter that it is made for, by name; None where it ignores the map.
+    """
+
+    name: str
+    build: Callable[..., Attack]
+    interpreter: str | None
+
+    def short(self, steps_per_stage: int = 4, epsilon: float = 0.031) -> Attack:
+        """The same attack with few steps in each of its stages, so that the contract tests take seconds."""
+        full = self.build(epsilon=epsilon)
+        stages = [Stage(stage.step, min(stage.steps, steps_per_stage)) for stage in full.stages]
+        return Attack(full.name, full.schedule, full.perturbation, stages, full.min_confidence)
+
+
+ATTACKS = tuple(
+    AttackCase(f"{name}-{schedule}", lambda epsilon, p=preset, s=schedule: p(s, epsilon=epsilon), interpreter)
+    for name, preset, interpreter in (
+        ("pgd", pgd, None),
+        ("adv2_grad", adv2_grad, "grad"),
+        ("adv2_cam", adv2_cam, "cam"),
+        ("adv2_rts", adv2_rts, "rts"),
+    )
+    for schedule in ("fast", "paper")
+)

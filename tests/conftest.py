@@ -1,0 +1,47 @@
+"""Fixtures of all tests; importing ``cases`` works because pytest puts this folder on the path."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from cases import lattice_images, small_classifier
+from hypothesis import settings
+from torch import Tensor
+
+from lightning_adv2.models import Classifier
+
+# The same examples on every run: a failure in CI can be repeated anywhere.
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
+
+
+@pytest.fixture
+def classifier() -> Classifier:
+    """A small random classifier, in single precision."""
+    return small_classifier()
+
+
+@pytest.fixture
+def classifier64() -> Classifier:
+    """The same in double precision, where finite differences and batch independence can be exact."""
+    return small_classifier(dtype=torch.float64)
+
+
+@pytest.fixture
+def make_images() -> Callable[..., Tensor]:
+    """Seeded images on the 8-bit lattice; see ``cases.lattice_images``."""
+    return lattice_images
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real data and weights, which no checkout of the repository carries."""
+    root = os.environ.get("LIGHTNING_ADV2_SHARED", str(Path(__file__).parents[2] / "shared"))
+    folder = Path(root) / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set LIGHTNING_ADV2_SHARED to the folder that holds data/")
+    return folder

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DistributedSampler
+
+from lightning_adv2.data import AttackBatch, AttackDataModule, BatchShard, Manifest, ShapesDataModule
+
+
+class Constant(nn.Module):
+    """Sees class 2 everywhere, so that one image in seven is classified correctly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(nn.functional.one_hot(torch.tensor(2), 7).float())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.bias.expand(len(images), -1)
+
+
+class Collect(pl.LightningModule):
+    """Keeps the batches that the loops hand it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classifier = Constant()
+        self.batches: list[AttackBatch] = []
+
+    def test_step(self, batch: AttackBatch) -> None:
+        self.batches.append(batch)
+
+    validation_step = test_step
+
+    def predict_step(self, batch: AttackBatch) -> list[str]:
+        return batch["image_id"]
+
+
+def trainer(folder: Path) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, inference_mode=False, default_root_dir=folder
+    )
+
+
+def attack_data(**kwargs: Any) -> AttackDataModule:
+    return AttackDataModule(ShapesDataModule(num_val=20, num_test=91), **{"num_images": 10, "batch_size": 4} | kwargs)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_in_a_trainer(tmp_path: Path, num_workers: int) -> None:
+    module, data = Collect(), attack_data(num_workers=num_workers)
+    trainer(tmp_path).test(module, data, verbose=False)
+    manifest = Manifest.load(tmp_path / "manifest.json")
+    assert data.manifest == manifest
+    assert len(manifest.entries) == 10
+    assert [len(batch["label"]) for batch in module.batches] == [4, 4, 2]
+    assert [batch["batch_index"] for batch in module.batches] == [0, 1, 2]
+    image_id = [name for batch in module.batches for name in batch["image_id"]]
+    assert image_id == [entry.image_id for entry in manifest.entries]
+    for key in ("label", "target_class"):
+        values = torch.cat([batch[key] for batch in module.batches])  # type: ignore[literal-required]
+        assert values.tolist() == [getattr(entry, key) for entry in manifest.entries]
+        assert values.dtype == torch.int64
+    images = torch.cat([batch["images"] for batch in module.batches])
+    for image, entry in zip(images, manifest.entries, strict=True):
+        assert torch.equal(image, data.source.dataset("test")[entry.index]["images"])
+    assert module.batches[0]["mask"].shape == (4, 1, 64, 64)
+
+
+def test_validate_and_predict(tmp_path: Path) -> None:
+    module, data = Collect(), attack_data(split="val", num_images=None)
+    trainer(tmp_path).validate(module, data, verbose=False)
+    assert [batch["batch_index"] for batch in module.batches] == [0]
+    predicted = trainer(tmp_path).predict(module, data)
+    assert data.manifest is not None
+    assert predicted == [[entry.image_id for entry in data.manifest.entries]]
+
+
+def test_without_a_trainer() -> None:
+    data = attack_data()
+    with pytest.raises(RuntimeError, match=r"no manifest yet.*manifest_for"):
+        data.test_dataloader()
+    with pytest.raises(RuntimeError, match="without one call manifest_for"):
+        data.setup("test")
+    manifest = data.manifest_for(Constant())
+    assert data.manifest is manifest
+    assert len(list(data.test_dataloader())) == len(data.test_dataloader()) == 3
+    assert manifest == attack_data().manifest_for(lambda images: Constant()(images))
+
+
+def test_the_classifier_returns_to_its_device() -> None:
+    class Traveller(Constant):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stops: list[torch.device] = []
+
+        def to(self, device: torch.device | str) -> Traveller:  # type: ignore[override]
+            self.stops.append(torch.device(device))
+            return self
+
+    classifier = Traveller()
+    attack_data().manifest_for(classifier, device="meta")
+    assert classifier.stops == [torch.device("meta"), torch.device("cpu")]
+
+
+def test_a_module_needs_a_classifier(tmp_path: Path) -> None:
+    module = Collect()
+    del module.classifier
+    with pytest.raises(TypeError, match="Collect has no attribute classifier"):
+        trainer(tmp_path).test(module, attack_data(), verbose=False)
+    for name in ("num_images", "batch_size"):
+        with pytest.raises(ValueError, match=f"{name}=0"):
+            attack_data(**{name: 0})
+
+
+def test_two_processes_share_the_batches_out(tmp_path: Path) -> None:
+    # ddp_spawn shares memory between the ranks; only separate processes are the real thing.
+    script = Path(__file__).with_name("two_processes.py")
+    subprocess.run([sys.executable, script, tmp_path], check=True, timeout=120, cwd=tmp_path)
+    alone = attack_data().manifest_for(Constant())
+    assert Manifest.load(tmp_path / "manifest.json") == alone
+    ranks = [json.loads((tmp_path / f"all-{rank}.json").read_text()) for rank in range(2)]
+    assert [[number for number, _ in own] for own in ranks] == [[0, 2], [1]]
+    names = dict(ranks[0] + ranks[1])
+    assert names[0] + names[1] + names[2] == [entry.image_id for entry in alone.entries]
+    few = [json.loads((tmp_path / f"few-{rank}.json").read_text()) for rank in range(2)]
+    assert [number for number, _ in few[0]] == [0]
+    assert few[1] == [[-1, []]]
+
+
+@pytest.mark.parametrize("num_batches", [1, 2, 13, 128])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_shards_hold_each_batch_once(num_batches: int, world_size: int) -> None:
+    shards = [BatchShard(num_batches, world_size, rank) for rank in range(world_size)]
+    assert all(isinstance(shard, DistributedSampler) for shard in shards)
+    numbers = [list(shard) for shard in shards]
+    assert [len(shard) for shard in shards] == [len(own) for own in numbers]
+    assert all(numbers), "a rank without any batch would leave the others waiting"
+    real = sorted(number for own in numbers for number in own if number < num_batches)
+    assert real == list(range(num_batches))
+    for rank, own in enumerate(numbers):
+        assert own == list(range(rank, num_batches, world_size)) or own == [num_batches]
+    with pytest.raises(ValueError, match="rank"):
+        BatchShard(num_batches, world_size, world_size)
+
+
+def test_the_empty_batch_has_the_right_shapes() -> None:
+    data = attack_data(num_images=2)
+    data.manifest_for(Constant())
+    batches = data.test_dataloader().dataset
+    assert len(batches) == 2
+    empty = batches[BatchShard(1, num_replicas=3, rank=2)._own[0]]
+    full = batches[0]
+    assert empty.keys() == full.keys()
+    assert empty["batch_index"] == -1
+    assert empty["image_id"] == []
+    for key in ("images", "mask", "label", "target_class"):
+        assert empty[key].shape == (0, *full[key].shape[1:])
+        assert empty[key].dtype == full[key].dtype

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_adv2.data import Manifest, ShapesDataset, build_manifest
+from lightning_adv2.data.images import ImageSubset
+
+
+class Half(nn.Module):
+    """Right on images whose mean brightness is above ``threshold``, else one class off. Knows all labels by heart."""
+
+    def __init__(self, dataset: ShapesDataset, threshold: float = 0.5) -> None:
+        super().__init__()
+        self.known = {dataset[i]["images"].numpy().tobytes(): dataset.label(i) for i in range(len(dataset))}
+        self.threshold, self.num_classes = threshold, len(dataset.classes)
+        self.sizes: list[int] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        label = torch.tensor([self.known[image.numpy().tobytes()] for image in images])
+        wrong = images.mean((1, 2, 3)) <= self.threshold
+        self.sizes.append(len(images))
+        assert not torch.is_grad_enabled()
+        return nn.functional.one_hot((label + wrong) % self.num_classes, self.num_classes).float()
+
+
+@pytest.fixture(scope="module")
+def dataset() -> ShapesDataset:
+    return ShapesDataset(60, split="test")
+
+
+def test_only_correct_images_and_the_counts_add_up(dataset: ShapesDataset) -> None:
+    manifest = build_manifest(dataset, "shapes", "test", Half(dataset), num_images=10, seed=5, batch_size=8)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(5)).tolist()
+    bright = [i for i in order if dataset[i]["images"].mean() > 0.5]
+    assert [entry.index for entry in manifest.entries] == bright[:10]
+    assert manifest.considered == order.index(bright[9]) + 1
+    assert manifest.already_wrong == manifest.considered - 10 > 0
+    assert (manifest.dataset, manifest.split, manifest.seed, manifest.num_classes) == ("shapes", "test", 5, 7)
+    for entry in manifest.entries:
+        assert entry.sha256 == hashlib.sha256(dataset.uint8(entry.index).tobytes()).hexdigest()
+        assert entry.image_id == dataset.image_id(entry.index)
+        assert entry.label == dataset.label(entry.index)
+        assert entry.target_class != entry.label
+        assert 0 <= entry.target_class < 7
+    assert len({entry.target_class for entry in manifest.entries}) > 2
+
+
+def test_all_images(dataset: ShapesDataset) -> None:
+    classifier = Half(dataset)
+    manifest = build_manifest(dataset, "shapes", "test", classifier, num_images=None, seed=0, batch_size=32)
+    assert manifest.considered == 60 == len(manifest.entries) + manifest.already_wrong
+    assert classifier.sizes == [32, 28]
+
+
+def test_the_scan_stops_early(dataset: ShapesDataset) -> None:
+    classifier = Half(dataset, threshold=-1)
+    build_manifest(dataset, "shapes", "test", classifier, num_images=8, seed=0, batch_size=8)
+    assert classifier.sizes == [8]
+
+
+def test_the_batch_size_does_not_matter(dataset: ShapesDataset) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 5, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 7))
+    network.double()
+
+    def classifier(images: Tensor) -> Tensor:
+        return network(images.double())
+
+    made = [build_manifest(dataset, "shapes", "test", classifier, 5, seed=1, batch_size=size) for size in (1, 7, 32)]
+    assert made[0] == made[1] == made[2]
+    assert made[0] != build_manifest(dataset, "shapes", "test", classifier, 5, seed=2)
+
+
+def test_target_classes_belong_to_the_images(dataset: ShapesDataset) -> None:
+    whole = build_manifest(dataset, "shapes", "test", Half(dataset), None, seed=0)
+    part = build_manifest(ImageSubset(dataset, range(30, 60)), "shapes", "test", Half(dataset), None, seed=0)
+    targets = {entry.image_id: entry.target_class for entry in whole.entries}
+    assert all(targets[entry.image_id] == entry.target_class for entry in part.entries)
+    assert len(part.entries) > 5
+
+
+def test_modes_come_back_module_by_module(dataset: ShapesDataset) -> None:
+    class Recorder(Half):
+        def forward(self, images: Tensor) -> Tensor:
+            assert not any(module.training for module in self.modules())
+            return super().forward(images)
+
+    classifier = Recorder(dataset)
+    classifier.train()
+    classifier.first, classifier.frozen = nn.Dropout(), nn.BatchNorm2d(3).eval()
+    before = [module.training for module in classifier.modules()]
+    assert len(set(before)) == 2
+    build_manifest(dataset, "shapes", "test", classifier, 1, seed=0)
+    assert [module.training for module in classifier.modules()] == before
+    with pytest.raises(RuntimeError, match="none of the 60 images"):
+        build_manifest(dataset, "shapes", "test", Recorder(dataset, threshold=2), 1, seed=0)
+
+
+def test_errors_and_warnings(dataset: ShapesDataset) -> None:
+    with pytest.raises(ValueError, match="logits have 10 classes, the dataset 'shapes' has 7"):
+        build_manifest(dataset, "shapes", "test", lambda images: torch.zeros(len(images), 10), 1, seed=0)
+    for name in ("num_images", "batch_size"):
+        with pytest.raises(ValueError, match=f"{name}=0"):
+            build_manifest(dataset, "shapes", "test", Half(dataset), **{"num_images": 1, "seed": 0, name: 0})
+    correct = sum(bool(dataset[i]["images"].mean() > 0.5) for i in range(60))
+    with pytest.warns(UserWarning, match=f"num_images=60, but only {correct} of the 60 images"):
+        build_manifest(dataset, "shapes", "test", Half(dataset), 60, seed=0)
+
+
+def test_json_and_file_give_the_manifest_back(dataset: ShapesDataset, tmp_path: Path) -> None:
+    manifest = build_manifest(dataset, "shapes", "test", Half(dataset), 4, seed=0)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    path = tmp_path / "deep" / "manifest.json"
+    manifest.save(path)
+    assert Manifest.load(path) == manifest
+    assert [file.name for file in path.parent.iterdir()] == ["manifest.json"]
+    path.write_text('{"dataset": "shapes"}')
+    with pytest.raises(ValueError, match=r"manifest\.json: this is no manifest"):
+        Manifest.load(path)
+
+
+def test_a_failed_write_leaves_the_old_file(
+    dataset: ShapesDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (build_manifest(dataset, "shapes", "test", Half(dataset), 4, seed=seed) for seed in (0, 1))
+    path = tmp_path / "manifest.json"
+    old.save(path)
+
+    def full_disk(handle: int) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full_disk)
+        with pytest.raises(OSError, match="no space left"):
+            new.save(path)
+    assert Manifest.load(path) == old
+    assert list(tmp_path.iterdir()) == [path]
+    new.save(path)
+    assert Manifest.load(path) == new
