@@ -23,6 +23,15 @@ from lightning_adv2.report.tables import Summary
 CLASSIFIER_EPOCHS, RTS_STEPS = 6, 400
 CLASSIFIER: dict[str, Any] = {"stem_stride": 2, "widths": (16, 32, 64)}
 MAP_STRIDE = 4
+RTS_LOSS: dict[str, float] = {
+    "selector_steps": 60,
+    "tv_weight": 0.2,
+    "area_weight": 5.0,
+    "area_power": 1.0,
+    "preserve_weight": 1.0,
+    "destroy_weight": 2.0,
+    "learning_rate": 3e-3,
+}
 
 
 def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) -> Summary:
@@ -45,15 +54,16 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     console.rule("1/3  a classifier for drawn shapes")
     classifier = ResidualClassifier(num_classes=data.num_classes, **CLASSIFIER)
     trainer = _trainer(output / "classifier", logger, max_epochs=CLASSIFIER_EPOCHS, limit_val_batches=0)
-    trainer.fit(ClassifierModule(classifier, learning_rate=1e-2), datamodule=data)
-    held_out = trainer.test(datamodule=data, verbose=False)[0]["test/accuracy"]
+    trained = ClassifierModule(classifier, learning_rate=1e-2)
+    trainer.fit(trained, datamodule=data)
+    held_out = trainer.test(trained, datamodule=data, verbose=False)[0]["test/accuracy"]
     console.print(f"accuracy on {len(data.dataset('test'))} held-out images: [bold]{held_out:.1%}[/]")
 
     console.rule("2/3  RTS, a network that predicts the classifier's attribution map")
     encoder = ResidualClassifier(
         num_classes=data.num_classes, weights=str(output / "classifier" / "classifier.safetensors"), **CLASSIFIER
     )
-    module = RTSModule(classifier, RTS(encoder, map_stride=MAP_STRIDE))
+    module = RTSModule(classifier, RTS(encoder, map_stride=MAP_STRIDE), **RTS_LOSS)
     trainer = _trainer(output / "rts", logger, max_steps=RTS_STEPS, callbacks=[MapQualityEvaluation(order=False)])
     trainer.fit(module, datamodule=data)
 

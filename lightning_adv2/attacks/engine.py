@@ -186,7 +186,8 @@ class _Best:
             score = torch.zeros_like(confidence)
         confident = success & (confidence >= self.min_confidence)
         # Scores lie in [0, 1], so the three tiers do not overlap; NaN ranks behind everything.
-        rank = torch.where(confident, score, torch.where(success, 2 + score, 5 - confidence)).nan_to_num(nan=9.0)
+        rank = torch.where(confident, score, torch.where(success, 2 + score, 5 - confidence))
+        rank = torch.where(confidence.isfinite() & score.isfinite(), rank, 9.0)
         better = rank < self.rank
         wide = better.view(-1, 1, 1, 1)
         self.rank = torch.where(better, rank, self.rank)

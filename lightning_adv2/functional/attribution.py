@@ -18,7 +18,7 @@ def minmax(values: Tensor) -> Tensor:
     """
     low = values.amin(dim=(1, 2, 3), keepdim=True)
     span = values.amax(dim=(1, 2, 3), keepdim=True) - low
-    varied = span > 0
+    varied = span != 0  # NaN is "varied": it must stay visible
     # Dividing by 1 where the span is 0 keeps the gradient finite; the outer choice makes it zero there.
     return torch.where(varied, (values - low) / torch.where(varied, span, 1.0), 0.0)
 

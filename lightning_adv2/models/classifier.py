@@ -108,9 +108,9 @@ class TorchvisionClassifier(Classifier):
         members = torchvision.models.get_model_weights(name).__members__
         enum_name = weights.rsplit(".", 1)[-1] if weights else None
         if weights is not None and enum_name in members:
-            network = torchvision.models.get_model(name, weights=members[enum_name])
             if num_classes != 1000:
                 raise ValueError(f"num_classes={num_classes}: the weights {weights} of {name} have 1000 classes")
+            network = torchvision.models.get_model(name, weights=members[enum_name])
         else:
             network = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
             if weights is not None:

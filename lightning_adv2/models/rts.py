@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -100,7 +101,8 @@ class RTSNetwork(nn.Module):
 
     @staticmethod
     def _presence(evidence: Tensor) -> Tensor:
-        return evidence.flatten(1).logsumexp(1) - torch.log(torch.tensor(float(evidence[0].numel())))
+        places = evidence.shape[-2] * evidence.shape[-1]
+        return evidence.flatten(1).logsumexp(1) - math.log(places)
 
     @staticmethod
     def _mask(outputs: Tensor) -> Tensor:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import lattice_images, small_classifier
 from captum.attr import Saliency
+from cases import lattice_images, small_classifier
 
 from lightning_adv2.functional.attribution import class_activation, gradient_map, input_gradient, minmax
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torchvision
@@ -55,7 +57,7 @@ def test_every_family_equals_torchvision(name, side, linear_head):
     assert expected.std() > 1e-5  # else equality would say nothing
     sizes = [scale.shape[-1] for scale in scales]
     assert len(sizes) >= 3
-    assert all(fine > coarse for fine, coarse in zip(sizes, sizes[1:], strict=False))
+    assert all(fine > coarse for fine, coarse in pairwise(sizes))
     assert all(scale.shape[1] > 3 for scale in scales), "the image itself is no feature map"
     if linear_head:
         weight = ours.class_weight()
@@ -110,7 +112,7 @@ def test_published_weights_have_1000_classes(monkeypatch, tmp_path):
     # An empty cache and no address to ask: were the check to come after the download, this would be another error.
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    with pytest.raises(ValueError, match="num_classes=10.*1000"):
+    with pytest.raises(ValueError, match=r"num_classes=10.*1000"):
         TorchvisionClassifier("squeezenet1_1", "IMAGENET1K_V1", num_classes=10)
 
 

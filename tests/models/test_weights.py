@@ -172,7 +172,7 @@ def test_hash_takes_scalars_and_other_dtypes():
     module = nn.Module()
     module.temperature = nn.Parameter(torch.tensor(1.5))
     module.register_buffer("flags", torch.tensor([True, False]))
-    module.register_buffer("half", torch.ones(3, dtype=torch.bfloat16))
+    module.register_buffer("coarse", torch.ones(3, dtype=torch.bfloat16))
     before = weights_hash(module)
     with torch.no_grad():
         module.temperature.fill_(1.25)

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from cases import BY_NAME, INTERPRETERS, SIDE, lattice_images, other_class, small_classifier
+from torch import Tensor, nn
+
+from lightning_adv2.attacks import (
+    Attack,
+    EncoderClass,
+    TargetClass,
+    TargetMap,
+    adv2,
+    adv2_attack,
+    adv2_cam,
+    adv2_grad,
+    adv2_rts,
+    pgd,
+    run_attack,
+)
+from lightning_adv2.interpreters import CAM, Gradient
+from lightning_adv2.models import Classifier, PaperReLU, weights_hash
+
+each = pytest.mark.parametrize("case", INTERPRETERS, ids=lambda case: case.name)
+
+
+class LinearClassifier(Classifier):
+    """Two classes and logits linear in the pixels: the best L-infinity perturbation has a closed form."""
+
+    num_classes = 2
+
+    def __init__(self, side: int) -> None:
+        super().__init__(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(0.02 * torch.randn(2, 3 * side * side, generator=generator))
+        self.eval()
+
+    def stages(self):
+        return [nn.Identity()]
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        return features.flatten(1) @ self.weight.T
+
+
+@pytest.mark.parametrize("schedule", ["fast", "paper"])
+@pytest.mark.parametrize("epsilon", [0.031, 8 / 255, 2.5 / 255])
+def test_promise_21_pgd_reaches_the_closed_form_on_a_linear_model(schedule, epsilon):
+    classifier, images = LinearClassifier(8), lattice_images(6, side=8)
+    target_class = torch.tensor([0, 1, 0, 1, 0, 1])
+    steps = 40 if schedule == "paper" else None
+    result = run_attack(pgd(schedule, steps, epsilon), classifier, None, images, target_class)
+    towards = (classifier.weight[target_class] - classifier.weight[1 - target_class]).sign().view_as(images)
+    # every pixel as many whole levels towards the target class as the ball allows, cut off at black and white
+    levels = math.floor(epsilon * 255 + 1e-3)
+    best = np.clip(np.rint(images.numpy() * 255) + levels * towards.detach().numpy(), 0, 255)
+    np.testing.assert_array_equal(np.rint(result.adv_images.numpy() * 255), best)
+
+
+def asr(attack: Attack, count: int = 32) -> float:
+    classifier, images = small_classifier(), lattice_images(count, seed=1)
+    return run_attack(attack, classifier, None, images, other_class(classifier, images)).success.float().mean().item()
+
+
+def test_promise_21_success_grows_with_epsilon_to_all():
+    rates = [asr(pgd(epsilon=epsilon)) for epsilon in (1 / 255, 2 / 255, 4 / 255, 0.031, 0.1, 1.0)]
+    assert rates == sorted(rates)
+    assert rates[0] < 0.5, "too easy a victim: nothing to grow"
+    assert rates[-1] == 1
+
+
+@pytest.mark.parametrize("epsilon", [4 / 255, 0.031])
+def test_promise_21_twice_the_steps_change_success_by_less_than_a_point(epsilon):
+    assert abs(asr(pgd(epsilon=epsilon)) - asr(pgd(epsilon=epsilon, steps=2 * pgd().steps))) < 0.01
+
+
+@each
+def test_promise_21_adv2s_map_loss_is_below_pgds(case):
+    classifier, images = small_classifier(), lattice_images(16, seed=5)
+    interpreter, target_class = case.build(classifier), other_class(classifier, images)
+    target_map = interpreter.explain(classifier, images, (target_class - 1) % 4).attribution_map
+    joint = run_attack(case.attack(), classifier, interpreter, images, target_class, target_map)
+    alone = run_attack(pgd(), classifier, interpreter, images, target_class, target_map)
+    assert joint.score.mean() <= alone.score.mean()
+    assert alone.score.mean() > 0
+
+
+@each
+def test_the_one_liner_fools_the_classifier_and_keeps_the_map(case):
+    classifier, images = small_classifier(), lattice_images(4, seed=6)
+    interpreter, target_class = case.build(classifier), other_class(classifier, images)
+    result = adv2(classifier, interpreter, images, target_class, epsilon=0.1)
+    assert result.success.all()
+    assert result.valid.all()
+    benign = interpreter.explain(classifier, images, (target_class - 1) % 4).attribution_map
+    # the score is taken against the benign map of the class seen before the attack
+    judged = interpreter.explain(classifier, result.adv_images, target_class).attribution_map
+    torch.testing.assert_close(result.score, (judged - benign).square().mean((1, 2, 3)))
+
+
+def test_the_one_liner_takes_a_target_map_seed_and_epsilon():
+    classifier, images = small_classifier(), lattice_images(3)
+    target_class = other_class(classifier, images)
+    target_map = torch.zeros(3, 1, 4, 4)
+    target_map[..., 0, 0] = 1
+    result = adv2(classifier, CAM(), images, target_class, target_map=target_map, epsilon=4 / 255, seed=3)
+    torch.testing.assert_close(result.score, (result.attribution_map - target_map).square().mean((1, 2, 3)))
+    assert (result.adv_images - images).abs().amax() <= 4 / 255 + 1e-6
+
+
+def test_promise_23_the_one_liner_refuses_train_mode_before_anything_changes():
+    classifier, images = small_classifier(), lattice_images(3)
+    target_class = other_class(classifier, images)
+    classifier.train()
+    before = weights_hash(classifier)
+    with pytest.raises(ValueError, match=r"train mode|eval mode"):
+        adv2(classifier, CAM(), images, target_class)
+    assert weights_hash(classifier) == before
+
+
+def stage_facts(attack: Attack) -> list[tuple[int, list[tuple[str, float, float]]]]:
+    """Steps of each stage and its terms' names and weights at both ends."""
+    return [(s.steps, [(type(t).__name__, t.weight(0.0), t.weight(1.0)) for t in s.step.terms]) for s in attack.stages]
+
+
+PREDICTION = (TargetClass.__name__, 1.0, 1.0)
+
+
+def test_the_papers_pgd():
+    attack = pgd("paper")
+    assert stage_facts(attack) == [(1000, [PREDICTION])]
+    assert attack.steps == 1000
+
+
+def test_the_papers_attack_on_cam():
+    attack = adv2_cam("paper")
+    assert stage_facts(attack) == [(400, [PREDICTION]), (1000, [PREDICTION, (TargetMap.__name__, 5.0, 10.0)])]
+
+
+def test_the_papers_attack_on_rts():
+    attack = adv2_rts("paper")
+    joint = [PREDICTION, (TargetMap.__name__, 5.0, 10.0), (EncoderClass.__name__, 0.1, 0.1)]
+    assert stage_facts(attack) == [(300, [PREDICTION]), (1000, joint)]
+
+
+def test_the_papers_attack_on_grad():
+    attack = adv2_grad("paper")
+    assert [s.steps for s in attack.stages] == [300, 301, 201, 101, 101]
+    assert attack.steps == 300 + 704
+    # published for the sum over a 56 x 56 map, used on the mean
+    weights = [s.step.terms[1].weight for s in attack.stages[1:]]
+    expected = [w * 56 * 56 for w in (0.001, 0.004, 0.01, 0.05)]
+    assert [w(0.0) for w in weights] == pytest.approx(expected)
+    assert [w(1.0) for w in weights] == pytest.approx(expected)
+    smoothing = [s.step.terms[0].smoothing for s in attack.stages[1:]]
+    assert smoothing[0](0.0) == 0.05
+    assert smoothing[-1](1.0) == 0.01
+    values = [rho(p) for rho in smoothing for p in (0.0, 1.0)]
+    assert values == sorted(values, reverse=True)
+    assert attack.stages[0].step.terms[0].smoothing is None
+    assert attack.stages[0].step.surrogate is None
+    for stage in attack.stages[1:]:
+        assert isinstance(stage.step.surrogate, PaperReLU)
+        assert stage.step.surrogate.tau == 1e-4
+
+
+@pytest.mark.parametrize("attack", [pgd("paper"), adv2_cam("paper"), adv2_rts("paper"), adv2_grad("paper")])
+def test_the_papers_steps_are_signs_times_one_level(attack):
+    assert attack.min_confidence == 0.8
+    assert attack.perturbation.epsilon == 0.031
+    for stage in attack.stages:
+        assert stage.step.step_size(0.0) == stage.step.step_size(1.0) == 1 / 255
+        gradient = torch.tensor([[3.0, -1e-6, 0.0]])
+        step, _ = stage.step.rule.update(gradient, stage.step.rule.init(gradient))
+        assert torch.equal(step, torch.tensor([[-1.0, 1.0, 0.0]]))
+
+
+@pytest.mark.parametrize("preset", [pgd, adv2_cam, adv2_rts, adv2_grad])
+def test_steps_and_epsilon_are_taken_and_the_fast_schedule_is_the_default(preset):
+    assert preset().schedule == preset("fast").schedule == "fast"
+    attack = preset(steps=7, epsilon=0.1)
+    assert attack.stages[-1].steps == 7
+    assert attack.perturbation.epsilon == 0.1
+    with pytest.raises(ValueError, match="stage"):
+        preset(steps=0)
+    with pytest.raises(ValueError, match="schedule='papre'"):
+        preset("papre")
+
+
+def test_the_papers_schedule_for_grad_has_fixed_counts():
+    with pytest.raises(ValueError, match=r"steps=10.*four fixed stages"):
+        adv2_grad("paper", steps=10)
+
+
+@each
+@pytest.mark.parametrize("schedule", ["fast", "paper"])
+def test_dispatch_by_the_interpreters_type(case, schedule):
+    interpreter = case.build(small_classifier())
+    chosen, expected = adv2_attack(interpreter, schedule, epsilon=0.02), case.attack(schedule, epsilon=0.02)
+    assert stage_facts(chosen) == stage_facts(expected)
+    assert chosen.schedule == schedule
+    assert chosen.name == "adv2"
+    assert chosen.perturbation.epsilon == 0.02
+    assert [type(s.step.surrogate) for s in chosen.stages] == [type(s.step.surrogate) for s in expected.stages]
+
+
+def test_dispatch_of_interpreters_of_ones_own():
+    class MyGradient(Gradient):
+        name = "mine"
+
+    class Blurred(CAM):
+        name = "blurred"
+
+    assert stage_facts(adv2_attack(MyGradient(), "paper")) == stage_facts(adv2_grad("paper"))
+    assert stage_facts(adv2_attack(Blurred(), "paper")) == stage_facts(adv2_cam("paper"))
+
+
+def test_grads_attack_needs_its_surrogate():
+    """Without the smooth ReLU the map's gradient is zero, so that ADV2 could do no better than PGD."""
+    assert adv2_grad().stages[-1].step.surrogate is not None
+    assert adv2_cam().stages[-1].step.surrogate is None
+
+
+def test_transfer_the_interpreter_of_another_classifier_is_no_error():
+    victim, other = small_classifier(), small_classifier(seed=9)
+    images = lattice_images(3)
+    target_class = other_class(victim, images)
+    result = adv2(victim, BY_NAME["rts"].build(other), images, target_class)
+    assert result.attribution_map.shape == (3, 1, SIDE // 2, SIDE // 2)
