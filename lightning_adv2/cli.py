@@ -86,4 +86,4 @@ def main(args: Sequence[str] | None = None) -> None:
         options = parser.parse_args(words[1:])
         demo(options.output, options.num_images, options.seed)
         return
-    CLI(words)
+    CLI(None if args is None else words)  # None: jsonargparse reads the command line itself

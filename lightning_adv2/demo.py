@@ -23,7 +23,7 @@ from lightning_adv2.report.tables import Summary
 CLASSIFIER_EPOCHS, RTS_STEPS = 6, 400
 CLASSIFIER: dict[str, Any] = {"stem_stride": 2, "widths": (16, 32, 64)}
 MAP_STRIDE = 4
-RTS_LOSS: dict[str, float] = {
+RTS_LOSS: dict[str, Any] = {
     "selector_steps": 60,
     "tv_weight": 0.2,
     "area_weight": 5.0,

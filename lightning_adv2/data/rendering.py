@@ -20,8 +20,8 @@ Array: TypeAlias = NDArray[np.floating[Any]]
 
 # What makes the pictures hard, tuned so that a three-block ResNet learns them in a few epochs and, like a network for
 # photographs, comes to rely on fine texture, which a small perturbation can imitate.
-CONTRAST = 0.3  # least distance between the colours of object and background, in RGB space
-AMPLITUDE = 0.16  # of a texture: how far it moves the colour, to either side
+CONTRAST = 0.35  # least distance between the colours of object and background, in RGB space
+AMPLITUDE = 0.12  # of a texture: how far it moves the colour, to either side
 RADIUS = (0.18, 0.25)  # of the object
 
 # --- Shapes: distance at (u, v) from a shape of circumradius 1 around the origin -------------------------------------
@@ -96,7 +96,9 @@ def _checks(x: Array, y: Array, angle: float, frequency: float) -> Array:
 
 
 def _honeycomb(x: Array, y: Array, angle: float, frequency: float) -> Array:
-    return sum(_wave(x, y, frequency, angle + k * pi / 3, pi / 2) for k in range(3)) / np.float32(1.5)
+    waves = np.stack([_wave(x, y, frequency, angle + k * pi / 3, pi / 2) for k in range(3)])
+    honeycomb: Array = waves.sum(0, dtype=np.float32) / np.float32(1.5)
+    return honeycomb
 
 
 def _ripples(x: Array, y: Array, angle: float, frequency: float) -> Array:
@@ -108,13 +110,13 @@ def _ripples(x: Array, y: Array, angle: float, frequency: float) -> Array:
 
 # Each class has its surface as well as its outline.
 SURFACES: dict[str, tuple[Callable[[Array, Array, float, float], Array], float]] = {
-    "crescent": (_stripes, 8),
-    "cross": (_stripes, 14),
-    "disk": (_checks, 6),
-    "ring": (_checks, 11),
-    "square": (_honeycomb, 8),
-    "star": (_honeycomb, 13),
-    "triangle": (_ripples, 10),
+    "crescent": (_stripes, 7),
+    "cross": (_stripes, 12),
+    "disk": (_checks, 5),
+    "ring": (_checks, 9),
+    "square": (_honeycomb, 7),
+    "star": (_honeycomb, 11),
+    "triangle": (_ripples, 9),
 }
 
 
@@ -140,13 +142,15 @@ def _shade(rng: Generator, x: Array, y: Array) -> Array:
     angle = rng.uniform(0, 2 * pi)
     ramp = cos(angle) * (x - 0.5) + sin(angle) * (y - 0.5)
     slope = rng.uniform(-0.5, 0.5, 3).astype(np.float32)
-    return slope[:, None, None] * ramp
+    shade: Array = slope[:, None, None] * ramp
+    return shade
 
 
 def _paint(rng: Generator, color: Array, pattern: Array) -> Array:
     """A colour, moved to either side by a pattern, more in some channels than in others: ``(3, S, S)``."""
-    direction = rng.uniform(0.5, 1, 3) * rng.choice((-1, 1))
-    return color[:, None, None] + (AMPLITUDE * direction).astype(np.float32)[:, None, None] * pattern
+    direction = (AMPLITUDE * rng.choice((-1, 1)) * rng.uniform(0.5, 1, 3)).astype(np.float32)
+    painted: Array = color[:, None, None] + direction[:, None, None] * pattern
+    return painted
 
 
 def _clip(values: Array) -> Array:

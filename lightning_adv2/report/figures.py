@@ -88,6 +88,22 @@ def gallery(
     return figure
 
 
+def map_sheet(images: Tensor, maps: Tensor, names: Sequence[str], limit: int = 16) -> Figure:
+    """Images beside their maps, four pairs a row: ``(n, C, H, W)`` uint8, ``(n, 1, h, w)`` in [0, 1], n captions."""
+    count = min(limit, len(images))
+    rows = -(-count // 4)
+    figure = Figure(figsize=(12.4, 1.78 * rows), layout="constrained")
+    axes = figure.subplots(rows, 8, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i in range(count):
+        left, right = axes[i // 4, 2 * (i % 4)], axes[i // 4, 2 * (i % 4) + 1]
+        left.imshow(to_numpy(images[i]))
+        left.set_title(_short(names[i]), fontsize=8)
+        right.imshow(overlay(images[i], maps[i]))
+    return figure
+
+
 def bars(rows: Sequence[Row], title: str = "Agreement of adversarial and benign map") -> Figure:
     """Map IoU and L1 of every attack and control, grouped by interpreter."""
     interpreters = list(dict.fromkeys(row["interpreter"] for row in rows))

@@ -1,0 +1,52 @@
+"""Keep the maps that ``predict`` computes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import BasePredictionWriter
+
+from lightning_adv2.models import save_weights
+from lightning_adv2.report.figures import map_sheet, save
+from lightning_adv2.report.records import to_uint8
+from lightning_adv2.types import Interpretation
+
+
+class MapWriter(BasePredictionWriter):
+    """Write each batch's maps to ``maps/`` and a picture of the first batch to ``figures/maps.png``.
+
+    A file holds ``attribution_map`` ``(n, 1, h, w)``, ``predicted`` ``(n,)`` and ``confidence`` ``(n,)``, the image ids
+    in its metadata.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="batch")
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Interpretation,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write one batch."""
+        if not len(batch["images"]):
+            return
+        folder, index = Path(trainer.default_root_dir), batch_idx * trainer.world_size + trainer.global_rank
+        confidence, predicted = prediction.logits.softmax(1).max(1)
+        tensors = {"attribution_map": prediction.attribution_map, "predicted": predicted, "confidence": confidence}
+        ids = {"image_id": json.dumps(batch["image_id"])}
+        save_weights(tensors, folder / "maps" / f"batch_{index:05d}.safetensors", ids)
+        if index == 0:
+            data: Any = getattr(trainer, "datamodule", None)
+            classes = getattr(getattr(data, "source", data), "classes", None)
+            names = [classes[k] if classes else str(k) for k in predicted.tolist()]
+            figure = map_sheet(to_uint8(batch["images"]), prediction.attribution_map.cpu(), names)
+            save(figure, folder / "figures" / "maps.png")
