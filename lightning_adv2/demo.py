@@ -20,7 +20,7 @@ from lightning_adv2.report import default_logger, figures, make_stamp, merge, pr
 from lightning_adv2.report.tables import Summary
 
 # As in configs/train/*_shapes.yaml, where a user would start from.
-CLASSIFIER_EPOCHS, RTS_STEPS = 6, 400
+CLASSIFIER_EPOCHS, RTS_STEPS = 8, 400
 CLASSIFIER: dict[str, Any] = {"stem_stride": 2, "widths": (16, 32, 64)}
 MAP_STRIDE = 4
 RTS_LOSS: dict[str, Any] = {

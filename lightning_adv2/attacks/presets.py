@@ -1,12 +1,13 @@
 """The ready attacks: plain functions that a reader follows in a minute.
 
 Two schedules each. ``paper``: sign steps of 1/255 and the published step counts, weights and devices. ``fast``, the
-default: Adam on the perturbation with a step that decays from 4/255 to nothing, which reaches better maps in a
-twentieth of the steps. Map weights act on the mean square over the map's pixels.
+default: normalised steps with a short memory that decay to nothing, which reach better maps in a tenth of the steps or
+less. Map weights act on the mean square over the map's pixels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import singledispatch
 from typing import Literal, get_args
 
@@ -20,38 +21,36 @@ from lightning_adv2.attacks.steps import GradientStep
 from lightning_adv2.functional import optim
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import RTS, Gradient, Interpreter
-from lightning_adv2.models import Classifier, PaperReLU, Softplus
+from lightning_adv2.models import Classifier, PaperReLU, Softplus, Surrogate
 
 Schedule = Literal["fast", "paper"]
 EPSILON = 0.031
+
 PAPER_STEP = Ramp(1 / 255, 1 / 255)
-FAST_STEP = Ramp(4 / 255, 0.0)
 PAPER_MAP_WEIGHT = Ramp(5.0, 10.0)
-FAST_GRAD_STEP = Ramp(2 / 255, 0.0)  # the gradient's map is rougher: IoU 0.82 against 0.76 from 4/255
+PAPER_ENCODER_WEIGHT = 0.1
+
+FAST_STEP = Ramp(4 / 255, 0.0)
+FAST_STEP_GRAD = Ramp(2 / 255, 0.0)  # the gradient's map is rougher: IoU 0.82 against 0.76 from 4/255
 FAST_MAP_WEIGHT = 50.0
 # Short memories: with Adam's usual 0.9 and 0.999 a run of 50 steps ends far worse (IoU 0.84 against 0.98 for CAM).
 FAST_RULE = optim.adam(beta1=0.5, beta2=0.5)
+FAST_RULE_RTS = optim.adam(beta1=0.8, beta2=0.8)  # 100 steps bear a longer one: IoU 0.93 against 0.91 on drawn shapes
 
 
 def pgd(schedule: Schedule = "fast", steps: int | None = None, epsilon: float = EPSILON) -> Attack:
     """PGD towards the target class alone (paper section 4, baseline).
 
     Args:
-        schedule: ``paper`` takes 1,000 sign steps of 1/255; ``fast`` 50 Adam steps.
+        schedule: ``paper`` takes 1,000 sign steps of 1/255; ``fast`` 50 steps of the fast rule.
         steps: overrides the number of steps.
         epsilon: L-infinity radius.
     """
-    _check_schedule(schedule)
-    if schedule == "paper":
-        step = GradientStep([TargetClass()], optim.sign(), PAPER_STEP)
+    if _is_paper(schedule):
+        stages = [_paper_stage([TargetClass()], _or(steps, 1000))]
     else:
-        step = GradientStep([TargetClass()], FAST_RULE, FAST_STEP)
-    return Attack(
-        "pgd", schedule, PixelDelta(epsilon), [Stage(step, _DEFAULT_PGD_STEPS[schedule] if steps is None else steps)]
-    )
-
-
-_DEFAULT_PGD_STEPS = {"fast": 50, "paper": 1000}
+        stages = [Stage(GradientStep([TargetClass()], FAST_RULE, FAST_STEP), _or(steps, 50))]
+    return Attack("pgd", schedule, PixelDelta(epsilon), stages)
 
 
 def adv2_cam(schedule: Schedule = "fast", steps: int | None = None, epsilon: float = EPSILON) -> Attack:
@@ -62,12 +61,13 @@ def adv2_cam(schedule: Schedule = "fast", steps: int | None = None, epsilon: flo
         steps: overrides the number of joint steps.
         epsilon: L-infinity radius.
     """
-    _check_schedule(schedule)
-    if schedule == "paper":
-        terms = [TargetClass(), TargetMap(PAPER_MAP_WEIGHT)]
-        joint = Stage(GradientStep(terms, optim.sign(), PAPER_STEP), 1000 if steps is None else steps)
-        return Attack("adv2", schedule, PixelDelta(epsilon), [_warm_start(400), joint])
-    return _fast([TargetClass(), TargetMap(FAST_MAP_WEIGHT)], 50 if steps is None else steps, epsilon)
+    if _is_paper(schedule):
+        joint = [TargetClass(), TargetMap(PAPER_MAP_WEIGHT)]
+        stages = [_paper_stage([TargetClass()], 400), _paper_stage(joint, _or(steps, 1000))]
+    else:
+        joint = [TargetClass(), TargetMap(FAST_MAP_WEIGHT)]
+        stages = [Stage(GradientStep(joint, FAST_RULE, FAST_STEP), _or(steps, 50))]
+    return Attack("adv2", schedule, PixelDelta(epsilon), stages)
 
 
 def adv2_rts(schedule: Schedule = "fast", steps: int | None = None, epsilon: float = EPSILON) -> Attack:
@@ -78,14 +78,13 @@ def adv2_rts(schedule: Schedule = "fast", steps: int | None = None, epsilon: flo
         steps: overrides the number of joint steps.
         epsilon: L-infinity radius.
     """
-    _check_schedule(schedule)
-    if schedule == "paper":
-        terms = [TargetClass(), TargetMap(PAPER_MAP_WEIGHT), EncoderClass(0.1)]
-        joint = Stage(GradientStep(terms, optim.sign(), PAPER_STEP), 1000 if steps is None else steps)
-        return Attack("adv2", schedule, PixelDelta(epsilon), [_warm_start(300), joint])
-    return _fast(
-        [TargetClass(), TargetMap(FAST_MAP_WEIGHT), EncoderClass(0.1)], 100 if steps is None else steps, epsilon
-    )
+    if _is_paper(schedule):
+        joint = [TargetClass(), TargetMap(PAPER_MAP_WEIGHT), EncoderClass(PAPER_ENCODER_WEIGHT)]
+        stages = [_paper_stage([TargetClass()], 300), _paper_stage(joint, _or(steps, 1000))]
+    else:
+        joint = [TargetClass(), TargetMap(FAST_MAP_WEIGHT), EncoderClass(PAPER_ENCODER_WEIGHT)]
+        stages = [Stage(GradientStep(joint, FAST_RULE_RTS, FAST_STEP), _or(steps, 100))]
+    return Attack("adv2", schedule, PixelDelta(epsilon), stages)
 
 
 def adv2_grad(schedule: Schedule = "fast", steps: int | None = None, epsilon: float = EPSILON) -> Attack:
@@ -97,33 +96,33 @@ def adv2_grad(schedule: Schedule = "fast", steps: int | None = None, epsilon: fl
         steps: overrides the number of joint steps (``fast`` only).
         epsilon: L-infinity radius.
     """
-    _check_schedule(schedule)
-    if schedule == "paper":
+    if _is_paper(schedule):
         if steps is not None:
             raise ValueError(f"steps={steps}: the paper's schedule for GRAD has four fixed stages; leave it out")
-        stages = [_warm_start(300)]
-        sum_weights, counts, rhos = (0.001, 0.004, 0.01, 0.05), (301, 201, 101, 101), (0.05, 0.04, 0.03, 0.02, 0.01)
-        for i, (weight, count) in enumerate(zip(sum_weights, counts, strict=True)):
+        stages = [_paper_stage([TargetClass()], 300)]
+        rhos = (0.05, 0.04, 0.03, 0.02, 0.01)
+        for i, (weight, count) in enumerate([(0.001, 301), (0.004, 201), (0.01, 101), (0.05, 101)]):
             # Published for the sum over the 56 x 56 map of a 224-px image; per pixel it holds at any size.
-            terms = [TargetClass(smoothing=Ramp(rhos[i], rhos[i + 1])), TargetMap(weight * 56**2)]
-            stages.append(Stage(GradientStep(terms, optim.sign(), PAPER_STEP, PaperReLU()), count))
-        return Attack("adv2", schedule, PixelDelta(epsilon), stages)
-    step = GradientStep([TargetClass(), TargetMap(FAST_MAP_WEIGHT)], FAST_RULE, FAST_GRAD_STEP, Softplus(50.0))
-    return Attack("adv2", schedule, PixelDelta(epsilon), [Stage(step, 100 if steps is None else steps)])
+            joint = [TargetClass(smoothing=Ramp(rhos[i], rhos[i + 1])), TargetMap(weight * 56**2)]
+            stages.append(_paper_stage(joint, count, PaperReLU()))
+    else:
+        joint = [TargetClass(), TargetMap(FAST_MAP_WEIGHT)]
+        stages = [Stage(GradientStep(joint, FAST_RULE, FAST_STEP_GRAD, Softplus(50.0)), _or(steps, 100))]
+    return Attack("adv2", schedule, PixelDelta(epsilon), stages)
 
 
-def _check_schedule(schedule: str) -> None:
+def _is_paper(schedule: str) -> bool:
     if schedule not in get_args(Schedule):
         raise ValueError(f"schedule={schedule!r}: take one of {', '.join(get_args(Schedule))}")
+    return schedule == "paper"
 
 
-def _warm_start(steps: int) -> Stage:
-    return Stage(GradientStep([TargetClass()], optim.sign(), PAPER_STEP), steps)
+def _or(steps: int | None, default: int) -> int:
+    return default if steps is None else steps
 
 
-def _fast(terms: list[LossTerm], steps: int, epsilon: float) -> Attack:
-    stage = Stage(GradientStep(terms, FAST_RULE, FAST_STEP), steps)
-    return Attack("adv2", "fast", PixelDelta(epsilon), [stage])
+def _paper_stage(terms: Sequence[LossTerm], steps: int, surrogate: Surrogate | None = None) -> Stage:
+    return Stage(GradientStep(terms, optim.sign(), PAPER_STEP, surrogate), steps)
 
 
 @singledispatch

@@ -21,8 +21,8 @@ Array: TypeAlias = NDArray[np.floating[Any]]
 # What makes the pictures hard, tuned so that a three-block ResNet learns them in a few epochs and, like a network for
 # photographs, comes to rely on fine texture, which a small perturbation can imitate.
 CONTRAST = 0.35  # least distance between the colours of object and background, in RGB space
-AMPLITUDE = 0.12  # of a texture: how far it moves the colour, to either side
-RADIUS = (0.18, 0.25)  # of the object
+AMPLITUDE = 0.09  # of a texture: how far it moves the colour, to either side
+RADIUS = (0.2, 0.28)  # of the object
 
 # --- Shapes: distance at (u, v) from a shape of circumradius 1 around the origin -------------------------------------
 

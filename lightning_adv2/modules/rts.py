@@ -137,9 +137,13 @@ class RTSModule(pl.LightningModule):
         self.quality.reset()
 
     def configure_optimizers(self) -> Any:
-        """Adam with weight decay, under a cosine over all steps."""
+        """Adam under a cosine over all steps.
+
+        Its weight decay is decoupled: the coupled one of the RTS authors would be blown up to full steps by Adam where
+        the gradient is zero, and wear the decoder away during phase 1.
+        """
         trained = [p for p in self.interpreter.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(
+        optimizer = torch.optim.AdamW(
             trained, lr=self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"]
         )
         steps = int(self.trainer.estimated_stepping_batches)

@@ -53,8 +53,11 @@ def summarize(records: Iterable[BatchRecord], names: dict[str, str]) -> Summary:
     summary = Summary()
     for record in records:
         wrong.update(record.already_wrong)
-        fresh = [i for i, name in enumerate(record.image_id) if name not in seen]
-        seen.update(record.image_id)
+        fresh = []
+        for i, name in enumerate(record.image_id):
+            if name not in seen:
+                seen.add(name)
+                fresh.append(i)
         for attack in record.attacks:
             key = attack.key
             first.setdefault(key, attack)
@@ -152,8 +155,9 @@ def print_table(rows: Sequence[Row], title: str, console: Console | None = None)
             style=style,
         )  # fmt: skip
     console = console or Console()
-    # A file or a pipe has no width; rich would squeeze the table into 80 columns.
-    console.print(table, width=None if console.is_terminal else 130, crop=False, overflow="ignore")
+    if not console.is_terminal:  # a file or a pipe has no width; rich would squeeze the table into 80 columns
+        console.width = max(console.width, 130)
+    console.print(table)
 
 
 def _format(value: float | None, form: str) -> str:
