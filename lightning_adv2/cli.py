@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,8 +75,23 @@ class CLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
 
+def _quieten() -> None:
+    """Silence what tells a user of this tool nothing, so that what is left gets read."""
+    for message in (
+        r".*isinstance\(treespec, LeafSpec\).*",  # between Lightning and torch
+        r".*module\(s\) in eval mode at the start of training.*",  # the frozen networks; on purpose
+        r".*does not have many workers.*",  # the data lie in memory
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    advertised = ("litlogger", "litmodels")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+        lambda record: not any(name in record.getMessage() for name in advertised)
+    )
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of ``lightning-adv2``."""
+    _quieten()
     words = list(sys.argv[1:] if args is None else args)
     if words[:1] == ["demo"]:
         from lightning_adv2.demo import demo  # its imports are not for every --help
