@@ -12,7 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import yaml
-from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
 
@@ -70,6 +70,9 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Log to W&B in the run's folder unless a logger is given; ``--trainer.logger false`` turns it off."""
         config = self._get(self.config_init, "trainer", default={})
+        given = config.get("callbacks") or []
+        if config.get("enable_progress_bar") is False or any(isinstance(bar, ProgressBar) for bar in given):
+            self.trainer_defaults["callbacks"] = []  # Lightning takes one bar or none, and refuses two
         if config.get("logger") is None and "logger" not in kwargs:
             kwargs["logger"] = default_logger(config.get("default_root_dir") or ".")
         return super().instantiate_trainer(**kwargs)

@@ -64,6 +64,7 @@ class MapQualityEvaluation(pl.Callback):
 
 @rank_zero_only
 def _report(values: dict[str, float], interpreter: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "map_quality.json").write_text(json.dumps({interpreter: values}, indent=1) + "\n", encoding="utf-8")
     table = Table(title=f"{interpreter}: what the benign maps are worth", title_justify="left", title_style="bold")
     for key in values:

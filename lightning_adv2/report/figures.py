@@ -108,6 +108,8 @@ def bars(rows: Sequence[Row], title: str = "Agreement of adversarial and benign 
     """Map IoU and L1 of every attack and control, grouped by interpreter."""
     interpreters = list(dict.fromkeys(row["interpreter"] for row in rows))
     labels = list(dict.fromkeys((row["attack"], row["schedule"]) for row in rows))
+    if not rows:
+        raise ValueError("rows=[]: nothing to draw; no image was attacked")
     figure = Figure(figsize=(3.2 + 2.4 * len(interpreters), 3.6), layout="constrained")
     figure.suptitle(title, fontsize=12, fontweight="bold")
     width = 0.8 / len(labels)

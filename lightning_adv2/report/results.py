@@ -40,6 +40,8 @@ def merge(summaries: dict[str, Summary]) -> Summary:
 
 def write_figures(folder: Path, records: Sequence[BatchRecord], summary: Summary, classes: Sequence[str]) -> list[Path]:
     """Draw gallery, bars and convergence into ``folder``."""
+    if not summary.rows:
+        return []  # no image was attacked
     paths = [figures.save(figures.bars(summary.rows), folder / "agreement.png")]
     first = next((record for record in records if record.image_id), None)
     if first is not None:

@@ -37,12 +37,13 @@ def wandb_logger(
     if offline is None:
         offline = os.environ.get("WANDB_MODE") in (None, "offline") and not _has_key()
     Path(save_dir).mkdir(parents=True, exist_ok=True)
-    settings = wandb.Settings(init_timeout=30, silent=True)
+    # An explicit mode wins over the environment, of which a failed first attempt leaves a stale copy behind.
+    settings = wandb.Settings(init_timeout=30, silent=True, **({"mode": "offline"} if offline else {}))
     logger = WandbLogger(name=name, save_dir=save_dir, project=project, offline=offline, settings=settings)
     if not offline:
         try:
             _ = logger.experiment  # connects now: a failure must not wait until the first result
-        except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        except wandb.errors.Error as error:
             rank_zero_warn(f"W&B is out of reach ({error}); the run goes on offline, 'wandb sync' uploads it later")
             return wandb_logger(save_dir, project, name, offline=True)
     return logger
