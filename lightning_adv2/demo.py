@@ -7,16 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from lightning_adv2.callbacks import AttackEvaluation, MapQualityEvaluation
 from lightning_adv2.data import AttackDataModule, ShapesDataModule
+from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
 from lightning_adv2.models import Classifier, ResidualClassifier
 from lightning_adv2.modules import IDLS, ClassifierModule, RTSModule
-from lightning_adv2.report import default_logger, figures, make_stamp, merge, print_table, write_results
+from lightning_adv2.report import (
+    BatchRecord,
+    default_logger,
+    figures,
+    make_stamp,
+    merge,
+    print_table,
+    read_records,
+    write_results,
+)
 from lightning_adv2.report.tables import Summary
 
 # As in configs/train/*_shapes.yaml, where a user would start from.
@@ -76,10 +87,22 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     stamp = make_stamp(seed=seed, held_out_accuracy=held_out, seconds=time.perf_counter() - start)
     write_results(output, merged, stamp)
     figures.save(figures.bars(merged.rows), output / "figures" / "agreement.png")
+    first = {name: next(read_records(output / name / "records")) for name in summaries}
+    overview = figures.overview(first, _telling(first), data.classes, "Same image, three interpreters: PGD and ADV2")
+    figures.save(overview, output / "figures" / "overview.png")
     console.rule()
     print_table(merged.rows, f"shapes: {num_images} images; controls dimmed, ADV2 bold")
     console.print(f"figures in [bold]{output / 'figures'}[/], tables in {output}, {time.perf_counter() - start:.0f} s")
     return merged
+
+
+def _telling(records: dict[str, BatchRecord]) -> int:
+    """The image on which PGD's maps go furthest astray while ADV2's stay, summed over the interpreters."""
+    gains = []
+    for record in records.values():
+        plain, joint = figures.shown_attacks(record)
+        gains.append(map_iou(joint.adv_map, record.target_map) - map_iou(plain.adv_map, record.target_map))
+    return int(sum(gains, torch.zeros(())).argmax())
 
 
 def _attack(

@@ -16,10 +16,9 @@ from lightning_adv2.functional.optim import Rule
 from lightning_adv2.models import Surrogate
 from lightning_adv2.types import Interpretation, State
 
-
-# A fooled classifier's cross entropy has gradients around exp(-margin), which reach the denormal numbers on their way to
-# the input: a CPU then runs the same step ten times slower. The rules do not depend on the gradient's scale, and a power
-# of two changes no digit of it.
+# A fooled classifier's cross entropy has gradients around exp(-margin), which become denormal numbers on their way to
+# the input: a CPU then runs the same step ten times slower. The rules do not depend on the gradient's scale, and a
+# power of two changes no digit of it.
 GRADIENT_SCALE = 2.0**40
 
 

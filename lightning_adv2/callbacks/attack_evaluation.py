@@ -46,7 +46,8 @@ class AttackEvaluation(pl.Callback):
 
     Args:
         attacks: what to run; None takes PGD and the interpreter's own ADV2, both in the ``fast`` schedule.
-        num_images: stop attacking after about so many images; None attacks all. For validation during ``fit``.
+        num_images: attack no more than so many images, shared out evenly; None attacks all. For validation during
+            ``fit``.
         seed: for everything that is drawn per image.
     """
 
@@ -90,8 +91,11 @@ class AttackEvaluation(pl.Callback):
         """Attack the batch and write its record."""
         if trainer.sanity_checking or not len(batch["images"]):
             return
-        if self.num_images is not None and self._attacked * trainer.world_size >= self.num_images:
-            return
+        if self.num_images is not None:
+            left = -(-self.num_images // trainer.world_size) - self._attacked
+            if left <= 0:
+                return
+            batch = {key: value[:left] if hasattr(value, "__len__") else value for key, value in batch.items()}
         index = batch.get("batch_index", batch_idx * trainer.world_size + trainer.global_rank)
         attacks = self._attacks(pl_module)
         with StepProgress(trainer, sum(attack.steps for attack in attacks)) as progress:

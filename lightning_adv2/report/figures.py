@@ -18,6 +18,7 @@ from lightning_adv2.report.records import AttackRecord, BatchRecord, to_numpy
 from lightning_adv2.report.tables import Row
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
+_GOOD, _BAD = "#2a7f3f", "#d1495b"
 _COLOURS = {"pgd": "#d1495b", "adv2": "#00798c", "noise": "#b0b0b0", "target_class": "#edae49"}
 
 
@@ -59,32 +60,66 @@ def gallery(
         title: heading.
         rows: at most so many images.
     """
-    rows = min(rows, len(record.image_id))
-    columns = 2 + 2 * len(attacks) + 1
-    figure = Figure(figsize=(1.55 * columns, 1.78 * rows + 0.7), layout="constrained")
-    figure.suptitle(title, fontsize=12, fontweight="bold")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    ious = [map_iou(attack.adv_map, record.target_map) for attack in attacks]
-    for i in range(rows):
-        label, target = classes[int(record.label[i])], classes[int(record.target_class[i])]
-        cells: list[tuple[Image, str, str]] = [
-            (to_numpy(record.images[i]), f"benign: {label}", "black"),
-            (overlay(record.images[i], record.benign_map[i]), f"map for {label}", "black"),
-        ]
-        for attack, iou in zip(attacks, ious, strict=True):
-            predicted = classes[int(attack.adv_predicted[i])]
-            fooled = predicted == target
-            name = attack.attack.upper()
-            text = f"{name}: {predicted} {float(attack.confidence[i]):.0%}" if fooled else f"{name}: {predicted}"
-            cells.append((to_numpy(attack.adv_images[i]), text, _COLOURS["pgd"] if fooled else "black"))
-            plausible = float(iou[i]) > 0.5
-            colour = "#2a7f3f" if plausible else _COLOURS["pgd"]
-            cells.append((overlay(attack.adv_images[i], attack.adv_map[i]), f"map, IoU {float(iou[i]):.2f}", colour))
+    count = min(rows, len(record.image_id))
+    return _grid([_row(record, attacks, i, classes) for i in range(count)], title)
+
+
+def overview(records: dict[str, BatchRecord], index: int, classes: Sequence[str], title: str) -> Figure:
+    """One row per interpreter, all of the same image; see :func:`gallery`.
+
+    Args:
+        records: interpreter -> its record of the same batch.
+        index: which image of the batch.
+        classes: class names.
+        title: heading.
+    """
+    rows = []
+    for name, record in records.items():
+        cells = _row(record, shown_attacks(record), index, classes)
+        rows.append([cells[0], (cells[1][0], f"{name.upper()} {cells[1][1]}", "black"), *cells[2:]])
+    return _grid(rows, title)
+
+
+def shown_attacks(record: BatchRecord) -> list[AttackRecord]:
+    """One schedule of each attack, PGD before ADV2: a picture asks what the joint attack changes, not the schedule."""
+    chosen = {attack.attack: attack for attack in reversed(record.attacks) if attack.schedule != "control"}
+    return [chosen[name] for name in sorted(chosen, key=lambda n: (n == "adv2", n))]
+
+
+_Cell = tuple[Image, str, str]
+
+
+def _row(record: BatchRecord, attacks: Sequence[AttackRecord], i: int, classes: Sequence[str]) -> list[_Cell]:
+    """Picture, caption and the caption's colour of every cell of an image's row."""
+    label, target = classes[int(record.label[i])], classes[int(record.target_class[i])]
+    cells: list[_Cell] = [
+        (to_numpy(record.images[i]), f"benign: {label}", "black"),
+        (overlay(record.images[i], record.benign_map[i]), f"map for {label}", "black"),
+    ]
+    for attack in attacks:
+        predicted, name = classes[int(attack.adv_predicted[i])], attack.attack.upper()
+        fooled = predicted == target
+        text = f"{name}: {predicted} {float(attack.confidence[i]):.0%}" if fooled else f"{name}: {predicted}"
+        cells.append((to_numpy(attack.adv_images[i]), text, _BAD if fooled else "black"))
+        iou = float(map_iou(attack.adv_map[i : i + 1], record.target_map[i : i + 1]))
+        picture = overlay(attack.adv_images[i], attack.adv_map[i])
+        cells.append((picture, f"map, IoU {iou:.2f}", _GOOD if iou > 0.5 else _BAD))
+    if attacks:
         cells.append((amplified(attacks[-1].adv_images[i], record.images[i]), "perturbation x10", "black"))
-        for axis, (picture, text, colour) in zip(axes[i], cells, strict=True):
+    return cells
+
+
+def _grid(rows: Sequence[Sequence[_Cell]], title: str) -> Figure:
+    columns = max(len(row) for row in rows)
+    figure = Figure(figsize=(1.55 * columns, 1.78 * len(rows) + 0.4), layout="constrained")
+    figure.suptitle(title, fontsize=12, fontweight="bold")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for line, row in zip(axes, rows, strict=True):
+        for axis in line:
+            axis.set_axis_off()
+        for axis, (picture, text, colour) in zip(line, row, strict=False):
             axis.imshow(picture, interpolation="nearest" if picture.shape[0] < 100 else "antialiased")
             axis.set_title(_short(text), fontsize=8, color=colour)
-            axis.set_axis_off()
     return figure
 
 

@@ -46,9 +46,7 @@ def write_figures(folder: Path, records: Sequence[BatchRecord], summary: Summary
     first = next((record for record in records if record.image_id), None)
     if first is not None:
         name = summary.rows[0]["interpreter"].upper()
-        # One schedule each, PGD then ADV2: the picture's question is what the joint attack changes.
-        chosen = {attack.attack: attack for attack in reversed(first.attacks) if attack.schedule != "control"}
-        shown = [chosen[key] for key in sorted(chosen, key=lambda k: (k == "adv2", k))]
+        shown = figures.shown_attacks(first)
         if shown:
             figure = figures.gallery(first, shown, classes, f"{name}: benign, PGD and ADV2")
             paths.append(figures.save(figure, folder / "gallery.png"))

@@ -37,8 +37,10 @@ def wandb_logger(
     if offline is None:
         offline = os.environ.get("WANDB_MODE") in (None, "offline") and not _has_key()
     Path(save_dir).mkdir(parents=True, exist_ok=True)
-    # An explicit mode wins over the environment, of which a failed first attempt leaves a stale copy behind.
-    settings = wandb.Settings(init_timeout=30, silent=True, **({"mode": "offline"} if offline else {}))
+    settings = wandb.Settings(init_timeout=30, silent=True)
+    if offline:
+        # An explicit mode wins over the environment, of which a failed first attempt leaves a stale copy behind.
+        settings.mode = "offline"
     logger = WandbLogger(name=name, save_dir=save_dir, project=project, offline=offline, settings=settings)
     if not offline:
         try:
