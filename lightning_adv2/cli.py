@@ -71,6 +71,7 @@ class CLI(LightningCLI):
         """Log to W&B in the run's folder unless a logger is given; ``--trainer.logger false`` turns it off."""
         config = self._get(self.config_init, "trainer", default={})
         given = config.get("callbacks") or []
+        given = given if isinstance(given, list) else [given]
         if config.get("enable_progress_bar") is False or any(isinstance(bar, ProgressBar) for bar in given):
             self.trainer_defaults["callbacks"] = []  # Lightning takes one bar or none, and refuses two
         if config.get("logger") is None and "logger" not in kwargs:

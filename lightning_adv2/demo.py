@@ -31,7 +31,7 @@ from lightning_adv2.report import (
 from lightning_adv2.report.tables import Summary
 
 # As in configs/train/*_shapes.yaml, where a user would start from.
-CLASSIFIER_EPOCHS, RTS_STEPS = 8, 400
+CLASSIFIER_EPOCHS, RTS_EPOCHS = 8, 3
 CLASSIFIER: dict[str, Any] = {"stem_stride": 2, "widths": (16, 32, 64)}
 MAP_STRIDE = 4
 RTS_LOSS: dict[str, Any] = {
@@ -75,7 +75,7 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
         num_classes=data.num_classes, weights=str(output / "classifier" / "classifier.safetensors"), **CLASSIFIER
     )
     module = RTSModule(classifier, RTS(encoder, map_stride=MAP_STRIDE), **RTS_LOSS)
-    trainer = _trainer(output / "rts", logger, max_steps=RTS_STEPS, callbacks=[MapQualityEvaluation(order=False)])
+    trainer = _trainer(output / "rts", logger, max_epochs=RTS_EPOCHS, callbacks=[MapQualityEvaluation(order=False)])
     trainer.fit(module, datamodule=data)
 
     console.rule("3/3  PGD fools the classifier; ADV2 fools the classifier and keeps the map")

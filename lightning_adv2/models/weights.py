@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from lightning_adv2.files import written_whole
 
 # Older files lack BatchNorm's step counter, which nothing here reads.
 _OPTIONAL_SUFFIX = "num_batches_tracked"
@@ -89,19 +90,12 @@ def load_weights(
 
 def save_weights(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> Path:
     """Write named tensors as ``.safetensors``, all or nothing: a reader never sees half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with written_whole(path) as temporary:
+        # Clones: tied or shared tensors are written as independent ones.
         save_file(
             {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, temporary, metadata
         )
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return Path(path)
 
 
 def weights_hash(module: nn.Module) -> str:

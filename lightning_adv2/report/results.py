@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_adv2.files import written_whole
 from lightning_adv2.report import figures
 from lightning_adv2.report.records import BatchRecord
 from lightning_adv2.report.tables import Summary, write_csv
@@ -18,12 +18,10 @@ from lightning_adv2.report.tables import Summary, write_csv
 
 def write_results(folder: Path, summary: Summary, stamp: dict[str, Any]) -> Path:
     """Write ``results.json`` (rows, denominators, stamp), ``results.csv`` and, per image, ``images.csv``."""
-    folder.mkdir(parents=True, exist_ok=True)
     content = {"rows": summary.rows, "denominators": summary.denominators, "stamp": stamp}
     path = folder / "results.json"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     write_csv(summary.rows, folder / "results.csv")
     write_csv(summary.images, folder / "images.csv")
     return path

@@ -36,11 +36,12 @@ def _version(package: str) -> str | None:
 def _git_revision() -> str | None:
     """Commit of the package's own checkout, ``+`` for uncommitted changes; None outside a repository."""
     try:
-        folder = Path(__file__).parent
-        run = [
-            subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True)
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        ]
+        _git("ls-files", "--error-unmatch", Path(__file__).name)  # not installed inside somebody else's checkout
+        return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return run[0].stdout.strip() + ("+" if run[1].stdout.strip() else "")
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

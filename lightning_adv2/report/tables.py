@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torchmetrics import MetricCollection
 
+from lightning_adv2.files import written_whole
 from lightning_adv2.functional.agreement import map_iou, map_l1, map_l2, perturbation_size
 from lightning_adv2.metrics import METRICS, attack_metrics
 from lightning_adv2.report.records import AttackRecord, BatchRecord, to_float
@@ -126,7 +127,7 @@ def _image_row(record: BatchRecord, attack: AttackRecord, i: int, names: dict[st
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Write rows that share their keys."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ROW_KEYS)
         writer.writeheader()
         writer.writerows(rows)

@@ -1,0 +1,142 @@
+"""What the tests of the upper layers share: drawn images, a victim that memorised them, quiet trainers, shut-in W&B."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from lightning_adv2.attacks import Attack, adv2_cam, adv2_grad, adv2_rts, pgd
+from lightning_adv2.data import AttackDataModule, ShapesDataModule
+from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
+from lightning_adv2.models import ResidualClassifier, save_weights
+from lightning_adv2.modules import IDLS
+from lightning_adv2.types import Batch
+
+SIDE = 32
+NUM_TEST = 35
+WIDTHS = (8, 12, 16)
+
+
+def shapes(**kwargs: Any) -> ShapesDataModule:
+    """Drawn shapes, few and small."""
+    options = {"num_train": 32, "num_val": 14, "num_test": NUM_TEST, "image_size": SIDE, "batch_size": 16}
+    return ShapesDataModule(**options | kwargs)
+
+
+def test_batch() -> Batch:
+    """The whole test split as one batch."""
+    dataset = shapes().dataset("test")
+    return default_collate([dataset[i] for i in range(len(dataset))])
+
+
+test_batch.__test__ = False  # type: ignore[attr-defined] - a helper, whatever pytest thinks of its name
+
+
+@cache
+def _memory() -> dict[str, Tensor]:
+    """Weights that have seen the test images: an attack needs images that the victim gets right, not a good victim."""
+    batch = test_batch()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        classifier = ResidualClassifier(num_classes=7, widths=WIDTHS, stem_stride=2)
+        classifier.train()
+        optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-2)
+        for _ in range(60):
+            optimizer.zero_grad()
+            F.cross_entropy(classifier(batch["images"]), batch["label"]).backward()
+            optimizer.step()
+    return {name: value.detach().clone() for name, value in classifier.state_dict().items()}
+
+
+def victim() -> ResidualClassifier:
+    """A classifier that gets most of the test images right, a new instance each time."""
+    classifier = ResidualClassifier(num_classes=7, widths=WIDTHS, stem_stride=2)
+    classifier.load_state_dict(_memory())
+    return classifier.eval()
+
+
+def victim_weights(folder: Path) -> Path:
+    """The same as a weights file."""
+    return save_weights(_memory(), folder / "victim.safetensors")
+
+
+def untrained_rts(encoder: ResidualClassifier | None = None) -> RTS:
+    """RTS with a random decoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return RTS(encoder or victim(), map_stride=4, width=4)
+
+
+def interpreter(name: str) -> Interpreter:
+    """By its short name."""
+    return {"cam": CAM, "grad": Gradient, "rts": untrained_rts}[name]()
+
+
+def short_attacks(name: str = "cam") -> list[Attack]:
+    """PGD and the interpreter's ADV2 with few steps."""
+    joint = {"cam": adv2_cam, "grad": adv2_grad, "rts": adv2_rts}[name]
+    return [pgd(steps=6), joint(steps=6)]
+
+
+def attack_data(**kwargs: Any) -> AttackDataModule:
+    """Thirteen images in batches of four: the last batch is smaller."""
+    return AttackDataModule(shapes(), **{"num_images": 13, "batch_size": 4} | kwargs)
+
+
+def idls(name: str = "cam") -> IDLS:
+    """The victim and its interpreter."""
+    return IDLS(victim(), interpreter(name))
+
+
+def trainer(folder: Path, *callbacks: pl.Callback, **kwargs: Any) -> pl.Trainer:
+    """A silent trainer on the CPU that writes below ``folder``."""
+    options: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "inference_mode": False,
+        "enable_progress_bar": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    return pl.Trainer(default_root_dir=folder, callbacks=list(callbacks), **options | kwargs)
+
+
+def wandb_environment(folder: Path) -> dict[str, str]:
+    """Variables under which W&B finds no key and writes nothing outside ``folder``."""
+    names = ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR", "HOME")
+    for name in names:
+        (folder / name.lower()).mkdir(parents=True, exist_ok=True)
+    return {name: str(folder / name.lower()) for name in names} | {"NETRC": str(folder / "no-netrc")}
+
+
+def shut_in(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Put this process under ``wandb_environment``."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name, value in wandb_environment(folder).items():
+        monkeypatch.setenv(name, value)
+
+
+def run_python(
+    *words: object, folder: Path, timeout: int = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Python in ``folder`` on one thread, without the caller's W&B settings."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "COV_"))}
+    variables = inherited | wandb_environment(folder / "wandb_home") | {"OMP_NUM_THREADS": "1"} | environment
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(
+        command, cwd=folder, env=variables, capture_output=True, text=True, timeout=timeout, check=False
+    )

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from callbacks.lab import interpreter, short_attacks, test_batch, victim
+from lightning_adv2.attacks import PixelDelta, pgd
+from lightning_adv2.callbacks import attack_batch
+from lightning_adv2.functional.agreement import map_iou
+from lightning_adv2.models import weights_hash
+from lightning_adv2.report import BatchRecord
+from lightning_adv2.report.records import to_float
+from lightning_adv2.types import Batch
+
+EPSILON = 0.031
+NAMES = ["cam", "grad", "rts"]
+
+
+def part(count: int, target: bool = True) -> Batch:
+    whole = test_batch()
+    batch: Batch = {k: v[:count] for k, v in whole.items()}  # type: ignore[assignment,index]
+    if target:
+        batch["target_class"] = (batch["label"] + 2) % 7
+    return batch
+
+
+def attacked(name: str = "cam", count: int = 10, **kwargs: object) -> BatchRecord:
+    return attack_batch(victim(), interpreter(name), part(count), short_attacks(name), batch_index=4, **kwargs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_image_is_legal(name: str) -> None:
+    record = attacked(name)
+    benign = record.images.numpy().astype(np.int64)
+    assert [attack.key for attack in record.attacks] == ["noise", "target_class", "pgd-fast", "adv2-fast"]
+    for attack in record.attacks:
+        assert attack.adv_images.dtype == torch.uint8
+        difference = np.abs(attack.adv_images.numpy().astype(np.int64) - benign)
+        # In whole numbers: 0.031 * 255 is 7.905, so seven levels and not eight.
+        assert difference.max() <= int(np.floor(EPSILON * 255)) == 7
+        assert difference.any() == (attack.key != "target_class")
+        assert attack.valid.all()
+        assert ((attack.adv_map >= 0) & (attack.adv_map <= 1)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_stored_images_score_as_reported(name: str) -> None:
+    record, classifier, explainer = attacked(name), victim(), interpreter(name)
+    for attack in record.attacks:
+        images = to_float(attack.adv_images)
+        with torch.no_grad():
+            probabilities = classifier(images).softmax(1)
+        assert torch.equal(probabilities.argmax(1), attack.adv_predicted)
+        confidence = probabilities.gather(1, record.target_class[:, None])[:, 0]
+        assert torch.allclose(confidence, attack.confidence, atol=1e-6)
+        asked = record.target_class if attack.key == "target_class" else attack.adv_predicted
+        shown = explainer.explain(classifier, images, asked).attribution_map
+        assert torch.allclose(shown, attack.adv_map, atol=1e-4)
+    benign = explainer.explain(classifier, to_float(record.images), record.label).attribution_map
+    assert torch.allclose(benign, record.benign_map, atol=1e-5)
+    assert torch.equal(record.benign_map, record.target_map)
+
+
+def test_the_attacks_do_something() -> None:
+    record = attacked(count=20)
+    by_key = {attack.key: attack for attack in record.attacks}
+    asr = {key: float((a.adv_predicted == record.target_class).float().mean()) for key, a in by_key.items()}
+    assert asr["pgd-fast"] > asr["noise"]
+    iou = {key: float(map_iou(a.adv_map, record.target_map).mean()) for key, a in by_key.items()}
+    assert iou["adv2-fast"] > iou["pgd-fast"]
+    assert by_key["adv2-fast"].trace.keys() == {"confidence", "success", "l1", "iou"}
+    n = len(record.image_id)
+    assert all(curve.shape == (6, n) for curve in by_key["adv2-fast"].trace.values())
+    assert all(attack.seconds >= 0 for attack in record.attacks)
+
+
+def test_images_already_wrong_are_left_out_and_named() -> None:
+    batch = part(12)
+    batch["label"] = batch["label"].clone()
+    with torch.no_grad():
+        seen = victim()(batch["images"]).argmax(1)
+    batch["label"][:] = seen
+    batch["label"][[1, 7]] = (seen[[1, 7]] + 1) % 7
+    record = attack_batch(victim(), interpreter("cam"), batch, [pgd(steps=1)], batch_index=0)
+    names = batch["image_id"]
+    assert record.already_wrong == [names[1], names[7]]
+    assert record.image_id == [name for name in names if name not in record.already_wrong]
+    assert len(record.images) == len(record.label) == 10
+    assert torch.equal(record.label, torch.cat([seen[:1], seen[2:7], seen[8:]]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_without_any_right_image(name: str) -> None:
+    batch = part(5)
+    with torch.no_grad():
+        batch["label"] = (victim()(batch["images"]).argmax(1) + 1) % 7
+    record = attack_batch(victim(), interpreter(name), batch, short_attacks(name), batch_index=1)
+    assert record.already_wrong == batch["image_id"]
+    assert record.image_id == []
+    assert record.attacks == []
+    assert record.images.shape == (0, 3, 32, 32)
+    assert record.images.dtype == torch.uint8
+
+
+def test_a_batch_without_target_class_draws_one_per_image() -> None:
+    batch = part(12, target=False)
+    first = attack_batch(victim(), interpreter("cam"), batch, [pgd(steps=1)], batch_index=0, seed=1)
+    assert (first.target_class != first.label).all()
+    assert ((first.target_class >= 0) & (first.target_class < 7)).all()
+    # The draw belongs to the image and the seed, not to the place in the batch.
+    turned: Batch = {k: (v[::-1] if isinstance(v, list) else v.flip(0)) for k, v in batch.items()}  # type: ignore[assignment,attr-defined]
+    other = attack_batch(victim(), interpreter("cam"), turned, [pgd(steps=1)], batch_index=9, seed=1)
+    assert dict(zip(first.image_id, first.target_class.tolist(), strict=True)) == dict(
+        zip(other.image_id, other.target_class.tolist(), strict=True)
+    )
+    noise = {name: image for name, image in zip(other.image_id, other.attacks[0].adv_images, strict=True)}  # noqa: C416
+    for name, image in zip(first.image_id, first.attacks[0].adv_images, strict=True):
+        assert torch.equal(noise[name], image)
+    reseeded = attack_batch(victim(), interpreter("cam"), batch, [pgd(steps=1)], batch_index=0, seed=2)
+    assert not torch.equal(first.target_class, reseeded.target_class)
+
+
+def test_the_noise_has_the_size_of_the_attack() -> None:
+    for epsilon, levels in ((2 / 255, 2), (0.1, 25)):
+        attack = pgd(steps=1, epsilon=epsilon)
+        assert isinstance(attack.perturbation, PixelDelta)
+        record = attack_batch(victim(), interpreter("cam"), part(6), [attack], batch_index=0)
+        difference = (record.attacks[0].adv_images.int() - record.images.int()).abs()
+        assert difference.max() == levels
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[str, int]] = []
+    attacked(count=4, on_step=lambda attack, done: told.append((attack.name, done)))
+    assert told == [(name, step) for name in ("pgd", "adv2") for step in range(1, 7)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_changes_in_the_victim(name: str) -> None:
+    classifier, explainer, batch = victim(), interpreter(name), part(6)
+    for parameter in classifier.parameters():
+        parameter.requires_grad_(True)
+    before = weights_hash(classifier), weights_hash(explainer), batch["images"].clone(), torch.get_rng_state()
+    attack_batch(classifier, explainer, batch, short_attacks(name), batch_index=0)
+    assert weights_hash(classifier) == before[0]
+    assert weights_hash(explainer) == before[1]
+    assert torch.equal(batch["images"], before[2])
+    assert not batch["images"].requires_grad
+    assert torch.equal(torch.get_rng_state(), before[3])
+    for module in (*classifier.modules(), *explainer.modules()):
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+        assert not module._backward_hooks
+    assert all(p.grad is None and p.requires_grad for p in classifier.parameters())
+
+
+def test_nan_in_the_network_is_invalid_and_not_robust() -> None:
+    class Blind(type(victim())):  # type: ignore[misc]
+        """Right on the benign image, NaN on any other."""
+
+        benign = part(6)["images"]
+
+        def forward_head(self, features: torch.Tensor) -> torch.Tensor:
+            logits = super().forward_head(features)
+            return torch.where(self.moved[:, None], torch.nan, logits) if len(self.moved) == len(logits) else logits
+
+        def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+            same = (images.detach()[:, None] - self.benign[None]).flatten(2).abs().amax(2).amin(1) < 1e-6
+            self.moved = ~same
+            return super().forward_features(images)
+
+    classifier = Blind(num_classes=7, widths=(8, 12, 16), stem_stride=2)
+    classifier.load_state_dict(victim().state_dict())
+    record = attack_batch(classifier, interpreter("cam"), part(6), short_attacks(), batch_index=0)
+    by_key = {attack.key: attack for attack in record.attacks}
+    assert len(record.image_id) > 3
+    assert by_key["target_class"].valid.all()
+    assert not by_key["pgd-fast"].valid.any()
+    assert not by_key["adv2-fast"].valid.any()

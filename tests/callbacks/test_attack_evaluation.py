@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from callbacks.lab import attack_data, idls, shapes, short_attacks, trainer, untrained_rts, victim
+from lightning_adv2.attacks import pgd
+from lightning_adv2.callbacks import AttackEvaluation, MapQualityEvaluation
+from lightning_adv2.interpreters import CAM
+from lightning_adv2.metrics import METRICS
+from lightning_adv2.models import ResidualClassifier, weights_hash
+from lightning_adv2.modules import IDLS, RTSModule
+from lightning_adv2.report import read_records
+
+FILES = {"results.json", "results.csv", "images.csv", "manifest.json", "records", "figures"}
+
+
+def state(module: nn.Module) -> tuple[Any, ...]:
+    """Everything that an attack could leave behind in a network."""
+    return (
+        weights_hash(module),
+        [part.training for part in module.modules()],
+        [(p.requires_grad, p.grad is None) for p in module.parameters()],
+        [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in module.modules()],
+        [len(part._backward_hooks) + len(part._backward_pre_hooks) for part in module.modules()],
+    )
+
+
+def assert_logged(logged: dict[str, float], results: dict[str, Any], stage: str) -> None:
+    """What is logged is what the file says."""
+    expected = {}
+    for row in results["rows"]:
+        key = row["attack"] if row["schedule"] == "control" else f"{row['attack']}-{row['schedule']}"
+        expected |= {f"{stage}/{key}/{row['interpreter']}/{name}": row[name] for name in METRICS}
+    found = {name: float(value) for name, value in logged.items() if name in expected}
+    assert found.keys() == expected.keys()
+    assert found == pytest.approx(expected, rel=1e-6)  # logged in single precision
+
+
+@pytest.mark.parametrize("name", ["cam", "grad", "rts"])
+def test_test(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module, evaluation, data = idls(name), AttackEvaluation(short_attacks(name)), attack_data()
+    before = state(module)
+    loop = trainer(tmp_path, evaluation)
+    (logged,) = loop.test(module, data, verbose=False)
+    assert state(module) == before
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [row["attack"] for row in results["rows"]] == ["noise", "target_class", "pgd", "adv2"]
+    assert {row["n"] for row in results["rows"]} == {13}
+    assert {(row["dataset"], row["classifier"], row["interpreter"]) for row in results["rows"]} == {
+        ("shapes", "resnet8", name)
+    }
+    by_attack = {row["attack"]: row for row in results["rows"]}
+    assert by_attack["target_class"]["linf"] == 0
+    assert by_attack["target_class"]["asr"] == 0, "benign images, all of them right"
+    assert by_attack["adv2"]["steps"] == 6
+    assert_logged(logged, results, "test")
+    assert evaluation.summary is not None
+    assert evaluation.summary.rows == results["rows"]
+    assert data.manifest is not None
+    assert results["denominators"]["considered"] == data.manifest.considered
+    assert results["denominators"]["already_wrong"] == data.manifest.already_wrong
+    stamp = results["stamp"]
+    assert stamp["classifier_sha256"] == weights_hash(module.classifier)
+    assert stamp["interpreter_sha256"] == weights_hash(module.interpreter)
+    assert re.fullmatch("[0-9a-f]{64}", stamp["manifest_sha256"])
+    assert (stamp["seed"], stamp["manifest_seed"], stamp["processes"]) == (0, 0, 1)
+    records = list(read_records(tmp_path / "records"))
+    assert [len(record.image_id) for record in records] == [4, 4, 4, 1]
+    assert [n for r in records for n in r.image_id] == [entry.image_id for entry in data.manifest.entries]
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        "agreement.png", "convergence.png", "gallery.png"
+    }  # fmt: skip
+    assert "adv2" in capsys.readouterr().out
+
+
+def test_the_same_again_gives_the_same(tmp_path: Path) -> None:
+    rows = []
+    for _ in range(2):
+        trainer(tmp_path, AttackEvaluation(short_attacks())).test(idls(), attack_data(), verbose=False)
+        rows.append(json.loads((tmp_path / "results.json").read_text())["rows"])
+        for row in rows[-1]:
+            del row["seconds"]
+    assert rows[0] == rows[1]
+
+
+def test_records_of_an_earlier_run_do_not_count(tmp_path: Path) -> None:
+    trainer(tmp_path, AttackEvaluation(short_attacks())).test(idls(), attack_data(), verbose=False)
+    trainer(tmp_path, AttackEvaluation(short_attacks())).test(idls(), attack_data(num_images=3), verbose=False)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["denominators"]["selected"] == 3
+
+
+def test_validate_without_a_manifest(tmp_path: Path) -> None:
+    """Any data module will do; images already wrong are found batch by batch."""
+    module = idls()
+    loop = trainer(tmp_path, AttackEvaluation(short_attacks()))
+    (logged,) = loop.validate(module, shapes(num_val=35), verbose=False)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert_logged(logged, results, "val")
+    found = results["denominators"]
+    assert found["considered"] == 35
+    assert found["already_wrong"] > 0, "the victim has not seen these"
+    assert results["stamp"]["manifest_sha256"] is None
+
+
+def test_during_fit(tmp_path: Path) -> None:
+    class Logged(pl.Callback):
+        def on_validation_end(self, trainer: pl.Trainer, *_: object) -> None:
+            if not trainer.sanity_checking:
+                seen[trainer.global_step] = {k: float(v) for k, v in trainer.callback_metrics.items()}
+
+    seen: dict[int, dict[str, float]] = {}
+    module = RTSModule(victim(), untrained_rts(), selector_steps=1)
+    frozen = state(module.classifier)
+    evaluation = AttackEvaluation(short_attacks("rts"), num_images=2)
+    options = {"max_steps": 4, "max_epochs": -1, "val_check_interval": 2, "num_sanity_val_steps": 1}
+    data = shapes(num_train=64, num_val=35, batch_size=8, seed=0)
+    trainer(tmp_path, evaluation, Logged(), **options).fit(module, data)
+    assert state(module.classifier) == frozen
+    folders = sorted(path.name for path in (tmp_path / "validation").iterdir())
+    assert folders == ["step_000002", "step_000004"]
+    for folder in folders:
+        results = json.loads((tmp_path / "validation" / folder / "results.json").read_text())
+        # The limit is checked between batches.
+        assert 2 <= results["denominators"]["selected"] < 2 + 8
+        assert_logged(seen[int(folder[-6:])], results, "val")
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_sane_attacks_by_default(tmp_path: Path) -> None:
+    evaluation = AttackEvaluation()
+    trainer(tmp_path, evaluation).test(idls(), attack_data(num_images=2), verbose=False)
+    assert evaluation.summary is not None
+    steps = [(row["attack"], row["schedule"], row["steps"]) for row in evaluation.summary.rows]
+    assert steps[2:] == [("pgd", "fast", 50), ("adv2", "fast", 50)]
+
+
+def test_nothing_to_attack(tmp_path: Path) -> None:
+    """A classifier that is always wrong: a report with empty hands, not a crash at the end."""
+
+    classifier = ResidualClassifier(num_classes=8, widths=(4, 4, 4))
+    with torch.no_grad():
+        classifier.linear.weight.zero_()
+        classifier.linear.bias.copy_(torch.eye(8)[7])  # a class that no shape has
+    evaluation = AttackEvaluation([pgd(steps=1)])
+    trainer(tmp_path, evaluation).test(IDLS(classifier, CAM()), shapes(), verbose=False)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["rows"] == []
+    assert results["denominators"]["already_wrong"] == results["denominators"]["considered"] == 35
+
+
+def test_a_module_without_classifier_or_interpreter(tmp_path: Path) -> None:
+    class Bare(pl.LightningModule):
+        def test_step(self, batch: Any, batch_idx: int) -> None:
+            pass
+
+    with pytest.raises(TypeError, match=r"Bare has no attribute classifier and interpreter.*modules.IDLS"):
+        trainer(tmp_path, AttackEvaluation()).test(Bare(), shapes(), verbose=False)
+
+
+def test_inference_mode_is_refused_before_any_work(tmp_path: Path) -> None:
+    loop = trainer(tmp_path, AttackEvaluation(), inference_mode=True)
+    with pytest.raises(RuntimeError, match=r"Trainer\(inference_mode=False\)"):
+        loop.test(idls(), attack_data(), verbose=False)
+    assert not (tmp_path / "records").exists()
+
+
+def test_arguments() -> None:
+    with pytest.raises(ValueError, match=r"attacks=\[\]: give at least one"):
+        AttackEvaluation([])
+    with pytest.raises(ValueError, match=r"name and schedule must tell them apart, got pgd-fast, pgd-fast"):
+        AttackEvaluation([pgd(), pgd(steps=3)])
+    AttackEvaluation([pgd(), pgd("paper")])
+
+
+@pytest.mark.parametrize("stage", ["test", "validate"])
+def test_map_quality(stage: str, tmp_path: Path) -> None:
+    loop = trainer(tmp_path / "new", MapQualityEvaluation())
+    (logged,) = getattr(loop, stage)(idls(), shapes(num_val=20), verbose=False)
+    (content,) = [json.loads((tmp_path / "new" / "map_quality.json").read_text())]
+    prefix = f"{'test' if stage == 'test' else 'val'}/benign/cam"
+    names = ["area", "preserved", "destroyed", "shuffled", "localisation_iou", "deletion", "insertion"]
+    assert content["cam"].keys() == {*names, "random_deletion", "random_insertion"}
+    assert {f"{prefix}/{name}" for name in content["cam"]} <= logged.keys()
+    for name, value in content["cam"].items():
+        assert 0 <= value <= 1
+        assert logged[f"{prefix}/{name}"] == pytest.approx(value, rel=1e-6)
+
+
+def test_images_csv_matches_the_records(tmp_path: Path) -> None:
+    trainer(tmp_path, AttackEvaluation(short_attacks())).test(idls(), attack_data(), verbose=False)
+    with (tmp_path / "images.csv").open(newline="") as stream:
+        rows = {(row["attack"], row["image_id"]): row for row in csv.DictReader(stream)}
+    assert len(rows) == 4 * 13
+    for record in read_records(tmp_path / "records"):
+        for attack in record.attacks:
+            for i, name in enumerate(record.image_id):
+                row = rows[attack.attack, name]
+                assert float(row["confidence"]) == float(attack.confidence[i])
+                success = int(attack.adv_predicted[i]) == int(record.target_class[i])
+                assert row["success"] == str(success)

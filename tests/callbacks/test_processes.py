@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from callbacks.lab import run_python
+
+SCRIPT = Path(__file__).with_name("processes.py")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    folders = {}
+    for devices in (1, 2, 3):
+        # Real processes: ddp_spawn shares memory between the ranks and so counts twice.
+        folders[devices] = tmp_path_factory.mktemp(f"processes{devices}")
+        done = run_python(SCRIPT, folders[devices], devices, folder=folders[devices])
+        assert done.returncode == 0, done.stderr[-3000:]
+    return folders
+
+
+def results(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "results.json").read_text())
+
+
+def without_seconds(rows: list[dict[str, Any]]) -> str:
+    return json.dumps([{key: value for key, value in row.items() if key != "seconds"} for row in rows], indent=1)
+
+
+@pytest.mark.parametrize("num_images", ["13", "2"])
+@pytest.mark.parametrize("devices", [2, 3])
+def test_rows_are_equal_for_any_number_of_processes(devices: int, num_images: str, runs: dict[int, Path]) -> None:
+    alone, together = results(runs[1] / num_images), results(runs[devices] / num_images)
+    assert without_seconds(together["rows"]) == without_seconds(alone["rows"])
+    assert together["denominators"] == alone["denominators"]
+    assert together["denominators"]["selected"] == int(num_images)
+    assert together["stamp"]["processes"] == devices
+    for key in ("classifier_sha256", "interpreter_sha256", "manifest_sha256"):
+        assert together["stamp"][key] == alone["stamp"][key]
+    for name in ("images.csv", "manifest.json"):
+        one, other = runs[1] / num_images / name, runs[devices] / num_images / name
+        assert one.read_bytes() == other.read_bytes(), name
+    records = sorted(path.name for path in (runs[devices] / num_images / "records").iterdir())
+    assert records == [f"batch_{i:05d}.safetensors" for i in range(4 if num_images == "13" else 1)]
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_map_quality_on_any_number_of_processes(devices: int, runs: dict[int, Path]) -> None:
+    alone, together = (json.loads((runs[n] / "13" / "map_quality.json").read_text())["cam"] for n in (1, devices))
+    assert together == pytest.approx(alone, rel=1e-9)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3])
+def test_an_image_of_a_padded_sampler_counts_once(devices: int, runs: dict[int, Path]) -> None:
+    found = results(runs[devices] / "padded")["denominators"]
+    assert found["considered"] == 35
+    assert found["already_wrong"] + found["selected"] == 35
+    alone = results(runs[1] / "padded")
+    assert found["selected"] == alone["denominators"]["selected"]

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import lattice_images, small_classifier
+from torch import Tensor
+
+from lightning_adv2.functional.faithfulness import class_probability
+from lightning_adv2.functional.masking import uninformative
+from lightning_adv2.functional.random import image_generators, per_image
+from lightning_adv2.metrics import MapQuality
+
+COUNT, SIDE = 6, 32
+LABEL = torch.arange(COUNT) % 2
+NAMES = [f"image-{i}" for i in range(COUNT)]
+
+
+def object_masks() -> Tensor:
+    mask = torch.zeros(COUNT, 1, SIDE, SIDE, dtype=torch.bool)
+    for i in range(COUNT):
+        mask[i, :, 4 + i : 16 + i, 6 : 20 - i] = True
+    return mask
+
+
+def pictures() -> Tensor:
+    """Grey ground, and an object of pure red (class 0) or pure blue (class 1) inside the mask."""
+    colour = torch.zeros(COUNT, 3, 1, 1)
+    colour[LABEL == 0, 0] = 1
+    colour[LABEL == 1, 2] = 1
+    return torch.where(object_masks(), colour, torch.full((), 0.5))
+
+
+def toy_classifier(images: Tensor) -> Tensor:
+    """Evidence is what is much more red than blue, or much more blue than red; class 2 is 'nothing there'."""
+    red, blue = images[:, 0], images[:, 2]
+    evidence = torch.stack([(red - blue - 0.8).relu().mean((1, 2)), (blue - red - 0.8).relu().mean((1, 2))], dim=1)
+    return torch.cat([2000 * evidence, torch.full((len(images), 1), 5.0)], dim=1)
+
+
+def measure(
+    attribution_map: Tensor, mask: Tensor | None = None, order: bool = False, **kwargs: int
+) -> dict[str, float]:
+    quality = MapQuality(order=order, **kwargs)
+    quality.update(toy_classifier, pictures(), LABEL, NAMES, attribution_map, mask)
+    return quality.compute()
+
+
+def test_a_map_that_is_the_object() -> None:
+    masks = object_masks()
+    found = measure(masks.float(), masks, order=True)
+    assert found["area"] == pytest.approx(float(masks.float().mean()))
+    assert found["localisation_iou"] == 1
+    assert found["preserved"] > 0.99
+    # Not to nothing: half of the backgrounds are the blurred image, in which the object's middle keeps its colour.
+    assert found["destroyed"] < found["preserved"] - 0.2
+    assert found["insertion"] > found["random_insertion"]
+    assert found["deletion"] < found["random_deletion"]
+    turned_round = measure(1 - masks.float(), masks)
+    assert turned_round["preserved"] == pytest.approx(found["destroyed"])
+    assert turned_round["destroyed"] == pytest.approx(found["preserved"])
+    assert turned_round["localisation_iou"] == 0
+
+
+def test_preserved_by_hand() -> None:
+    maps = torch.rand(COUNT, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    background = uninformative(pictures(), image_generators(0, NAMES, "quality"))
+    kept = class_probability(toy_classifier, maps * pictures() + (1 - maps) * background, LABEL).mean()
+    assert measure(maps)["preserved"] == pytest.approx(float(kept), rel=1e-5)
+
+
+def test_a_random_map_is_as_good_as_itself() -> None:
+    images = pictures()
+    own = per_image(lambda g: torch.rand(1, 8, 8, generator=g), image_generators(4, NAMES, "random_map"), images)
+    found = measure(own, order=True, seed=4)
+    assert found["deletion"] == found["random_deletion"]
+    assert found["insertion"] == found["random_insertion"]
+
+
+def test_images_without_an_object_do_not_count_for_localisation() -> None:
+    masks = object_masks()
+    some = masks.clone()
+    some[2:] = False
+    maps = masks.float()
+    maps[0] = 0
+    assert measure(maps, some)["localisation_iou"] == 0.5
+    none = measure(maps, torch.zeros_like(masks))
+    assert "localisation_iou" not in none
+    assert none.keys() == measure(maps).keys() == {"area", "preserved", "destroyed", "shuffled"}
+
+
+def test_order_adds_four() -> None:
+    keys = measure(object_masks().float(), order=True).keys() - measure(object_masks().float()).keys()
+    assert keys == {"deletion", "insertion", "random_deletion", "random_insertion"}
+
+
+def test_reset_and_batches() -> None:
+    quality, images, maps = MapQuality(), pictures(), object_masks().float()
+    quality.update(toy_classifier, images, LABEL, NAMES, 1 - maps)
+    quality.reset()
+    assert quality.compute() == {}
+    for part in (slice(0, 4), slice(4, 6)):
+        quality.update(toy_classifier, images[part], LABEL[part], NAMES[part], maps[part])
+    found, whole = quality.compute(), measure(maps)
+    for name in ("area", "preserved", "destroyed"):
+        assert found[name] == pytest.approx(whole[name], rel=1e-6)
+
+
+def test_a_single_image_has_no_other_map() -> None:
+    quality, maps = MapQuality(), object_masks().float()
+    quality.update(toy_classifier, pictures()[:1], LABEL[:1], NAMES[:1], maps[:1])
+    assert "shuffled" not in quality.compute()
+    assert quality.compute()["preserved"] > 0.99
+
+
+def test_the_victim_is_left_alone() -> None:
+    classifier = small_classifier(num_classes=4)
+    before = {name: value.clone() for name, value in classifier.state_dict().items()}
+    maps, state = torch.rand(3, 1, 4, 4), torch.get_rng_state()
+    MapQuality(order=True).update(classifier, lattice_images(3), torch.tensor([0, 1, 2]), ["a", "b", "c"], maps)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], value) for name, value in classifier.state_dict().items())
+    assert all(p.grad is None for p in classifier.parameters())

@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+import yaml
+from callbacks.lab import WIDTHS, run_python, shut_in, victim_weights
+
+from lightning_adv2.cli import main
+from lightning_adv2.models import read_weights
+from lightning_adv2.report import read_records
+
+DATA: dict[str, Any] = {
+    "class_path": "lightning_adv2.data.ShapesDataModule",
+    "init_args": {"num_train": 32, "num_val": 14, "num_test": 35, "image_size": 32, "batch_size": 16},
+}
+QUIET = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+}
+EVALUATION = "lightning_adv2.callbacks.AttackEvaluation"
+
+
+@pytest.fixture(autouse=True)
+def wandb_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    shut_in(monkeypatch, tmp_path_factory.mktemp("wandb_home"))
+    yield
+    wandb.finish()
+    wandb.teardown()
+
+
+def classifier(weights: Path | None) -> dict[str, Any]:
+    options = {"num_classes": 7, "widths": list(WIDTHS), "stem_stride": 2, "weights": weights and str(weights)}
+    return {"class_path": "lightning_adv2.models.ResidualClassifier", "init_args": options}
+
+
+def rts(weights: Path, trained: Path | None = None) -> dict[str, Any]:
+    options = {"encoder": classifier(weights), "map_stride": 4, "width": 4, "weights": trained and str(trained)}
+    return {"class_path": "lightning_adv2.interpreters.RTS", "init_args": options}
+
+
+def write(path: Path, content: dict[str, Any]) -> str:
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+def evaluation(folder: Path, weights: Path, interpreter: dict[str, Any] | None = None) -> str:
+    """A config file for ``test`` and ``predict``; the run goes to ``folder/run``."""
+    explained = interpreter or {"class_path": "lightning_adv2.interpreters.CAM"}
+    attacks = [
+        {"class_path": "lightning_adv2.attacks.pgd", "init_args": {"steps": 4}},
+        {"class_path": "lightning_adv2.attacks.adv2_cam", "init_args": {"steps": 4}},
+    ]
+    source = {"source": DATA, "num_images": 6, "batch_size": 4}
+    return write(
+        folder / "evaluation.yaml",
+        {
+            "model": {
+                "class_path": "lightning_adv2.modules.IDLS",
+                "init_args": {"classifier": classifier(weights), "interpreter": explained},
+            },
+            "data": {"class_path": "lightning_adv2.data.AttackDataModule", "init_args": source},
+            "trainer": QUIET
+            | {
+                "default_root_dir": str(folder / "run"),
+                "callbacks": [{"class_path": EVALUATION, "init_args": {"attacks": attacks}}],
+            },
+        },
+    )
+
+
+def training(folder: Path, weights: Path) -> str:
+    return write(
+        folder / "training.yaml",
+        {
+            "model": {
+                "class_path": "lightning_adv2.modules.RTSModule",
+                "init_args": {"classifier": classifier(weights), "interpreter": rts(weights), "selector_steps": 1},
+            },
+            "data": DATA,
+            "trainer": QUIET | {"default_root_dir": str(folder / "trained"), "max_steps": 4, "max_epochs": -1},
+        },
+    )
+
+
+def leet(run: Path) -> list[Any]:
+    """The transaction log of an offline run, by W&B's own reader."""
+    command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", run]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+
+
+def test_test_leaves_everything_and_logs_offline(tmp_path: Path) -> None:
+    config = evaluation(tmp_path, victim_weights(tmp_path))
+    main(["test", "--config", config])
+    wandb.finish()
+    run = tmp_path / "run"
+    results = json.loads((run / "results.json").read_text())
+    assert [(row["attack"], row["steps"], row["n"]) for row in results["rows"]] == [
+        ("noise", 0, 6), ("target_class", 0, 6), ("pgd", 4, 6), ("adv2", 4, 6)
+    ]  # fmt: skip
+    saved = yaml.safe_load((run / "config.yaml").read_text())
+    assert saved["data"]["init_args"]["num_images"] == 6
+    assert saved["trainer"]["inference_mode"] is False
+    assert saved["seed_everything"] == 0
+    for name in (
+        "results.csv",
+        "images.csv",
+        "figures/gallery.png",
+        "figures/agreement.png",
+        "figures/convergence.png",
+    ):
+        assert (run / name).stat().st_size > 100, name
+    (offline,) = (run / "wandb").glob("offline-run-*")
+    records = leet(offline)
+    text = json.dumps(records)
+    for key in (
+        "running/pgd-fast/cam/asr", "running/adv2-fast/cam/iou", "running/noise/cam/l1",  # while it runs
+        "test/cam/curve/adv2-fast/l1", "test/cam/attack_step",  # over the attack's steps
+        "test/cam/images", "test/cam/overlays", "test/cam/figures/gallery",
+        "test/adv2-fast/cam/asr", "test/benign/accuracy",  # the final means
+        "class_path", "lightning_adv2.modules.IDLS", "num_images",  # the configuration
+    ):  # fmt: skip
+        assert key in text, key
+
+
+def test_logger_false(tmp_path: Path) -> None:
+    config = evaluation(tmp_path, victim_weights(tmp_path))
+    main(["test", "--config", config, "--trainer.logger", "false"])
+    assert (tmp_path / "run" / "results.json").is_file()
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    assert not list(tmp_path.rglob("wandb"))
+
+
+def test_without_a_progress_bar(tmp_path: Path) -> None:
+    config = evaluation(tmp_path, victim_weights(tmp_path))
+    main(["test", "--config", config, "--trainer.logger=false", "--trainer.enable_progress_bar=false"])
+    assert (tmp_path / "run" / "results.json").is_file()
+
+
+def test_overrides_and_seed(tmp_path: Path) -> None:
+    config = evaluation(tmp_path, victim_weights(tmp_path))
+    main(["test", "--config", config, "--trainer.logger=false", "--data.num_images=3", "--seed_everything=5"])
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["denominators"]["selected"] == 3
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["seed_everything"] == 5
+
+
+def test_the_saved_config_runs_again(tmp_path: Path) -> None:
+    main(["test", "--config", evaluation(tmp_path, victim_weights(tmp_path)), "--trainer.logger=false"])
+    first = json.loads((tmp_path / "run" / "results.json").read_text())["rows"]
+    again = (tmp_path / "run" / "config.yaml").rename(tmp_path / "again.yaml")
+    main(["test", "--config", str(again), f"--trainer.default_root_dir={tmp_path / 'second'}"])
+    second = json.loads((tmp_path / "second" / "results.json").read_text())["rows"]
+    for row in (*first, *second):
+        del row["seconds"]
+    assert first == second
+
+
+def test_print_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["test", "--config", evaluation(tmp_path, tmp_path / "not there.safetensors"), "--print_config"])
+    assert stopped.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["class_path"] == "lightning_adv2.modules.IDLS"
+    assert printed["trainer"]["inference_mode"] is False
+    assert printed["verbose"] is False
+    assert not (tmp_path / "run").exists()
+
+
+def test_predict(tmp_path: Path) -> None:
+    config = evaluation(tmp_path, victim_weights(tmp_path))
+    main(
+        [
+            "predict",
+            "--config",
+            config,
+            "--trainer.logger=false",
+            "--trainer.callbacks=lightning_adv2.callbacks.MapWriter",
+        ]
+    )
+    files = sorted(path.name for path in (tmp_path / "run" / "maps").iterdir())
+    assert files == ["batch_00000.safetensors", "batch_00001.safetensors"]
+    maps = read_weights(tmp_path / "run" / "maps" / files[0])
+    assert maps["attribution_map"].shape == (4, 1, 4, 4)
+    assert maps["predicted"].shape == maps["confidence"].shape == (4,)
+    assert (tmp_path / "run" / "figures" / "maps.png").is_file()
+
+
+def test_fit_resume_then_test(tmp_path: Path) -> None:
+    weights = victim_weights(tmp_path)
+    main(["fit", "--config", training(tmp_path, weights), "--trainer.logger=false"])
+    trained = tmp_path / "trained" / "rts.safetensors"
+    assert trained.is_file()
+    (checkpoint,) = (tmp_path / "trained").rglob("*.ckpt")
+    resumed = ["--trainer.max_steps=6", f"--trainer.default_root_dir={tmp_path / 'resumed'}"]
+    main(
+        [
+            "fit",
+            "--config",
+            training(tmp_path, weights),
+            "--trainer.logger=false",
+            *resumed,
+            f"--ckpt_path={checkpoint}",
+        ]
+    )
+    assert list((tmp_path / "resumed").rglob("*step=6.ckpt"))
+    config = evaluation(tmp_path, weights, rts(weights, trained))
+    main(["test", "--config", config, "--trainer.logger=false"])
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {row["interpreter"] for row in results["rows"]} == {"rts"}
+
+
+def test_a_checkpoint_does_not_override_the_config(tmp_path: Path) -> None:
+    weights = victim_weights(tmp_path)
+    config = training(tmp_path, weights)
+    main(["fit", "--config", config, "--trainer.logger=false"])
+    (checkpoint,) = (tmp_path / "trained").rglob("*.ckpt")
+    other = [
+        "--model.selector_steps=3",
+        f"--trainer.default_root_dir={tmp_path / 'other'}",
+        f"--ckpt_path={checkpoint}",
+    ]
+    main(["validate", "--config", config, "--trainer.logger=false", *other])
+    saved = yaml.safe_load((tmp_path / "other" / "config.yaml").read_text())
+    assert saved["model"]["init_args"]["selector_steps"] == 3
+    assert saved["ckpt_path"] == str(checkpoint)
+
+
+def test_wrong_weights_path(tmp_path: Path) -> None:
+    config = evaluation(tmp_path, tmp_path / "nowhere.safetensors")
+    done = run_python("-m", "lightning_adv2", "test", "--config", config, folder=tmp_path)
+    assert done.returncode not in (0, None)
+    assert "nowhere.safetensors" in done.stderr
+    assert "no such file" in done.stderr
+    assert not list(tmp_path.rglob("results.json"))
+
+
+@pytest.mark.parametrize("words", [["--help"], ["demo", "--help"]], ids=" ".join)
+def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert ("--num-images" if "demo" in words else "demo") in text
+
+
+def test_the_installed_command() -> None:
+    found = entry_points(group="console_scripts", name="lightning-adv2")
+    assert [entry.load() for entry in found] == [main]
+
+
+def test_the_table_survives_a_pipe(tmp_path: Path) -> None:
+    config = evaluation(tmp_path, victim_weights(tmp_path))
+    done = run_python("-m", "lightning_adv2", "test", "--config", config, "--trainer.logger=false", folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = [line for line in done.stdout.splitlines() if "adv2" in line and "fast" in line]
+    (row,) = [r for r in json.loads((tmp_path / "run" / "results.json").read_text())["rows"] if r["attack"] == "adv2"]
+    assert f"{row['iou']:.3f}" in line
+    records = list(read_records(tmp_path / "run" / "records"))
+    assert [len(record.image_id) for record in records] == [4, 2]

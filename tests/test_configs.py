@@ -1,0 +1,134 @@
+"""Every YAML file under configs/ goes through the parser that users run it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import yaml
+from callbacks.lab import shut_in
+from jsonargparse import ArgumentParser
+
+from lightning_adv2.cli import CLI, main
+from lightning_adv2.data import ImageDataModule
+from lightning_adv2.interpreters import RTS, Interpreter
+from lightning_adv2.models import Classifier, save_weights
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SUBCOMMANDS = {"train": "fit", "evaluate": "test", "predict": "predict"}
+RUNS = sorted(path for folder in SUBCOMMANDS for path in (CONFIGS / folder).glob("*.yaml"))
+PARTS: dict[str, type] = {"data": ImageDataModule, "classifier": Classifier, "interpreter": Interpreter}
+SNIPPETS = sorted(path for folder in PARTS for path in (CONFIGS / folder).glob("*.yaml"))
+
+
+def name(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+def relocated(content: Any, find: Callable[[str], Path]) -> Any:
+    """The same configuration with every path of shared data put where it lies here."""
+    if isinstance(content, dict):
+        return {key: relocated(value, find) for key, value in content.items()}
+    if isinstance(content, list):
+        return [relocated(value, find) for value in content]
+    return str(find(content)) if isinstance(content, str) and content.startswith("../shared/") else content
+
+
+def leave_weights(content: Any) -> None:
+    """Random weights where an earlier run would have left trained ones (``runs/...``), the innermost network first."""
+    if isinstance(content, list):
+        for value in content:
+            leave_weights(value)
+    if not isinstance(content, dict):
+        return
+    for value in content.values():
+        leave_weights(value)
+    weights = content.get("init_args", {}).get("weights")
+    if isinstance(weights, str) and weights.startswith("runs/"):
+        parser = ArgumentParser()
+        parser.add_subclass_arguments((Classifier, Interpreter), "part")
+        untrained = content | {"init_args": content["init_args"] | {"weights": None}}
+        made = parser.instantiate_classes(parser.parse_object({"part": untrained})).part
+        if isinstance(made, RTS):
+            made.save(weights)
+        else:
+            save_weights(made.state_dict(), weights)
+
+
+def test_no_config_is_left_out() -> None:
+    known = {*SUBCOMMANDS, *PARTS}
+    assert {path.parent.name for path in CONFIGS.rglob("*.yaml")} <= known
+    assert len(RUNS) >= 8
+
+
+@pytest.mark.parametrize("path", RUNS, ids=name)
+def test_it_parses(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([SUBCOMMANDS[path.parent.name], "--config", str(path), "--print_config"])
+    assert stopped.value.code == 0
+    printed, written = yaml.safe_load(capsys.readouterr().out), yaml.safe_load(path.read_text())
+    assert printed["model"]["class_path"] == written["model"]["class_path"]
+    assert printed["trainer"]["default_root_dir"].startswith("runs/")
+    assert printed["trainer"]["inference_mode"] is False
+
+
+@pytest.mark.parametrize("path", RUNS, ids=name)
+def test_it_instantiates(
+    path: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = yaml.safe_load(path.read_text())
+    if "../shared/" in path.read_text():
+        data = request.getfixturevalue("shared_data")
+        content = relocated(content, lambda text: data / Path(text).relative_to("../shared/data"))
+    config = tmp_path / path.name
+    config.write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    leave_weights(content)
+    shut_in(monkeypatch, tmp_path / "wandb_home")
+
+    class Built(CLI):
+        """Everything is made, nothing is run."""
+
+        def _run_subcommand(self, subcommand: str) -> None:
+            self.subcommand_built = subcommand
+
+    built = Built([SUBCOMMANDS[path.parent.name], "--config", str(config), "--trainer.logger=false"])
+    assert built.subcommand_built == SUBCOMMANDS[path.parent.name]
+    assert isinstance(built.model, pl.LightningModule)
+    assert isinstance(built.datamodule, pl.LightningDataModule)
+    assert not list(tmp_path.rglob("runs/*/records")), "something was run"
+
+
+@pytest.mark.parametrize("path", SNIPPETS, ids=name)
+def test_snippets_instantiate(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    content = yaml.safe_load(path.read_text())
+    if "../shared/" in path.read_text():
+        data = request.getfixturevalue("shared_data")
+        content = relocated(content, lambda text: data / Path(text).relative_to("../shared/data"))
+    config = tmp_path / path.name
+    config.write_text(yaml.safe_dump(content))
+    base = PARTS[path.parent.name]
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(base, "part")
+    made = parser.instantiate_classes(parser.parse_args([f"--part={config}"])).part
+    assert isinstance(made, base)
+
+
+@pytest.mark.parametrize("path", SNIPPETS, ids=name)
+def test_snippets_fit_where_their_comments_say(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the command line, in place of the part that an evaluation names itself."""
+    option = {
+        "data": "--data.init_args.source",
+        "classifier": "--model.init_args.classifier",
+        "interpreter": "--model.init_args.interpreter",
+    }[path.parent.name]
+    with pytest.raises(SystemExit) as stopped:
+        main(["test", "--config", str(CONFIGS / "evaluate" / "shapes_cam.yaml"), option, str(path), "--print_config"])
+    assert stopped.value.code == 0
+    printed: Any = yaml.safe_load(capsys.readouterr().out)
+    for key in option.removeprefix("--").split("."):
+        printed = printed[key]
+    assert printed["class_path"] == yaml.safe_load(path.read_text())["class_path"]

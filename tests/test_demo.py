@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import wandb
+from callbacks.lab import shut_in
+
+from lightning_adv2 import demo as module
+from lightning_adv2.data import ShapesDataModule
+from lightning_adv2.metrics import METRICS
+
+
+class SmallShapes(ShapesDataModule):
+    """The demo's data, few and small: its numbers mean nothing, its way is the real one."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(num_train=192, num_val=35, num_test=105, image_size=32, seed=seed, batch_size=32)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    shut_in(monkeypatch, tmp_path / "wandb_home")
+    monkeypatch.setattr(module, "ShapesDataModule", SmallShapes)
+    monkeypatch.setattr(module, "CLASSIFIER_EPOCHS", 2)
+    monkeypatch.setattr(module, "RTS_EPOCHS", 1)
+    monkeypatch.setattr(module, "RTS_LOSS", module.RTS_LOSS | {"selector_steps": 2})
+    yield
+    wandb.finish()
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("small")
+def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "demo"
+    summary = module.demo(folder, num_images=4, seed=1)
+    results = json.loads((folder / "results.json").read_text())
+    assert results["rows"] == summary.rows
+    assert {(row["interpreter"], row["attack"]) for row in summary.rows} == {
+        (interpreter, attack)
+        for interpreter in ("grad", "cam", "rts")
+        for attack in ("noise", "target_class", "pgd", "adv2")
+    }
+    for row in summary.rows:
+        assert row["n"] == 4
+        assert all(0 <= row[name] <= 1 for name in METRICS)
+    for file in (
+        "results.csv", "images.csv", "figures/agreement.png", "figures/gallery_cam.png", "figures/gallery_grad.png",
+        "figures/gallery_rts.png", "figures/convergence_rts.png", "classifier/classifier.safetensors",
+        "rts/rts.safetensors", "cam/results.json", "cam/manifest.json",
+    ):  # fmt: skip
+        assert (folder / file).stat().st_size > 100, file
+    assert results["denominators"].keys() == {"grad", "cam", "rts"}
+    assert results["stamp"]["seed"] == 1
+    assert 0 <= results["stamp"]["held_out_accuracy"] <= 1
+    # All three interpreters are judged on the same images.
+    manifests = {(folder / name / "manifest.json").read_text() for name in ("grad", "cam", "rts")}
+    assert len(manifests) == 1
+    assert list((folder / "wandb").glob("offline-run-*"))
+    assert "adv2" in capsys.readouterr().out
