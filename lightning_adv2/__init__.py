@@ -1,4 +1,4 @@
-"""Attack a classifier and its attribution map together (ADV2), and train interpreters that resist (RTS, AID).
+"""Attack a classifier and its attribution map together (ADV2), measure it, and train the interpreters (RTS).
 
 The one-line use::
 

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
-from lightning_adv2.callbacks import AttackEvaluation, MapQualityEvaluation
+from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.data import AttackDataModule, ShapesDataModule
 from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
@@ -75,8 +75,15 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
         num_classes=data.num_classes, weights=str(output / "classifier" / "classifier.safetensors"), **CLASSIFIER
     )
     module = RTSModule(classifier, RTS(encoder, map_stride=MAP_STRIDE), **RTS_LOSS)
-    trainer = _trainer(output / "rts", logger, max_epochs=RTS_EPOCHS, callbacks=[MapQualityEvaluation(order=False)])
+    trainer = _trainer(output / "rts", logger, max_epochs=RTS_EPOCHS)
     trainer.fit(module, datamodule=data)
+    preserved, destroyed, shuffled = (
+        float(trainer.callback_metrics[f"val/benign/rts/{name}"]) for name in ("preserved", "destroyed", "shuffled")
+    )
+    console.print(
+        f"confidence in the class: [bold]{preserved:.0%}[/] where the map keeps the image, {destroyed:.0%} where it "
+        f"removes it, {shuffled:.0%} under another image's map"
+    )
 
     console.rule("3/3  PGD fools the classifier; ADV2 fools the classifier and keeps the map")
     summaries: dict[str, Summary] = {}
@@ -134,7 +141,7 @@ def _trainer(folder: Path, logger: Logger, callbacks: list[pl.Callback] | None =
         default_root_dir=folder,
         logger=logger,
         callbacks=[RichProgressBar(leave=True), *(callbacks or [])],
-        accelerator="auto",
+        accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=1,
         inference_mode=False,
         enable_checkpointing=False,

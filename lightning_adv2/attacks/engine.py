@@ -1,5 +1,7 @@
 """The only attack loop: stages in order, the best iterate of each image kept, nothing in the victim changed.
 
+Iterates of a stage without a map (PGD, a warm start) have no score and are not candidates; the last one always is.
+
 Nothing in here uses collectives, train mode, ``.grad``, hooks or the global random numbers, so that it can be called
 from a notebook, inside ``training_step`` under DDP, or from any other framework.
 """
@@ -64,7 +66,7 @@ class Attack:
 
 @dataclass
 class AttackResult:
-    """What an attack leaves, everything judged on the 8-bit image by the unmodified network.
+    """What an attack leaves, judged on the 8-bit image by the unmodified network (all but ``trace``).
 
     Attributes:
         adv_images: ``(B, C, H, W)``, legal and exactly storable in 8 bits.
@@ -74,7 +76,8 @@ class AttackResult:
         attribution_map: ``(B, 1, h, w)`` for the target class; empty where the attack has no map.
         valid: ``(B,)`` bool, False where loss, gradient or result was NaN or infinite at some step.
         steps_taken: ``(B,)`` int64.
-        trace: ``confidence``, ``success``, ``l1``, ``iou``, each ``(T, B)``, as seen at each step that had a map.
+        trace: ``confidence``, ``success``, ``l1``, ``iou``, each ``(T, B)``, as the attack saw them at each step that
+            had a map: through the smooth surrogate, where it uses one.
     """
 
     adv_images: Tensor
@@ -224,6 +227,11 @@ def _check(
         )
     if images.dim() != 4 or not images.is_floating_point():
         raise ValueError(f"images: expected floats (B, C, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}")
+    if images.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"images: {images.dtype} cannot hold a perturbation of {1 / 255:.4f} exactly; attack in float32 "
+            "(in Lightning: Trainer(precision='32-true'))"
+        )
     if target_class.shape != images.shape[:1] or target_class.is_floating_point():
         raise ValueError(
             f"target_class: expected {len(images)} whole numbers, got {target_class.dtype} {tuple(target_class.shape)}"

@@ -124,4 +124,7 @@ class EncoderClass(LossTerm):
 
     def loss(self, context: Context) -> Tensor:
         """Cross entropy of the encoder's own logits."""
+        if "encoder_logits" not in context.interpretation.aux:
+            name = type(context.problem.interpreter).__name__
+            raise ValueError(f"EncoderClass needs an interpreter with an encoder of its own (RTS), not {name}")
         return cross_entropy(context.interpretation.aux["encoder_logits"], context.problem.target_class)

@@ -1,4 +1,4 @@
-"""Attack one batch and keep what happened; torch only, so that it also runs outside a Trainer."""
+"""Attack one batch and keep what happened; needs no Trainer."""
 
 from __future__ import annotations
 
@@ -45,15 +45,19 @@ def attack_batch(
         on_step: called with the attack and the number of its steps done.
     """
     with torch.no_grad():
-        correct = classifier(batch["images"]).argmax(1) == batch["label"]
-    keep = correct.nonzero()[:, 0].tolist()
+        logits = classifier(batch["images"])
+    benign_map = interpreter.explain(classifier, batch["images"], batch["label"]).attribution_map
+    # NaN never counts as robust: what cannot be explained is not attacked, and said so.
+    finite = logits.isfinite().all(1) & benign_map.flatten(1).isfinite().all(1)
+    correct = logits.argmax(1) == batch["label"]
+    keep = (correct & finite).nonzero()[:, 0].tolist()
     ids = [batch["image_id"][i] for i in keep]
     images, label = batch["images"][keep], batch["label"][keep]
     if "target_class" in batch:
         target_class = batch["target_class"][keep]
     else:
         target_class = draw_target_class(label, classifier.num_classes, image_generators(seed, ids, "target_class"))
-    benign_map = interpreter.explain(classifier, images, label).attribution_map
+    benign_map = benign_map[keep]
     record = BatchRecord(
         batch_index=batch_index,
         image_id=ids,
@@ -62,7 +66,8 @@ def attack_batch(
         images=to_uint8(images),
         benign_map=benign_map.float().cpu(),
         target_map=benign_map.float().cpu(),
-        already_wrong=[name for name, right in zip(batch["image_id"], correct.tolist(), strict=True) if not right],
+        already_wrong=_named(batch["image_id"], finite & ~correct),
+        invalid=_named(batch["image_id"], ~finite),
         attacks=[],
     )
     if not ids:
@@ -115,3 +120,7 @@ def attack_batch(
         kept.valid &= result.valid.cpu()
         kept.trace = {name: curve.float().cpu() for name, curve in result.trace.items()}
     return record
+
+
+def _named(image_id: Sequence[str], chosen: Tensor) -> list[str]:
+    return [name for name, is_chosen in zip(image_id, chosen.tolist(), strict=True) if is_chosen]

@@ -52,6 +52,8 @@ class AttackEvaluation(pl.Callback):
     """
 
     def __init__(self, attacks: list[Attack] | None = None, num_images: int | None = None, seed: int = 0) -> None:
+        if num_images is not None and num_images < 1:
+            raise ValueError(f"num_images={num_images}: attack at least 1, or leave it out for all")
         if attacks is not None and not attacks:
             raise ValueError("attacks=[]: give at least one, or leave it out for PGD and ADV2")
         keys = [record_key(a.name, a.schedule) for a in attacks or []]
@@ -92,7 +94,8 @@ class AttackEvaluation(pl.Callback):
         if trainer.sanity_checking or not len(batch["images"]):
             return
         if self.num_images is not None:
-            left = -(-self.num_images // trainer.world_size) - self._attacked
+            share, rest = divmod(self.num_images, trainer.world_size)
+            left = share + (trainer.global_rank < rest) - self._attacked
             if left <= 0:
                 return
             batch = {key: value[:left] if hasattr(value, "__len__") else value for key, value in batch.items()}
@@ -117,9 +120,17 @@ class AttackEvaluation(pl.Callback):
         if trainer.sanity_checking:
             return
         trainer.strategy.barrier("records written")
-        summary = self._report(trainer, pl_module) if trainer.is_global_zero else None
-        self.summary = trainer.strategy.broadcast(summary)
-        assert self.summary is not None
+        outcome: Summary | Exception | None = None
+        if trainer.is_global_zero:
+            try:
+                outcome = self._report(trainer, pl_module)
+            except Exception as error:  # the other processes wait for the broadcast: they must hear of it
+                outcome = error
+        outcome = trainer.strategy.broadcast(outcome)
+        if isinstance(outcome, Exception):
+            raise outcome
+        assert outcome is not None
+        self.summary = outcome
         stage = self._stage(trainer)
         for row in self.summary.rows:
             prefix = f"{stage}/{record_key(row['attack'], row['schedule'])}/{row['interpreter']}"
@@ -138,6 +149,8 @@ class AttackEvaluation(pl.Callback):
 
     def _folder(self, trainer: pl.Trainer) -> Path:
         root = Path(trainer.default_root_dir)
+        if getattr(trainer, "fast_dev_run", False):
+            return root / "fast_dev_run"  # a rehearsal must not replace finished results
         fitting = trainer.state.fn == TrainerFn.FITTING
         return root / "validation" / f"step_{trainer.global_step:06d}" if fitting else root
 
@@ -169,7 +182,7 @@ class AttackEvaluation(pl.Callback):
         }
         records = list(read_records(folder / "records"))
         summary = summarize(records, names)
-        if manifest is not None:
+        if manifest is not None and summary.denominators["considered"] == len(manifest.entries):
             # Images that the manifest passed over never reached this callback.
             summary.denominators["considered"] += manifest.already_wrong
             summary.denominators["already_wrong"] += manifest.already_wrong

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
-from rich.console import Console
 from rich.table import Table
 
 from lightning_adv2.metrics import MapQuality
+from lightning_adv2.report.tables import show
 
 
 class MapQualityEvaluation(pl.Callback):
@@ -42,7 +42,7 @@ class MapQualityEvaluation(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add one batch."""
-        if not len(batch["images"]):
+        if trainer.sanity_checking or not len(batch["images"]):
             return
         classifier: Any = pl_module.classifier
         interpreter: Any = pl_module.interpreter
@@ -51,6 +51,8 @@ class MapQualityEvaluation(pl.Callback):
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log, print and write the means."""
+        if trainer.sanity_checking:
+            return
         interpreter: Any = pl_module.interpreter
         values = self.quality.compute()
         stage = "test" if trainer.testing else "val"
@@ -70,4 +72,4 @@ def _report(values: dict[str, float], interpreter: str, folder: Path) -> None:
     for key in values:
         table.add_column(key.replace("_", " "), justify="right")
     table.add_row(*(f"{value:.3f}" for value in values.values()))
-    Console().print(table)
+    show(table)

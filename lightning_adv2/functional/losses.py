@@ -73,6 +73,8 @@ def area(mask: Tensor, power: float = 1.0) -> Tensor:
     Returns:
         ``(B,)``, 0 for the empty mask and about 1 for the full one.
     """
+    if not 0 < power <= 1:
+        raise ValueError(f"power={power}: must lie in (0, 1] (RTS takes 0.3)")
     floor = 1e-4
     mean = mask.flatten(1).mean(1)
     # mean ** 0.3 has an infinite slope at 0; shifting by the floor bounds it and keeps area(0) = 0.

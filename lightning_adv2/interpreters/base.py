@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,12 @@ class Interpreter(nn.Module, ABC):
     """
 
     name: str
-    """Short and lower case, for tables and log keys."""
+    """Short and lower case, for tables and log keys; by default the class's own."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = cls.__name__.lower()
 
     def init_state(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> State:
         """What an iterative interpreter carries from call to call, every leaf with B first; ``()`` for all others."""

@@ -37,5 +37,7 @@ class Gradient(Interpreter):
             leaf = images if differentiable else images.detach().requires_grad_()
             logits = classifier(leaf)
             gradient = input_gradient(logits, leaf, target_class, create_graph=differentiable)
-        attribution_map = minmax(gradient_map(gradient, pool))
+        # ReLU's derivative at NaN is 0, so a broken image would get a harmless map; NaN must stay visible.
+        finite = logits.detach().isfinite().all(1).view(-1, 1, 1, 1)
+        attribution_map = minmax(torch.where(finite, gradient_map(gradient, pool), torch.nan))
         return Interpretation(logits if differentiable else logits.detach(), attribution_map)

@@ -47,6 +47,8 @@ class MapQuality(nn.Module):
         mask: Tensor | None = None,
     ) -> None:
         """Add a batch: images ``(B, C, H, W)``, label ``(B,)``, map ``(B, 1, h, w)``, mask ``(B, 1, H, W)`` bool."""
+        if not len(images):
+            return
         background = uninformative(images, image_generators(self.seed, image_id, "quality"))
         kept, removed = preserved_destroyed(classifier, images, background, attribution_map, label)
         values = {"area": attribution_map.flatten(1).mean(1), "preserved": kept, "destroyed": removed}

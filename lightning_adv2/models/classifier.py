@@ -24,6 +24,7 @@ class Classifier(nn.Module, ABC):
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
+        self.name = type(self).__name__.lower()
         # Not persistent: published weight files know nothing of them.
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
@@ -45,10 +46,10 @@ class Classifier(nn.Module, ABC):
         The last entry equals :meth:`forward_features`.
         """
         scales: list[Tensor] = []
-        x = self.normalize(images)
+        x = normalized = self.normalize(images)
         for stage in self.stages():
             y = stage(x)
-            if y.shape[-2:] != x.shape[-2:] and x.shape[1] > images.shape[1]:
+            if y.shape[-2:] != x.shape[-2:] and x is not normalized:
                 scales.append(x)
             x = y
         return [*scales, x]

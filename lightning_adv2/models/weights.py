@@ -20,7 +20,7 @@ def read_weights(path: str | Path, *, missing_hint: str = "check the path") -> d
     """Read a file of named tensors on the CPU.
 
     Args:
-        path: ``.safetensors``, or ``.pth``/``.pt``/``.th``/``.ckpt`` (read with ``weights_only=True``).
+        path: ``.safetensors``, or ``.pth``/``.pt``/``.th`` (read with ``weights_only=True``).
         missing_hint: what to do when there is no such file.
 
     Raises:

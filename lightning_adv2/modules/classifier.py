@@ -53,6 +53,8 @@ class ClassifierModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log loss and accuracy."""
+        if not len(batch["label"]):
+            return
         stage = "test" if self.trainer.testing else "val"
         logits, size = self(batch["images"]), len(batch["label"])
         self.val_accuracy.update((logits.argmax(1) == batch["label"]).float())
@@ -74,5 +76,5 @@ class ClassifierModule(pl.LightningModule):
     def on_train_end(self) -> None:
         """Write the weights, without pickle."""
         self.classifier.eval()
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
             save_weights(self.classifier.state_dict(), Path(self.trainer.default_root_dir) / "classifier.safetensors")

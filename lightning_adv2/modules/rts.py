@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,8 @@ class RTSModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure what the maps keep, remove and find."""
         images, label = batch["images"], batch["label"]
+        if not len(label):
+            return
         shown = self.interpreter.explain(self.classifier, images, label).attribution_map
         self.quality.update(self.classifier, images, label, batch["image_id"], shown, batch.get("mask"))
 
@@ -147,7 +150,10 @@ class RTSModule(pl.LightningModule):
             trained, lr=self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"]
         )
         steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        # The length is no part of the schedule's state: a run resumed with more steps follows the longer cosine.
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -158,5 +164,5 @@ class RTSModule(pl.LightningModule):
     def on_train_end(self) -> None:
         """Write selector and decoder, without pickle."""
         self.interpreter.eval()
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
             self.interpreter.save(Path(self.trainer.default_root_dir) / "rts.safetensors")

@@ -72,6 +72,7 @@ class BatchRecord:
         target_map: ``(n, 1, h, w)``, what the joint attack aimed at.
         already_wrong: identifiers of the images that were left out because the classifier already got them wrong.
         attacks: in the order of the table.
+        invalid: identifiers of the images that were left out because logits or benign map were NaN or infinite.
     """
 
     batch_index: int
@@ -83,6 +84,7 @@ class BatchRecord:
     target_map: Tensor
     already_wrong: list[str]
     attacks: list[AttackRecord]
+    invalid: list[str] = field(default_factory=list)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -111,6 +113,7 @@ def write_record(record: BatchRecord, folder: Path) -> Path:
         "batch_index": record.batch_index,
         "image_id": record.image_id,
         "already_wrong": record.already_wrong,
+        "invalid": record.invalid,
         "attacks": rows,
     }
     path = folder / f"batch_{record.batch_index:05d}.safetensors"
@@ -137,7 +140,12 @@ def read_record(path: Path) -> BatchRecord:
         attacks.append(AttackRecord(**row, **{name: tensors[f"{key}/{name}"] for name in _ATTACK}, trace=trace))
     benign = {name: tensors[f"benign/{name}"] for name in _BENIGN}
     return BatchRecord(
-        header["batch_index"], header["image_id"], already_wrong=header["already_wrong"], attacks=attacks, **benign
+        header["batch_index"],
+        header["image_id"],
+        already_wrong=header["already_wrong"],
+        invalid=header["invalid"],
+        attacks=attacks,
+        **benign,
     )
 
 

@@ -61,5 +61,5 @@ def mean_traces(records: Sequence[BatchRecord]) -> dict[str, dict[str, Tensor]]:
     for record in records:
         for attack in record.attacks:
             for name, curve in attack.trace.items():
-                gathered.setdefault(attack.key, {}).setdefault(name, []).append(curve)
+                gathered.setdefault(attack.key, {}).setdefault(name, []).append(curve[:, attack.valid])
     return {key: {n: torch.cat(c, dim=1).mean(1) for n, c in curves.items()} for key, curves in gathered.items()}

@@ -14,7 +14,7 @@ PACKAGES = ("lightning-adv2", "torch", "torchvision", "pytorch-lightning", "torc
 
 
 def make_stamp(**facts: Any) -> dict[str, Any]:
-    """Versions, platform, time, git revision of the working folder, and whatever facts the caller adds."""
+    """Versions, platform, time, the package's own git revision, and whatever facts the caller adds."""
     return {
         **facts,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

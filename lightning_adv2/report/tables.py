@@ -29,8 +29,8 @@ class Summary:
     Attributes:
         rows: one per attack, with the keys ``ROW_KEYS``.
         images: one per image and attack.
-        denominators: ``considered = already_wrong + selected``; ``selected`` images are attacked; of those,
-            ``invalid`` (per attack) are left out of the means, ``successful`` (per attack) reach the target class.
+        denominators: ``considered = already_wrong + invalid + selected``; ``selected`` images are attacked; of those,
+            per attack, ``invalid`` are left out of the means and ``successful`` reach the target class.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -51,9 +51,11 @@ def summarize(records: Iterable[BatchRecord], names: dict[str, str]) -> Summary:
     seconds: dict[str, float] = defaultdict(float)
     seen: set[str] = set()
     wrong: set[str] = set()
+    invalid: set[str] = set()
     summary = Summary()
     for record in records:
         wrong.update(record.already_wrong)
+        invalid.update(record.invalid)
         fresh = []
         for i, name in enumerate(record.image_id):
             if name not in seen:
@@ -77,8 +79,9 @@ def summarize(records: Iterable[BatchRecord], names: dict[str, str]) -> Summary:
         row |= {"n": counts[key]["n"], **{name: values.get(name) for name in METRICS}, "seconds": seconds[key]}
         summary.rows.append(row)
     summary.denominators = {
-        "considered": len(seen) + len(wrong),
+        "considered": len(seen) + len(wrong) + len(invalid),
         "already_wrong": len(wrong),
+        "invalid": len(invalid),
         "selected": len(seen),
         "attacks": {key: dict(count) for key, count in counts.items()},
     }
@@ -155,9 +158,14 @@ def print_table(rows: Sequence[Row], title: str, console: Console | None = None)
             _format(row["seconds"] / row["n"] if row["n"] else None, "{:.3f}"),
             style=style,
         )  # fmt: skip
+    show(table, console)
+
+
+def show(table: Table, console: Console | None = None) -> None:
+    """Print a table whole: a file or a pipe has no width, and rich would squeeze it into 80 columns."""
     console = console or Console()
-    if not console.is_terminal:  # a file or a pipe has no width; rich would squeeze the table into 80 columns
-        console.width = max(console.width, 130)
+    if not console.is_terminal:
+        console.width = max(console.width, 150)
     console.print(table)
 
 

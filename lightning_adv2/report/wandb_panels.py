@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import netrc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -106,7 +107,7 @@ def log_evaluation(
             if k < len(curve)
         }
         run.log({step_key: k + 1, **point})
-    rows = [row for record in records for row in _image_rows(record, classes)][:MAX_IMAGES]
+    rows = list(islice((row for record in records for row in _image_rows(record, classes)), MAX_IMAGES))
     content: dict[str, Any] = {f"{prefix}/figures/{path.stem}": wandb.Image(str(path)) for path in pictures}
     if rows:
         table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
@@ -122,11 +123,10 @@ def log_evaluation(
         run.log(content)
 
 
-def _image_rows(record: BatchRecord, classes: Sequence[str]) -> list[dict[str, Any]]:
+def _image_rows(record: BatchRecord, classes: Sequence[str]) -> Iterator[dict[str, Any]]:
     import wandb
 
-    rows = []
-    for i, name in enumerate(record.image_id[:MAX_IMAGES]):
+    for i, name in enumerate(record.image_id):
         row: dict[str, Any] = {
             "image": name,
             "label": classes[int(record.label[i])],
@@ -143,5 +143,4 @@ def _image_rows(record: BatchRecord, classes: Sequence[str]) -> list[dict[str, A
             row[f"{attack.key}"] = wandb.Image(to_numpy(attack.adv_images[i]))
             row[f"{attack.key} map"] = wandb.Image(overlay(attack.adv_images[i], attack.adv_map[i]))
             row[f"{attack.key} perturbation"] = wandb.Image(amplified(attack.adv_images[i], record.images[i]))
-        rows.append(row)
-    return rows
+        yield row

@@ -8,7 +8,8 @@ from callbacks.lab import interpreter, short_attacks, test_batch, victim
 from lightning_adv2.attacks import PixelDelta, pgd
 from lightning_adv2.callbacks import attack_batch
 from lightning_adv2.functional.agreement import map_iou
-from lightning_adv2.models import weights_hash
+from lightning_adv2.interpreters import CAM, Gradient
+from lightning_adv2.models import ResidualClassifier, weights_hash
 from lightning_adv2.report import BatchRecord
 from lightning_adv2.report.records import to_float
 from lightning_adv2.types import Batch
@@ -178,3 +179,15 @@ def test_nan_in_the_network_is_invalid_and_not_robust() -> None:
     assert by_key["target_class"].valid.all()
     assert not by_key["pgd-fast"].valid.any()
     assert not by_key["adv2-fast"].valid.any()
+
+
+def test_promise_13_an_image_that_cannot_be_explained_is_named_and_not_attacked() -> None:
+    classifier = ResidualClassifier(num_classes=4, widths=(8, 12, 16)).requires_grad_(False)
+    images = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)).mul(255).round() / 255
+    label = classifier(images).argmax(1)
+    images[1] = float("nan")
+    batch = Batch(images=images, label=label, image_id=["a", "b", "c"])
+    for explainer in (Gradient(), CAM()):
+        record = attack_batch(classifier, explainer, batch, [pgd(steps=2)], batch_index=0)
+        assert (record.image_id, record.invalid, record.already_wrong) == (["a", "c"], ["b"], [])
+        assert bool(record.attacks[-1].valid.all())

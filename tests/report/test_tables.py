@@ -60,6 +60,7 @@ def test_numbers_by_hand() -> None:
     assert summary.denominators == {
         "considered": 4,
         "already_wrong": 0,
+        "invalid": 0,
         "selected": 4,
         "attacks": {"pgd-fast": {"n": 4, "invalid": 0, "successful": 2}},
     }
