@@ -197,7 +197,7 @@ class AttackEvaluation(pl.Callback):
             manifest_seed=getattr(manifest, "seed", None),
         )
         write_results(folder, summary, stamp)
-        classes = getattr(source, "classes", None) or [str(i) for i in range(classifier.num_classes)]  # type: ignore[union-attr, arg-type]
+        classes = getattr(source, "class_titles", None) or [str(i) for i in range(classifier.num_classes)]  # type: ignore[union-attr, arg-type]
         pictures = write_figures(folder / "figures", records, summary, classes)
         title = f"{names['dataset']}, {names['classifier']}: {summary.denominators['selected']} images"
         print_table(summary.rows, title)

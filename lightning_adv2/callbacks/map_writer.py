@@ -46,7 +46,7 @@ class MapWriter(BasePredictionWriter):
         save_weights(tensors, folder / "maps" / f"batch_{index:05d}.safetensors", ids)
         if index == 0:
             data: Any = getattr(trainer, "datamodule", None)
-            classes = getattr(getattr(data, "source", data), "classes", None)
+            classes = getattr(getattr(data, "source", data), "class_titles", None)
             names = [classes[k] if classes else str(k) for k in predicted.tolist()]
             figure = map_sheet(to_uint8(batch["images"]), prediction.attribution_map.cpu(), names)
             save(figure, folder / "figures" / "maps.png")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torchvision.models import ResNet50_Weights
+
 from lightning_adv2.data.folder import ImageFolderDataModule
 
 
@@ -57,6 +59,11 @@ class ImageNetDataModule(ImageFolderDataModule):
                 "all of them; set class_list to a file with the classifier's WordNet ids, one per line"
             )
         return classes
+
+    @property
+    def class_titles(self) -> tuple[str, ...]:
+        """In English, as torchvision has them; the WordNet ids where a ``class_list`` gives another order."""
+        return self.classes if self._listed else tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 def _read_class_list(path: Path) -> list[str]:

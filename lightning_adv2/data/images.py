@@ -185,6 +185,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self.dataset("val").classes
 
     @property
+    def class_titles(self) -> tuple[str, ...]:
+        """The K classes as a reader knows them, for figures; by default their names."""
+        return self.classes
+
+    @property
     def num_classes(self) -> int:
         """K."""
         return len(self.classes)
