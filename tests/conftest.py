@@ -14,6 +14,11 @@ from torch import Tensor
 
 from lightning_adv2.models import Classifier
 
+# Many tests start two or three processes: with several threads each they would wait for one another on few cores, and
+# take ten times as long. The subprocesses inherit the variable; this process has loaded torch already.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 # The same examples on every run: a failure in CI can be repeated anywhere.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")

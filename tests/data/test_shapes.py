@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_adv2.data import ShapesDataModule, ShapesDataset
 from lightning_adv2.data.images import Mask
-from lightning_adv2.data.rendering import SHAPES, render
+from lightning_adv2.data.rendering import SHAPES, SURFACES, render
 
 
 def stack(dataset: ShapesDataset) -> tuple[Tensor, Tensor]:
@@ -45,9 +45,11 @@ def test_items_are_a_batch_on_the_8_bit_lattice() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_mask_is_where_the_object_is(shape: str) -> None:
-    # Two objects in the same place, drawn with the same random numbers, differ in their masks and nowhere else.
+def test_the_mask_is_where_the_object_is(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two objects in the same place, drawn with the same random numbers and one surface, differ in their masks and
+    # nowhere else.
     other = "disk" if shape != "disk" else "square"
+    monkeypatch.setitem(SURFACES, other, SURFACES[shape])
     moved = []
     for seed in range(10):
         (pixels, mask), (pixels2, mask2) = (render(np.random.default_rng(seed), name, 128) for name in (shape, other))
