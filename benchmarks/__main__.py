@@ -67,19 +67,19 @@ def main() -> None:
     """Time everything and write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--large", action="store_true", help="also ResNet-50 at 224 px (minutes on a CPU)")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     small = CifarResNet(20).requires_grad_(False).to(device)
-    large = TorchvisionClassifier("resnet50").requires_grad_(False).to(device)
     rts = RTS(CifarResNet(20), map_stride=2).requires_grad_(False).to(device)
-    cases = {
-        "resnet20, 32 px, batch 64": candidates(
-            small, [CAM(), rts, Gradient()], torch.rand(64, 3, 32, 32, device=device)
-        ),
-        "resnet50, 224 px, batch 2": candidates(large, [CAM(), Gradient()], torch.rand(2, 3, 224, 224, device=device)),
-    }
+    images = torch.rand(64, 3, 32, 32, device=device)
+    cases = {"resnet20, 32 px, batch 64": candidates(small, [CAM(), rts, Gradient()], images)}
+    if options.large:
+        large = TorchvisionClassifier("resnet50").requires_grad_(False).to(device)
+        images = torch.rand(2, 3, 224, 224, device=device)
+        cases["resnet50, 224 px, batch 2"] = candidates(large, [CAM(), Gradient()], images)
     table = Table(
         title=f"milliseconds per image and step; ratio to forward + backward ({device})", title_justify="left"
     )
