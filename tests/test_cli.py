@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import wandb
 import yaml
-from callbacks.lab import WIDTHS, run_python, shut_in, victim_weights
+from callbacks.lab import WIDTHS, run_python, victim_weights, wandb_home  # noqa: F401 - the fixture is autouse
 
 from lightning_adv2.cli import main
 from lightning_adv2.models import read_weights
@@ -28,14 +27,6 @@ QUIET = {
     "num_sanity_val_steps": 0,
 }
 EVALUATION = "lightning_adv2.callbacks.AttackEvaluation"
-
-
-@pytest.fixture(autouse=True)
-def wandb_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    shut_in(monkeypatch, tmp_path_factory.mktemp("wandb_home"))
-    yield
-    wandb.finish()
-    wandb.teardown()
 
 
 def classifier(weights: Path | None) -> dict[str, Any]:

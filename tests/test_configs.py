@@ -75,16 +75,22 @@ def test_it_parses(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert printed["trainer"]["inference_mode"] is False
 
 
-@pytest.mark.parametrize("path", RUNS, ids=name)
-def test_it_instantiates(
-    path: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def on_this_machine(path: Path, folder: Path, request: pytest.FixtureRequest) -> tuple[Any, Path]:
+    """A configuration's content and a copy of its file, with the shared data where they are; skips without them."""
     content = yaml.safe_load(path.read_text())
     if "../shared/" in path.read_text():
         data = request.getfixturevalue("shared_data")
         content = relocated(content, lambda text: data / Path(text).relative_to("../shared/data"))
-    config = tmp_path / path.name
+    config = folder / path.name
     config.write_text(yaml.safe_dump(content))
+    return content, config
+
+
+@pytest.mark.parametrize("path", RUNS, ids=name)
+def test_it_instantiates(
+    path: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, config = on_this_machine(path, tmp_path, request)
     monkeypatch.chdir(tmp_path)
     leave_weights(content)
     shut_in(monkeypatch, tmp_path / "wandb_home")
@@ -104,12 +110,7 @@ def test_it_instantiates(
 
 @pytest.mark.parametrize("path", SNIPPETS, ids=name)
 def test_snippets_instantiate(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    content = yaml.safe_load(path.read_text())
-    if "../shared/" in path.read_text():
-        data = request.getfixturevalue("shared_data")
-        content = relocated(content, lambda text: data / Path(text).relative_to("../shared/data"))
-    config = tmp_path / path.name
-    config.write_text(yaml.safe_dump(content))
+    _, config = on_this_machine(path, tmp_path, request)
     base = PARTS[path.parent.name]
     parser = ArgumentParser()
     parser.add_subclass_arguments(base, "part")

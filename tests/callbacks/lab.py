@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+import wandb
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -128,6 +130,16 @@ def shut_in(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         monkeypatch.delenv(name)
     for name, value in wandb_environment(folder).items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(autouse=True)
+def wandb_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """W&B without a key and outside the home folder, in every test of the folder or file that imports this."""
+    folder = tmp_path_factory.mktemp("wandb_home")
+    shut_in(monkeypatch, folder)
+    yield folder
+    wandb.finish()  # a run left open would be picked up by the next logger
+    wandb.teardown()  # and the environment is read when W&B starts
 
 
 def run_python(
