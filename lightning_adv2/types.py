@@ -20,6 +20,9 @@ class Batch(TypedDict):
         image_id: B strings, unique within the dataset; with the seed they fix all that is random per image.
         mask: ``(B, 1, H, W)`` bool, the object's pixels, where the dataset has exact masks.
         target_class: ``(B,)`` int64, the class that the attack aims at, where a manifest fixed it.
+        other_images: ``(B, C, H, W)`` like ``images``, for each image another one that does not show its target class;
+            where the data module was asked for partners.
+        other_label: ``(B,)`` int64, their true classes.
     """
 
     images: Tensor
@@ -27,6 +30,8 @@ class Batch(TypedDict):
     image_id: list[str]
     mask: NotRequired[Tensor]
     target_class: NotRequired[Tensor]
+    other_images: NotRequired[Tensor]
+    other_label: NotRequired[Tensor]
 
 
 @dataclass

@@ -7,10 +7,21 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
-from lightning_adv2.attacks import Attack, Stage, adv2_cam, adv2_grad, adv2_rts, pgd
-from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
-from lightning_adv2.models import Classifier, PaperReLU, ResidualClassifier, Softplus, Surrogate
+from lightning_adv2.attacks import Attack, Pixels, Spatial, Stage, adv2_cam, adv2_grad, adv2_rts, pgd, stadv
+from lightning_adv2.interpreters import (
+    CAM,
+    LRP,
+    RTS,
+    Attention,
+    GradCAM,
+    Gradient,
+    IntegratedGradients,
+    Interpreter,
+    SmoothGrad,
+)
+from lightning_adv2.models import Classifier, PaperReLU, ResidualClassifier, Softplus, Surrogate, ViTClassifier
 
 NUM_CLASSES = 4
 SIDE = 16
@@ -44,6 +55,21 @@ def small_classifier(seed: int = 0, num_classes: int = NUM_CLASSES, dtype: torch
     return classifier.to(dtype).eval()
 
 
+def small_vit(
+    seed: int = 0, num_classes: int = NUM_CLASSES, dtype: torch.dtype = torch.float32, side: int = SIDE
+) -> ViTClassifier:
+    """A random vision transformer of two blocks, 4 x 4 patches and spread logits."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = VisionTransformer(side, side // 4, 2, 2, 16, 24, num_classes=num_classes)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        # As initialised the class token and the head are zero, and the attention nearly uniform.
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return ViTClassifier("vit_tiny", num_classes=num_classes, network=network).to(dtype).eval()
+
+
 def lattice_images(
     count: int, seed: int = 0, side: int = SIDE, dtype: torch.dtype = torch.float32, high: int = 255
 ) -> Tensor:
@@ -71,6 +97,7 @@ class InterpreterCase:
         surrogates: with which smooth ReLU the gradient of the map is claimed to be right; None is the plain network.
         map_side: side of the map for an image's side.
         attack: its ready joint attack, as in ``ATTACKS``.
+        classifier: builds the network explained, from keywords ``seed`` and ``dtype``.
     """
 
     name: str
@@ -78,6 +105,7 @@ class InterpreterCase:
     surrogates: tuple[Surrogate | None, ...]
     map_side: Callable[[int], int]
     attack: Callable[..., Attack]
+    classifier: Callable[..., Classifier] = small_classifier
 
 
 def build_rts(classifier: Classifier) -> RTS:
@@ -105,6 +133,36 @@ INTERPRETERS = (
     ),
     InterpreterCase("cam", lambda classifier: CAM(), (None, Softplus(50.0)), lambda side: side // 4, adv2_cam),
     InterpreterCase("rts", build_rts, (None,), lambda side: side // 2, adv2_rts),
+    InterpreterCase(
+        "ig",
+        lambda classifier: IntegratedGradients(steps=3, pool=2),
+        (None, PaperReLU(), Softplus(50.0)),
+        lambda side: side // 2,
+        adv2_grad,
+    ),
+    InterpreterCase(
+        "smoothgrad",
+        lambda classifier: SmoothGrad(samples=2, pool=2),
+        (PaperReLU(), Softplus(50.0)),
+        lambda side: side // 2,
+        adv2_grad,
+    ),
+    InterpreterCase("gradcam", lambda classifier: GradCAM(), (None, Softplus(50.0)), lambda side: side // 4, adv2_cam),
+    InterpreterCase("lrp", lambda classifier: LRP(pool=2), (None, PaperReLU()), lambda side: side // 2, adv2_cam),
+)
+# What only a transformer has; apart, because the rows above serve tests that take a small CNN.
+VIT_INTERPRETERS = (
+    InterpreterCase(
+        "attention", lambda classifier: Attention(), (None,), lambda side: side // 4, adv2_cam, classifier=small_vit
+    ),
+    InterpreterCase(
+        "grad-vit",
+        lambda classifier: Gradient(pool=2),
+        (None,),
+        lambda side: side // 2,
+        adv2_grad,
+        classifier=small_vit,
+    ),
 )
 BY_NAME = {case.name: case for case in INTERPRETERS}
 
@@ -117,11 +175,13 @@ class AttackCase:
         name: for the test's id.
         build: keyword ``epsilon`` -> the attack, at its full number of steps.
         interpreter: the interpreter that it is made for, by name; None where it ignores the map.
+        spatial: it moves pixels about, and so has no epsilon.
     """
 
     name: str
     build: Callable[..., Attack]
     interpreter: str | None
+    spatial: bool = False
 
     def short(self, steps_per_stage: int = 4, epsilon: float = 0.031) -> Attack:
         """The same attack with few steps in each of its stages, so that the contract tests take seconds."""
@@ -130,13 +190,20 @@ class AttackCase:
         return Attack(full.name, full.schedule, full.perturbation, stages, full.min_confidence)
 
 
-ATTACKS = tuple(
-    AttackCase(f"{name}-{schedule}", lambda epsilon, p=preset, s=schedule: p(s, epsilon=epsilon), interpreter)
-    for name, preset, interpreter in (
-        ("pgd", pgd, None),
-        ("adv2_grad", adv2_grad, "grad"),
-        ("adv2_cam", adv2_cam, "cam"),
-        ("adv2_rts", adv2_rts, "rts"),
-    )
-    for schedule in ("fast", "paper")
+JOINT = (("grad", adv2_grad), ("cam", adv2_cam), ("rts", adv2_rts))
+SCHEDULES = ("fast", "paper")
+
+ATTACKS = (
+    *(AttackCase(f"pgd-{s}", lambda epsilon, s=s: pgd(s, epsilon=epsilon), None) for s in SCHEDULES),
+    *(AttackCase(f"stadv-{s}", lambda epsilon, s=s: stadv(s), None, spatial=True) for s in SCHEDULES),
+    *(
+        AttackCase(f"adv2_{name}-{s}", lambda epsilon, p=p, s=s: p(s, framework=Pixels(epsilon)), name)
+        for name, p in JOINT
+        for s in SCHEDULES
+    ),
+    *(
+        AttackCase(f"stadv_{name}-{s}", lambda epsilon, p=p, s=s: p(s, framework=Spatial()), name, spatial=True)
+        for name, p in JOINT
+        for s in SCHEDULES
+    ),
 )

@@ -1,25 +1,48 @@
 """The joint attack: perturbations, loss terms, steps, one engine, and the ready attacks built from them."""
 
-from lightning_adv2.attacks.engine import Attack, AttackResult, Stage, run_attack
-from lightning_adv2.attacks.objective import EncoderClass, LossTerm, Problem, Ramp, TargetClass, TargetMap
-from lightning_adv2.attacks.perturbation import Perturbation, PixelDelta
-from lightning_adv2.attacks.presets import adv2, adv2_attack, adv2_cam, adv2_grad, adv2_rts, pgd
+from lightning_adv2.attacks.engine import Attack, AttackResult, Preset, Stage, run_attack
+from lightning_adv2.attacks.frameworks import Framework, Pixels, Spatial
+from lightning_adv2.attacks.objective import (
+    EncoderClass,
+    FlowSmoothness,
+    LossTerm,
+    Problem,
+    Ramp,
+    TargetClass,
+    TargetMap,
+)
+from lightning_adv2.attacks.perturbation import FlowField, Perturbation, PixelDelta
+from lightning_adv2.attacks.presets import ADV2, adv2, adv2_attack, adv2_cam, adv2_grad, adv2_rts, pgd, stadv
 from lightning_adv2.attacks.steps import GradientStep, Step
+from lightning_adv2.attacks.targets import BenignMap, MapFile, RandomClass, RandomPatch, Target, TargetRequest
 
 __all__ = [
+    "ADV2",
     "Attack",
     "AttackResult",
+    "BenignMap",
     "EncoderClass",
+    "FlowField",
+    "FlowSmoothness",
+    "Framework",
     "GradientStep",
     "LossTerm",
+    "MapFile",
     "Perturbation",
     "PixelDelta",
+    "Pixels",
+    "Preset",
     "Problem",
     "Ramp",
+    "RandomClass",
+    "RandomPatch",
+    "Spatial",
     "Stage",
     "Step",
+    "Target",
     "TargetClass",
     "TargetMap",
+    "TargetRequest",
     "adv2",
     "adv2_attack",
     "adv2_cam",
@@ -27,4 +50,5 @@ __all__ = [
     "adv2_rts",
     "pgd",
     "run_attack",
+    "stadv",
 ]

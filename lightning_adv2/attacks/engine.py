@@ -8,6 +8,7 @@ from a notebook, inside ``training_step`` under DDP, or from any other framework
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -32,7 +33,20 @@ class Stage:
     steps: int
 
 
-class Attack:
+class Preset(ABC):
+    """What an evaluation is asked to run: an attack, or a recipe that becomes one when the interpreter is known."""
+
+    name: str
+    schedule: str
+    needs_map: bool
+    """Whether it aims at the map, and so needs an interpreter."""
+
+    @abstractmethod
+    def against(self, interpreter: Interpreter | None) -> Attack:
+        """The attack on this interpreter's maps."""
+
+
+class Attack(Preset):
     """Everything that defines an attack but the victim: what may change, how it moves, what is kept.
 
     Args:
@@ -52,16 +66,16 @@ class Attack:
             raise ValueError(f"min_confidence={min_confidence}: a probability, in [0, 1)")
         self.name, self.schedule = name, schedule
         self.perturbation, self.stages, self.min_confidence = perturbation, tuple(stages), min_confidence
+        self.needs_map = any(stage.step.needs_map for stage in self.stages)
+
+    def against(self, interpreter: Interpreter | None) -> Attack:
+        """Itself: it is ready."""
+        return self
 
     @property
     def steps(self) -> int:
         """Gradient steps per image."""
         return sum(stage.steps for stage in self.stages)
-
-    @property
-    def needs_map(self) -> bool:
-        """Whether any stage aims at the map."""
-        return any(stage.step.needs_map for stage in self.stages)
 
 
 @dataclass
@@ -75,6 +89,7 @@ class AttackResult:
         score: ``(B,)``, l_int to the target map (0 where the attack has no map).
         attribution_map: ``(B, 1, h, w)`` for the target class; empty where the attack has no map.
         valid: ``(B,)`` bool, False where loss, gradient or result was NaN or infinite at some step.
+        size: ``(B,)``, of the perturbation, in its own unit.
         steps_taken: ``(B,)`` int64.
         trace: ``confidence``, ``success``, ``l1``, ``iou``, each ``(T, B)``, as the attack saw them at each step that
             had a map: through the smooth surrogate, where it uses one.
@@ -86,6 +101,7 @@ class AttackResult:
     score: Tensor
     attribution_map: Tensor
     valid: Tensor
+    size: Tensor
     steps_taken: Tensor
     trace: dict[str, Tensor] = field(default_factory=dict)
 
@@ -124,32 +140,33 @@ def run_attack(
     if generators is None:
         generators = image_generators(0, [str(i) for i in range(len(images))], "attack")
     problem = Problem(classifier, interpreter, images, target_class, target_map, generators)
-    best = _Best(attack.min_confidence, images, target_class, target_map)
-    parameter = attack.perturbation.init(images)
+    parameter = attack.perturbation.init(images, generators)
+    best = _Best(attack.min_confidence, images, parameter, target_class, target_map)
     valid = torch.ones(len(images), dtype=torch.bool, device=images.device)
     done = 0
     for stage in attack.stages:
         state = stage.step.init(problem, parameter)
         for k in range(stage.steps):
             progress = k / max(stage.steps - 1, 1)
+            at = parameter
             parameter, state, seen = stage.step(problem, attack.perturbation, parameter, state, progress)
             valid &= seen.finite
             if stage.step.needs_map:
-                best.offer(seen.adv_images, seen.interpretation.logits, seen.interpretation.attribution_map)
+                best.offer(seen.adv_images, at, seen.interpretation.logits, seen.interpretation.attribution_map)
             done += 1
             if on_step is not None:
                 on_step(done)
     # The loop judged by the surrogate where there is one; the last word has the network itself, on both candidates.
-    last = attack.perturbation.apply(images, parameter).detach()
-    final = _Best(attack.min_confidence, images, target_class, target_map)
-    candidates = [best.adv_images, last] if best.trace else [last]
-    for candidate in candidates:
+    last = attack.perturbation.apply(images, parameter).detach(), parameter.detach()
+    final = _Best(attack.min_confidence, images, parameter, target_class, target_map)
+    candidates = [(best.adv_images, best.parameter), last] if best.trace else [last]
+    for candidate, at in candidates:
         if interpreter is not None and target_map is not None:
             judged = interpreter.explain(classifier, candidate, target_class)
-            final.offer(candidate, judged.logits, judged.attribution_map)
+            final.offer(candidate, at, judged.logits, judged.attribution_map)
         else:
             with torch.no_grad():
-                final.offer(candidate, classifier(candidate), None)
+                final.offer(candidate, at, classifier(candidate), None)
     trace = {key: torch.stack([row[key] for row in best.trace]) for key in best.trace[0]} if best.trace else {}
     valid &= final.confidence.isfinite() & final.score.isfinite()
     return AttackResult(
@@ -159,6 +176,7 @@ def run_attack(
         score=final.score,
         attribution_map=final.attribution_map,
         valid=valid,
+        size=attack.perturbation.size(images, final.parameter),
         steps_taken=torch.full_like(target_class, done),
         trace=trace,
     )
@@ -167,10 +185,17 @@ def run_attack(
 class _Best:
     """The best iterate of each image: confident ones first, by map loss; then successful ones; then the most likely."""
 
-    def __init__(self, min_confidence: float, images: Tensor, target_class: Tensor, target_map: Tensor | None) -> None:
+    def __init__(
+        self,
+        min_confidence: float,
+        images: Tensor,
+        parameter: Tensor,
+        target_class: Tensor,
+        target_map: Tensor | None,
+    ) -> None:
         self.min_confidence, self.target_class, self.target_map = min_confidence, target_class, target_map
         count = len(images)
-        self.adv_images = images
+        self.adv_images, self.parameter = images, parameter.detach()
         self.rank = images.new_full((count,), float("inf"))
         self.success = torch.zeros(count, dtype=torch.bool, device=images.device)
         self.confidence = images.new_zeros(count)
@@ -178,7 +203,7 @@ class _Best:
         self.attribution_map = images.new_zeros(target_map.shape if target_map is not None else (count, 1, 0, 0))
         self.trace: list[dict[str, Tensor]] = []
 
-    def offer(self, adv_images: Tensor, logits: Tensor, attribution_map: Tensor | None) -> None:
+    def offer(self, adv_images: Tensor, parameter: Tensor, logits: Tensor, attribution_map: Tensor | None) -> None:
         confidence = logits.softmax(1).gather(1, self.target_class[:, None])[:, 0]
         success = logits.argmax(1) == self.target_class
         if attribution_map is not None and self.target_map is not None:
@@ -195,6 +220,7 @@ class _Best:
         wide = better.view(-1, 1, 1, 1)
         self.rank = torch.where(better, rank, self.rank)
         self.adv_images = torch.where(wide, adv_images, self.adv_images)
+        self.parameter = torch.where(wide, parameter.detach(), self.parameter)
         self.success = torch.where(better, success, self.success)
         self.confidence = torch.where(better, confidence, self.confidence)
         self.score = torch.where(better, score, self.score)
@@ -244,6 +270,12 @@ def _check(
         )
     if attack.needs_map and (interpreter is None or target_map is None):
         raise ValueError(f"attack {attack.name!r} aims at the map: give an interpreter and a target_map")
+    if attack.needs_map and interpreter is not None and not interpreter.differentiable:
+        raise ValueError(
+            f"interpreter: the gradient of {type(interpreter).__name__}'s map is not right, so that a failed attack "
+            "would look like robustness; attack another interpreter's map, or the classifier alone, and evaluate "
+            "this one on the result"
+        )
     if len(images) and not (target_class.amin() >= 0 and target_class.amax() < classifier.num_classes):
         raise ValueError(
             f"target_class: values lie in [{int(target_class.amin())}, {int(target_class.amax())}], "

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from lightning_adv2.functional.flow import flow_smoothness
 from lightning_adv2.functional.losses import cross_entropy, map_mse, smoothed_target
 from lightning_adv2.functional.random import per_image
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
-from lightning_adv2.types import Interpretation
+from lightning_adv2.types import Interpretation, State
 
 
 @dataclass
@@ -39,11 +40,23 @@ class Problem:
 
 @dataclass
 class Context:
-    """What a loss term sees: the problem, the current interpretation, and how far the stage has come, in [0, 1]."""
+    """What a loss term sees.
+
+    Attributes:
+        problem: what is attacked.
+        interpretation: of the current iterate.
+        progress: how far the stage has come, in [0, 1].
+        adv_images: ``(B, C, H, W)``, the current iterate.
+        parameter: ``(B, ...)``, the perturbation's.
+        prepared: what the term itself made of the problem when the stage began.
+    """
 
     problem: Problem
     interpretation: Interpretation
     progress: float
+    adv_images: Tensor
+    parameter: Tensor
+    prepared: State = ()
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,10 @@ class LossTerm(ABC):
     def __call__(self, context: Context) -> Tensor:
         """Weighted loss ``(B,)``."""
         return self.weight(context.progress) * self.loss(context)
+
+    def prepare(self, problem: Problem) -> State:
+        """Once a stage: what the term wants to find in ``context.prepared``; every leaf with B first."""
+        return ()
 
     @abstractmethod
     def loss(self, context: Context) -> Tensor:
@@ -128,3 +145,13 @@ class EncoderClass(LossTerm):
             name = type(context.problem.interpreter).__name__
             raise ValueError(f"EncoderClass needs an interpreter with an encoder of its own (RTS), not {name}")
         return cross_entropy(context.interpretation.aux["encoder_logits"], context.problem.target_class)
+
+
+class FlowSmoothness(LossTerm):
+    """l_flow: neighbouring pixels shall move alike (StAdv; the paper weighs it 0.0005). Needs a ``FlowField``."""
+
+    needs_map = False
+
+    def loss(self, context: Context) -> Tensor:
+        """Sum over all neighbouring pixels of how differently they move."""
+        return flow_smoothness(context.parameter)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from lightning_adv2.functional.projection import project_linf, quantize
+from lightning_adv2.functional.flow import flow_size, warp
+from lightning_adv2.functional.projection import LEVELS, project_linf, quantize
+from lightning_adv2.functional.random import per_image
 
 
 class Perturbation(ABC):
     """A parameter ``(B, ...)`` that turns benign images into adversarial ones."""
 
+    unit: str
+    """Of :meth:`size`, for tables."""
+
     @abstractmethod
-    def init(self, images: Tensor) -> Tensor:
-        """The parameter that changes nothing, ``(B, ...)``."""
+    def init(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
+        """Where the attack starts, ``(B, ...)``; whatever is drawn comes from the image's own generator."""
 
     @abstractmethod
     def apply(self, images: Tensor, parameter: Tensor) -> Tensor:
@@ -25,6 +32,10 @@ class Perturbation(ABC):
     def project(self, images: Tensor, parameter: Tensor) -> Tensor:
         """The feasible parameter closest to ``parameter``."""
 
+    @abstractmethod
+    def size(self, images: Tensor, parameter: Tensor) -> Tensor:
+        """How large the change is, in the perturbation's own unit: ``(B,)``, >= 0."""
+
 
 class PixelDelta(Perturbation):
     """An additive change within an L-infinity ball (the PGD framework, paper section 3.1).
@@ -33,12 +44,14 @@ class PixelDelta(Perturbation):
         epsilon: radius in units of the pixel range; the paper's 0.031.
     """
 
+    unit = "Linf"
+
     def __init__(self, epsilon: float = 0.031) -> None:
         if not 0 < epsilon <= 1:
             raise ValueError(f"epsilon={epsilon}: must lie in (0, 1]; pixels are in [0, 1], the paper takes 0.031")
         self.epsilon = epsilon
 
-    def init(self, images: Tensor) -> Tensor:
+    def init(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
         """Zero."""
         return torch.zeros_like(images)
 
@@ -53,3 +66,54 @@ class PixelDelta(Perturbation):
     def project(self, images: Tensor, parameter: Tensor) -> Tensor:
         """Onto the epsilon ball and [0, 1]."""
         return project_linf(parameter, images, self.epsilon)
+
+    def size(self, images: Tensor, parameter: Tensor) -> Tensor:
+        """Its largest component, in units of the pixel range (before the rounding to 8 bits)."""
+        return parameter.abs().flatten(1).amax(1)
+
+
+class FlowField(Perturbation):
+    """A displacement of every pixel (the StAdv framework, paper section 4, appendix A1; Xiao et al., 2018).
+
+    The parameter is the flow ``(B, 2, H, W)`` in pixels; see :func:`~lightning_adv2.functional.flow.warp`. It has no
+    radius: what keeps the change small is the loss on the flow's smoothness.
+
+    Args:
+        start: every component of the first flow is drawn from U(-start, start); the authors' 0.1. At 0 the attack
+            starts from the benign image, where the image has a kink in every direction.
+        max_flow: keeps both components of every pixel's flow within [-max_flow, max_flow]; None leaves them free.
+
+    Raises:
+        ValueError: a negative ``start``, a ``max_flow`` that is not positive, or below ``start``.
+    """
+
+    unit = "px"
+
+    def __init__(self, start: float = 0.1, max_flow: float | None = None) -> None:
+        if not 0 <= start < math.inf:
+            raise ValueError(f"start={start}: give pixels, 0 or more; the authors take 0.1")
+        if max_flow is not None and not 0 < max_flow < math.inf:
+            raise ValueError(f"max_flow={max_flow}: give pixels, more than 0, or None for no bound")
+        if max_flow is not None and start > max_flow:
+            raise ValueError(f"start={start}: lies beyond max_flow={max_flow}; give at most that")
+        self.start, self.max_flow = start, max_flow
+
+    def init(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
+        """A small random flow, ``(B, 2, H, W)``."""
+        size = images.shape[-2:]
+        drawn = per_image(lambda g: 2 * torch.rand(2, *size, generator=g) - 1, generators, images)
+        return self.start * drawn.view(len(images), 2, *size)
+
+    def apply(self, images: Tensor, parameter: Tensor) -> Tensor:
+        """The warped images, rounded to the nearest 8 bits; the gradient passes the rounding unchanged."""
+        adv_images = warp(images, parameter)
+        stored = ((adv_images.detach() * LEVELS).round() / LEVELS).clamp(0, 1)
+        return stored + (adv_images - adv_images.detach())
+
+    def project(self, images: Tensor, parameter: Tensor) -> Tensor:
+        """Each component to within ``max_flow``."""
+        return parameter if self.max_flow is None else parameter.clamp(-self.max_flow, self.max_flow)
+
+    def size(self, images: Tensor, parameter: Tensor) -> Tensor:
+        """How far a pixel moves on average, in pixels."""
+        return flow_size(parameter)

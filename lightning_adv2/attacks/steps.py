@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -70,28 +70,24 @@ class GradientStep(Step):
         self.needs_map = any(term.needs_map for term in terms)
 
     def init(self, problem: Problem, parameter: Tensor) -> State:
-        """The rule's state."""
-        return self.rule.init(parameter)
+        """The rule's state, and what the terms prepare."""
+        return self.rule.init(parameter), tuple(term.prepare(problem) for term in self.terms)
 
     def __call__(
         self, problem: Problem, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
     ) -> tuple[Tensor, State, Seen]:
         """See :class:`Step`."""
+        rule_state, prepared = state
         parameter = parameter.detach().requires_grad_()
-        mode: AbstractContextManager[object] = self.surrogate or nullcontext()
-        with torch.enable_grad(), mode:
+        with torch.enable_grad(), self.surrogate or nullcontext():
             adv_images = perturbation.apply(problem.images, parameter)
             interpretation = self._interpret(problem, adv_images)
-            context = Context(problem, interpretation, progress)
-            loss = torch.stack([term(context) for term in self.terms]).sum(0)
-            (gradient,) = torch.autograd.grad(loss.sum() * GRADIENT_SCALE, parameter)
-        # sign(NaN) is 0 and Adam would spread a NaN for ever: hold such an image still and report it.
-        finite = gradient.flatten(1).isfinite().all(1) & loss.isfinite()
-        gradient = torch.where(finite.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0.0)
-        update, state = self.rule.update(gradient, state)
+            context = Context(problem, interpretation, progress, adv_images, parameter)
+            loss = total_loss(self.terms, context, prepared)
+            gradient, finite = loss_gradient(loss, parameter)
+        update, rule_state = self.rule.update(gradient, rule_state)
         moved = perturbation.project(problem.images, parameter.detach() + self.step_size(progress) * update)
-        seen = Interpretation(interpretation.logits.detach(), interpretation.attribution_map.detach())
-        return moved, state, Seen(adv_images.detach(), seen, finite.detach())
+        return moved, (rule_state, prepared), seen(adv_images, interpretation, finite)
 
     def _interpret(self, problem: Problem, adv_images: Tensor) -> Interpretation:
         if self.needs_map:
@@ -99,3 +95,33 @@ class GradientStep(Step):
             result: Interpretation = problem.interpreter(problem.classifier, adv_images, problem.target_class)
             return result
         return Interpretation(problem.classifier(adv_images), adv_images.new_zeros(len(adv_images), 1, 0, 0))
+
+
+def total_loss(terms: Sequence[LossTerm], context: Context, prepared: Sequence[State]) -> Tensor:
+    """The sum of the terms, ``(B,)``."""
+    losses = [term(replace(context, prepared=own)) for term, own in zip(terms, prepared, strict=True)]
+    return torch.stack(losses).sum(0)
+
+
+def loss_gradient(loss: Tensor, parameter: Tensor, *, retain_graph: bool = False) -> tuple[Tensor, Tensor]:
+    """The gradient of each image's loss, up to a common factor, and where it is finite.
+
+    sign(NaN) is 0 and Adam would spread a NaN for ever: such an image gets a zero gradient, stays and is reported.
+
+    Args:
+        loss: ``(B,)``.
+        parameter: ``(B, ...)``, requires grad.
+        retain_graph: whether the graph is needed again.
+
+    Returns:
+        ``(B, ...)`` and ``(B,)`` bool.
+    """
+    (gradient,) = torch.autograd.grad(loss.sum() * GRADIENT_SCALE, parameter, retain_graph=retain_graph)
+    finite = (gradient.flatten(1).isfinite().all(1) & loss.isfinite()).detach()
+    return torch.where(finite.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0.0), finite
+
+
+def seen(adv_images: Tensor, interpretation: Interpretation, finite: Tensor) -> Seen:
+    """What a step reports, without its graph."""
+    shown = Interpretation(interpretation.logits.detach(), interpretation.attribution_map.detach())
+    return Seen(adv_images.detach(), shown, finite)

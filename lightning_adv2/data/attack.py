@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from lightning_adv2.data.images import ImageDataModule, ImageDataset, Split
-from lightning_adv2.data.manifest import Manifest, build_manifest
+from lightning_adv2.data.manifest import Manifest, ManifestEntry, build_manifest
+from lightning_adv2.functional.random import image_generators
 from lightning_adv2.types import Batch
 
 
@@ -33,10 +35,16 @@ class AttackBatches(Dataset[AttackBatch]):
         dataset: the images.
         manifest: which of them, in which order, with which target classes.
         batch_size: images per batch; the last one may be smaller.
+        partners: whether each image brings another one along, ``other_images`` and ``other_label``.
+
+    Raises:
+        ValueError: an image has no possible partner.
     """
 
-    def __init__(self, dataset: ImageDataset, manifest: Manifest, batch_size: int) -> None:
-        self.dataset, self.manifest, self.batch_size = dataset, manifest, batch_size
+    def __init__(self, dataset: ImageDataset, manifest: Manifest, batch_size: int, partners: bool = False) -> None:
+        self.dataset, self.manifest, self.batch_size, self.partners = dataset, manifest, batch_size, partners
+        if partners:
+            _check_partners(manifest)
         self.num_batches = -(-len(manifest.entries) // batch_size)
 
     def __len__(self) -> int:
@@ -52,8 +60,32 @@ class AttackBatches(Dataset[AttackBatch]):
         entries = self.manifest.entries[index * self.batch_size : (index + 1) * self.batch_size]
         batch: AttackBatch = default_collate([self.dataset[entry.index] for entry in entries])
         batch["target_class"] = torch.tensor([entry.target_class for entry in entries])
+        if self.partners:
+            others = [self.dataset[_partner(self.manifest, entry).index] for entry in entries]
+            batch["other_images"] = torch.stack([other["images"] for other in others])
+            batch["other_label"] = torch.tensor([other["label"] for other in others])
         batch["batch_index"] = index
         return batch
+
+
+def _check_partners(manifest: Manifest) -> None:
+    """Before hours of work, not after."""
+    labels = Counter(entry.label for entry in manifest.entries)
+    for entry in manifest.entries:
+        # All images but those of the target class and, unless it is one of them, the image itself.
+        if len(manifest.entries) - labels[entry.target_class] - (entry.label != entry.target_class) < 1:
+            raise ValueError(
+                f"partners=True: {entry.image_id!r} has no partner: of the {len(manifest.entries)} images to attack "
+                f"no other is of a class other than its target class {entry.target_class}; take more images "
+                "(num_images) or another seed"
+            )
+
+
+def _partner(manifest: Manifest, entry: ManifestEntry) -> ManifestEntry:
+    """Another image, not of the entry's target class; it depends on the manifest and the entry alone."""
+    possible = [other for other in manifest.entries if other.label != entry.target_class and other != entry]
+    (generator,) = image_generators(manifest.seed, [entry.image_id], "partner")
+    return possible[int(torch.randint(len(possible), (), generator=generator))]
 
 
 class BatchShard(DistributedSampler[int]):
@@ -97,6 +129,8 @@ class AttackDataModule(pl.LightningDataModule):
         split: the split to take them from.
         seed: of the choice and of the target classes.
         num_workers: worker processes.
+        partners: whether each image brings another one along, as the target ``RandomClass`` needs it: from among the
+            chosen images one that is not of its target class, the same one at any batch size.
 
     Attributes:
         manifest: the chosen images; None before ``setup`` or ``manifest_for``.
@@ -113,13 +147,14 @@ class AttackDataModule(pl.LightningDataModule):
         split: Split = "test",
         seed: int = 0,
         num_workers: int = 0,
+        partners: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("num_images", num_images), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: give at least 1")
         self.source, self.num_images, self.batch_size = source, num_images, batch_size
-        self.split, self.seed, self.num_workers = split, seed, num_workers
+        self.split, self.seed, self.num_workers, self.partners = split, seed, num_workers, partners
         self.manifest: Manifest | None = None
 
     def manifest_for(self, classifier: Callable[[Tensor], Tensor], device: str | torch.device = "cpu") -> Manifest:
@@ -174,12 +209,13 @@ class AttackDataModule(pl.LightningDataModule):
 
         Raises:
             RuntimeError: there is no manifest yet.
+            ValueError: ``partners``, and an image has no possible partner.
         """
         if self.manifest is None:
             raise RuntimeError("there is no manifest yet; run under a Trainer, or call manifest_for(classifier) first")
         dataset = self.source.dataset(self.split)
         dataset.prepare()
-        batches = AttackBatches(dataset, self.manifest, self.batch_size)
+        batches = AttackBatches(dataset, self.manifest, self.batch_size, self.partners)
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         return DataLoader(
             batches,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,10 +36,104 @@ def input_gradient(logits: Tensor, images: Tensor, target_class: Tensor, *, crea
         create_graph: keep the graph, so that the result can itself be differentiated.
 
     Returns:
-        ``(B, C, H, W)``.
+        ``(B, C, H, W)``; NaN for an image whose logits are not finite.
     """
     score = logits.gather(1, target_class[:, None]).sum()
-    return torch.autograd.grad(score, images, create_graph=create_graph)[0]
+    gradient = torch.autograd.grad(score, images, create_graph=create_graph)[0]
+    # ReLU's derivative at NaN is 0, so a broken image would get a harmless map; NaN must stay visible.
+    finite = logits.detach().isfinite().all(1).view(-1, *[1] * (images.dim() - 1))
+    return torch.where(finite, gradient, torch.nan)
+
+
+def mean_gradient(
+    classify: Callable[[Tensor], Tensor],
+    points: Iterable[tuple[float, Tensor]],
+    target_class: Tensor,
+    *,
+    create_graph: bool,
+) -> Tensor:
+    """The weighted sum of the class score's derivatives at several points, one point after the other.
+
+    Without ``create_graph`` no more than one point's graph is in memory; with it, all of them are.
+
+    Args:
+        classify: images ``(B, C, H, W)`` -> logits ``(B, K)``.
+        points: at least one pair of a weight and images ``(B, C, H, W)``; drawn when it is their turn.
+        target_class: ``(B,)``, the class explained.
+        create_graph: keep the graph to the points (at least one of which then requires grad).
+
+    Returns:
+        ``(B, C, H, W)``.
+
+    Raises:
+        ValueError: no points.
+    """
+    total: Tensor | None = None
+    with torch.enable_grad():
+        for weight, point in points:
+            # Not differentiated, a point starts its own graph, which goes when the next point comes.
+            at = point if create_graph else point.detach().requires_grad_()
+            term = weight * input_gradient(classify(at), at, target_class, create_graph=create_graph)
+            total = term if total is None else total + term
+    if total is None:
+        raise ValueError("points is empty: a mean gradient needs at least one point")
+    return total
+
+
+def integrated_gradients(
+    classify: Callable[[Tensor], Tensor],
+    images: Tensor,
+    target_class: Tensor,
+    *,
+    steps: int,
+    baseline: float = 0.0,
+    create_graph: bool = False,
+) -> Tensor:
+    """(x - x') times the mean of the gradient along the straight line from x' to x (Sundararajan et al. 2017, eq. 1).
+
+    The integral is taken by Gauss-Legendre quadrature. The values of an image sum to f_c(x) - f_c(x') but for the
+    quadrature's error (their "completeness").
+
+    Args:
+        classify: images ``(B, C, H, W)`` -> logits ``(B, K)``.
+        images: ``(B, C, H, W)``, x; requires grad where ``create_graph`` is set.
+        target_class: ``(B,)``, the class explained.
+        steps: the quadrature's points, at least 1.
+        baseline: the value of every pixel of x'.
+        create_graph: keep the graph, so that the result can itself be differentiated.
+
+    Returns:
+        ``(B, C, H, W)``, signed.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1], where the weights sum to 2
+    rule = zip(((1 + nodes) / 2).tolist(), (weights / 2).tolist(), strict=True)
+    difference = images - baseline
+    points = ((weight, baseline + alpha * difference) for alpha, weight in rule)
+    return difference * mean_gradient(classify, points, target_class, create_graph=create_graph)
+
+
+def smooth_gradient(
+    classify: Callable[[Tensor], Tensor],
+    images: Tensor,
+    target_class: Tensor,
+    noise: Sequence[Tensor],
+    *,
+    create_graph: bool = False,
+) -> Tensor:
+    """The mean of the gradient over noisy copies of the image (Smilkov et al. 2017).
+
+    Args:
+        classify: images ``(B, C, H, W)`` -> logits ``(B, K)``.
+        images: ``(B, C, H, W)``; requires grad where ``create_graph`` is set.
+        target_class: ``(B,)``, the class explained.
+        noise: what is added for each copy, ``(C, H, W)`` or ``(B, C, H, W)``.
+        create_graph: keep the graph, so that the result can itself be differentiated.
+
+    Returns:
+        ``(B, C, H, W)``, signed.
+    """
+    points = ((1 / len(noise), images + n) for n in noise)
+    return mean_gradient(classify, points, target_class, create_graph=create_graph)
 
 
 def gradient_map(gradient: Tensor, pool: int = 1) -> Tensor:
@@ -65,3 +162,18 @@ def class_activation(features: Tensor, class_weight: Tensor, target_class: Tenso
         ``(B, 1, h, w)``, any range.
     """
     return torch.einsum("bdhw,bd->bhw", features, class_weight[target_class]).unsqueeze(1)
+
+
+def grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
+    """ReLU(sum over k of alpha[k] a[k]), alpha the spatial mean of the gradient (Selvaraju et al. 2017, eq. 1 and 2).
+
+    Args:
+        features: ``(B, D, h, w)``, the last convolution's feature maps a.
+        gradient: ``(B, D, h, w)``, the class score's derivative with respect to them.
+
+    Returns:
+        ``(B, 1, h, w)``, non-negative; not normalised.
+    """
+    weight = gradient.mean(dim=(2, 3), keepdim=True)
+    # Not a ReLU call: a surrogate for the network's ReLUs would divert it.
+    return (weight * features).sum(dim=1, keepdim=True).clamp(min=0)

@@ -49,16 +49,17 @@ def map_mse(attribution_map: Tensor, target_map: Tensor) -> Tensor:
     return (attribution_map - target_map).square().flatten(1).mean(1)
 
 
-def total_variation(mask: Tensor) -> Tensor:
-    """r_tv: the mean squared difference of neighbouring pixels, horizontal plus vertical.
+def total_variation(mask: Tensor, power: int = 2) -> Tensor:
+    """r_tv: the mean of the differences of neighbouring pixels, to a power, horizontal plus vertical.
 
     Args:
         mask: ``(B, 1, h, w)`` in [0, 1].
+        power: >= 1; RTS takes the square, MASK the cube.
 
     Returns:
         ``(B,)``, >= 0.
     """
-    horizontal, vertical = mask.diff(dim=3).square().flatten(1), mask.diff(dim=2).square().flatten(1)
+    horizontal, vertical = (mask.diff(dim=dim).abs().pow(power).flatten(1) for dim in (3, 2))
     # max(1, ...): a map of one row or column has no neighbours in that direction, and no variation
     return horizontal.sum(1) / max(1, horizontal.shape[1]) + vertical.sum(1) / max(1, vertical.shape[1])
 

@@ -31,22 +31,33 @@ def sign() -> Rule:
     return Rule(lambda parameter: (), lambda gradient, state: (-gradient.sign(), state))
 
 
-def adam(beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8) -> Rule:
-    """Adam with bias correction (Kingma and Ba, 2015, Algorithm 1)."""
+def adam(beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, amsgrad: bool = False) -> Rule:
+    """Adam with bias correction (Kingma and Ba, 2015, Algorithm 1).
+
+    Args:
+        beta1: memory of the mean gradient.
+        beta2: memory of the mean squared gradient.
+        eps: added to the root of the latter.
+        amsgrad: divide by the root of the largest mean square so far (Reddi et al., 2018), as torch.optim.Adam does:
+            the maximum is taken before the bias correction.
+    """
 
     def init(parameter: Tensor) -> State:
         zeros = torch.zeros_like(parameter)
-        return zeros, zeros, parameter.new_zeros(parameter.shape[0])
+        state = zeros, zeros, parameter.new_zeros(parameter.shape[0])
+        return (*state, zeros) if amsgrad else state
 
     def update(gradient: Tensor, state: State) -> tuple[Tensor, State]:
-        mean, variance, count = state
+        mean, variance, count, *highest = state
         count = count + 1
         mean = beta1 * mean + (1 - beta1) * gradient
         variance = beta2 * variance + (1 - beta2) * gradient.square()
+        highest = [torch.maximum(largest, variance) for largest in highest]
         t = count.view(-1, *[1] * (gradient.dim() - 1))
         mean_hat = mean / (1 - beta1**t)
         # The root of an exact zero has an infinite slope; the tiny shift keeps an unrolled step differentiable.
-        root = (variance / (1 - beta2**t) + torch.finfo(gradient.dtype).tiny).sqrt()
-        return -mean_hat / (root + eps), (mean, variance, count)
+        square = highest[0] if amsgrad else variance
+        root = (square / (1 - beta2**t) + torch.finfo(gradient.dtype).tiny).sqrt()
+        return -mean_hat / (root + eps), (mean, variance, count, *highest)
 
     return Rule(init, update)

@@ -20,6 +20,8 @@ class Interpreter(nn.Module, ABC):
 
     name: str
     """Short and lower case, for tables and log keys; by default the class's own."""
+    differentiable = True
+    """Whether the gradient of the map is right; attacks refuse an interpreter where it is not."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -27,8 +29,12 @@ class Interpreter(nn.Module, ABC):
             cls.name = cls.__name__.lower()
 
     def init_state(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> State:
-        """What an iterative interpreter carries from call to call, every leaf with B first; ``()`` for all others."""
+        """Where an iterative interpreter (MASK) starts, every leaf with B first; ``()`` for all others."""
         return ()
+
+    def advance(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State) -> State:
+        """One step of an iterative interpreter's own optimisation, differentiable; nothing for all others."""
+        return state
 
     @abstractmethod
     def forward(
@@ -40,7 +46,7 @@ class Interpreter(nn.Module, ABC):
             classifier: the network explained.
             images: ``(B, C, H, W)`` in [0, 1].
             target_class: ``(B,)``, the class explained.
-            state: from :meth:`init_state` or the previous call.
+            state: an iterative interpreter goes one step on from here; from ``()`` it goes the whole way.
 
         Returns:
             Logits ``(B, K)`` and map ``(B, 1, h, w)`` in [0, 1], with a graph to ``images`` if it requires grad.
@@ -49,8 +55,7 @@ class Interpreter(nn.Module, ABC):
     def explain(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> Interpretation:
         """The map of the unmodified network, detached: what is reported and compared, never what is attacked."""
         with torch.no_grad():
-            state = self.init_state(classifier, images, target_class)
-            result = self(classifier, images.detach(), target_class, state)
+            result = self(classifier, images.detach(), target_class)
         aux = {key: value.detach() for key, value in result.aux.items()}
         return Interpretation(result.logits.detach(), result.attribution_map.detach(), aux, result.state)
 

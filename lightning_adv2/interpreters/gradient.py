@@ -35,9 +35,24 @@ class Gradient(Interpreter):
         pool = self.pool or (4 if min(images.shape[-2:]) >= 64 else 2)
         with torch.enable_grad():
             leaf = images if differentiable else images.detach().requires_grad_()
-            logits = classifier(leaf)
-            gradient = input_gradient(logits, leaf, target_class, create_graph=differentiable)
-        # ReLU's derivative at NaN is 0, so a broken image would get a harmless map; NaN must stay visible.
-        finite = logits.detach().isfinite().all(1).view(-1, 1, 1, 1)
-        attribution_map = minmax(torch.where(finite, gradient_map(gradient, pool), torch.nan))
-        return Interpretation(logits if differentiable else logits.detach(), attribution_map)
+            logits, attribution = self.attribute(classifier, leaf, target_class, create_graph=differentiable)
+        if not differentiable:
+            logits, attribution = logits.detach(), attribution.detach()
+        return Interpretation(logits, minmax(gradient_map(attribution, pool)))
+
+    def attribute(
+        self, classifier: Classifier, images: Tensor, target_class: Tensor, *, create_graph: bool
+    ) -> tuple[Tensor, Tensor]:
+        """What the map is made of; relatives of the gradient differ in this alone.
+
+        Args:
+            classifier: the network explained.
+            images: ``(B, C, H, W)`` in [0, 1], requires grad.
+            target_class: ``(B,)``, the class explained.
+            create_graph: whether the attribution shall be differentiable with respect to ``images``.
+
+        Returns:
+            The logits ``(B, K)`` of ``images`` and the signed attribution ``(B, C, H, W)`` of every value.
+        """
+        logits = classifier(images)
+        return logits, input_gradient(logits, images, target_class, create_graph=create_graph)

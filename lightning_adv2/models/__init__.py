@@ -3,18 +3,21 @@
 from lightning_adv2.models.classifier import Classifier, TorchvisionClassifier
 from lightning_adv2.models.residual import CifarResNet, ResidualClassifier
 from lightning_adv2.models.rts import RTSNetwork
-from lightning_adv2.models.surrogate import PaperReLU, Softplus, Surrogate
+from lightning_adv2.models.surrogate import PaperReLU, PlainReLU, Softplus, Surrogate
+from lightning_adv2.models.vit import ViTClassifier
 from lightning_adv2.models.weights import load_weights, read_weights, save_weights, weights_hash
 
 __all__ = [
     "CifarResNet",
     "Classifier",
     "PaperReLU",
+    "PlainReLU",
     "RTSNetwork",
     "ResidualClassifier",
     "Softplus",
     "Surrogate",
     "TorchvisionClassifier",
+    "ViTClassifier",
     "load_weights",
     "read_weights",
     "save_weights",

@@ -44,6 +44,14 @@ class Surrogate(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class PlainReLU(Surrogate):
+    """ReLU itself: the control that shows what the smooth ones are worth."""
+
+    def activation(self, z: Tensor) -> Tensor:
+        """max(z, 0)."""
+        return z.clamp(min=0)
+
+
 class PaperReLU(Surrogate):
     """The paper's h(z) as the activation's derivative: 1 + z/sqrt(z^2 + tau) below 0, z/sqrt(z^2 + tau) from 0 on.
 

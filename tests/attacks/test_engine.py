@@ -81,7 +81,7 @@ def _surrogate(attack: Attack):
 def offer(best: _Best, tag: float, confidence: float, score: float) -> None:
     """Offer an image of value ``tag`` whose target class 0 has this probability and whose map has this loss."""
     logits = torch.tensor([[confidence, 1 - confidence]]).log()
-    best.offer(torch.full((1, 1, 1, 1), tag), logits, torch.full((1, 1, 1, 1), score**0.5))
+    best.offer(*[torch.full((1, 1, 1, 1), tag)] * 2, logits, torch.full((1, 1, 1, 1), score**0.5))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def offer(best: _Best, tag: float, confidence: float, score: float) -> None:
 )
 def test_the_keep_rule(first, second, wins):
     zero = torch.zeros(1, 1, 1, 1)
-    best = _Best(0.8, zero, torch.tensor([0]), zero)
+    best = _Best(0.8, zero, zero, torch.tensor([0]), zero)
     for tag, (confidence, score) in enumerate((first, second), start=1):
         offer(best, float(tag), confidence, score)
     assert best.adv_images.item() == wins
@@ -119,7 +119,7 @@ def test_the_keep_rule(first, second, wins):
 def test_min_confidence_is_a_parameter():
     zero = torch.zeros(1, 1, 1, 1)
     for bar, wins in ((0.5, 1), (0.8, 2)):
-        best = _Best(bar, zero, torch.tensor([0]), zero)
+        best = _Best(bar, zero, zero, torch.tensor([0]), zero)
         offer(best, 1.0, 0.6, 0.1)
         offer(best, 2.0, 0.9, 0.2)
         assert best.adv_images.item() == wins

@@ -28,7 +28,7 @@ def context(progress: float = 0.0) -> Context:
         torch.rand(4, 1, 3, 3, generator=generator),
         {"encoder_logits": torch.randn(4, 4, generator=generator)},
     )
-    return Context(problem, seen, progress)
+    return Context(problem, seen, progress, problem.images, torch.zeros_like(problem.images))
 
 
 @pytest.mark.parametrize(("progress", "value"), [(0.0, 5.0), (0.5, 7.5), (1.0, 10.0)])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from lightning_adv2.attacks import (
     Attack,
     EncoderClass,
+    Pixels,
     TargetClass,
     TargetMap,
     adv2,
@@ -91,7 +93,7 @@ def test_promise_21_adv2s_map_loss_is_below_pgds(case):
 def test_the_one_liner_fools_the_classifier_and_keeps_the_map(case):
     classifier, images = small_classifier(), lattice_images(4, seed=6)
     interpreter, target_class = case.build(classifier), other_class(classifier, images)
-    result = adv2(classifier, interpreter, images, target_class, epsilon=0.1)
+    result = adv2(classifier, interpreter, images, target_class, framework=Pixels(0.1))
     assert result.success.all()
     assert result.valid.all()
     benign = interpreter.explain(classifier, images, (target_class - 1) % 4).attribution_map
@@ -105,7 +107,7 @@ def test_the_one_liner_takes_a_target_map_seed_and_epsilon():
     target_class = other_class(classifier, images)
     target_map = torch.zeros(3, 1, 4, 4)
     target_map[..., 0, 0] = 1
-    result = adv2(classifier, CAM(), images, target_class, target_map=target_map, epsilon=4 / 255, seed=3)
+    result = adv2(classifier, CAM(), images, target_class, target_map=target_map, framework=Pixels(4 / 255), seed=3)
     torch.testing.assert_close(result.score, (result.attribution_map - target_map).square().mean((1, 2, 3)))
     assert (result.adv_images - images).abs().amax() <= 4 / 255 + 1e-6
 
@@ -180,7 +182,7 @@ def test_the_papers_steps_are_signs_times_one_level(attack):
 @pytest.mark.parametrize("preset", [pgd, adv2_cam, adv2_rts, adv2_grad])
 def test_steps_and_epsilon_are_taken_and_the_fast_schedule_is_the_default(preset):
     assert preset().schedule == preset("fast").schedule == "fast"
-    attack = preset(steps=7, epsilon=0.1)
+    attack = preset(steps=7, **({"epsilon": 0.1} if preset is pgd else {"framework": Pixels(0.1)}))
     assert attack.stages[-1].steps == 7
     assert attack.perturbation.epsilon == 0.1
     with pytest.raises(ValueError, match="stage"):
@@ -198,7 +200,7 @@ def test_the_papers_schedule_for_grad_has_fixed_counts():
 @pytest.mark.parametrize("schedule", ["fast", "paper"])
 def test_dispatch_by_the_interpreters_type(case, schedule):
     interpreter = case.build(small_classifier())
-    chosen, expected = adv2_attack(interpreter, schedule, epsilon=0.02), case.attack(schedule, epsilon=0.02)
+    chosen, expected = (f(schedule, framework=Pixels(0.02)) for f in (partial(adv2_attack, interpreter), case.attack))
     assert stage_facts(chosen) == stage_facts(expected)
     assert chosen.schedule == schedule
     assert chosen.name == "adv2"

@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 
-from lightning_adv2.data import AttackBatch, AttackDataModule, BatchShard, Manifest, ShapesDataModule
+from lightning_adv2.data import (
+    AttackBatch,
+    AttackDataModule,
+    BatchShard,
+    Manifest,
+    ManifestEntry,
+    ShapesDataModule,
+)
 
 
 class Constant(nn.Module):
@@ -151,8 +158,84 @@ def test_shards_hold_each_batch_once(num_batches: int, world_size: int) -> None:
         BatchShard(num_batches, world_size, world_size)
 
 
-def test_the_empty_batch_has_the_right_shapes() -> None:
-    data = attack_data(num_images=2)
+def with_manifest(pairs: list[tuple[int, int]], seed: int = 0, **kwargs: Any) -> AttackDataModule:
+    """Data whose manifest holds a test image for each (label, target class); an image's index is its place."""
+    data = attack_data(num_images=len(pairs), seed=seed, **kwargs)
+    dataset = data.source.dataset("test")
+    of_class = {label: [i for i in range(len(dataset)) if dataset.label(i) == label] for label, _ in pairs}
+    indices = [of_class[label].pop(0) for label, _ in pairs]
+    entries = tuple(
+        ManifestEntry(index, dataset.image_id(index), "", label, target_class)
+        for index, (label, target_class) in zip(indices, pairs, strict=True)
+    )
+    data.manifest = Manifest("shapes", "test", seed, 7, entries, len(entries), 0)
+    return data
+
+
+PAIRS = [(label, (label + shift) % 7) for shift in (1, 3) for label in range(7)]
+
+
+def partners(data: AttackDataModule) -> list[int]:
+    """Each image's partner as a place in the manifest, found by its pixels."""
+    assert data.manifest is not None
+    dataset = data.source.dataset("test")
+    pool = [dataset[entry.index] for entry in data.manifest.entries]
+    found = []
+    for batch in data.test_dataloader():
+        for image, label in zip(batch["other_images"], batch["other_label"], strict=True):
+            (place,) = (k for k, item in enumerate(pool) if torch.equal(item["images"], image))
+            assert pool[place]["label"] == label
+            found.append(place)
+    return found
+
+
+def test_a_partner_is_another_image_not_of_the_target_class() -> None:
+    chosen = set()
+    for seed in range(12):
+        found = partners(with_manifest(PAIRS, seed=seed, partners=True))
+        assert len(found) == len(PAIRS)
+        for place, partner in enumerate(found):
+            assert partner != place
+            assert PAIRS[partner][0] != PAIRS[place][1]
+        chosen.add(tuple(found))
+        if seed == 0:
+            assert len(set(found)) > 4
+    assert len(chosen) == 12
+    # Twelve uniform draws from the first image's eleven possible partners: 7.5 different ones on average.
+    assert len({found[0] for found in chosen}) >= 5
+
+
+def test_a_partner_depends_on_neither_batch_size_nor_process() -> None:
+    found = partners(with_manifest(PAIRS, partners=True))
+    for kwargs in ({"batch_size": 1}, {"batch_size": 99}, {"batch_size": 3, "num_workers": 2}):
+        assert partners(with_manifest(PAIRS, partners=True, **kwargs)) == found
+    batches = with_manifest(PAIRS, partners=True).test_dataloader().dataset
+    last = batches[3]
+    before = torch.get_rng_state()
+    assert torch.equal(batches[3]["other_images"], last["other_images"])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert "other_images" not in with_manifest(PAIRS).test_dataloader().dataset[0]
+
+
+@pytest.mark.parametrize("pairs", [[(0, 1), (1, 2), (1, 0)], [(0, 1)], [(0, 1), (1, 0)]])
+def test_an_image_without_a_possible_partner_is_named_at_once(pairs: list[tuple[int, int]]) -> None:
+    data = with_manifest(pairs, partners=True)
+    assert data.manifest is not None
+    with pytest.raises(ValueError, match=rf"'{data.manifest.entries[0].image_id}' has no partner.*num_images"):
+        data.test_dataloader()
+    assert len(partners(with_manifest([*pairs, (3, 4), (3, 4)], partners=True))) == len(pairs) + 2
+
+
+def test_partners_in_a_trainer(tmp_path: Path) -> None:
+    module = Collect()
+    trainer(tmp_path).test(module, attack_data(partners=True), verbose=False)
+    assert [batch["other_images"].shape for batch in module.batches] == [(n, 3, 64, 64) for n in (4, 4, 2)]
+    assert all(torch.equal(batch["other_label"], torch.full_like(batch["label"], 2)) for batch in module.batches)
+
+
+@pytest.mark.parametrize("with_partners", [False, True])
+def test_the_empty_batch_has_the_right_shapes(with_partners: bool) -> None:
+    data = attack_data(num_images=2, partners=with_partners)
     data.manifest_for(Constant())
     batches = data.test_dataloader().dataset
     assert len(batches) == 2
@@ -161,6 +244,7 @@ def test_the_empty_batch_has_the_right_shapes() -> None:
     assert empty.keys() == full.keys()
     assert empty["batch_index"] == -1
     assert empty["image_id"] == []
-    for key in ("images", "mask", "label", "target_class"):
+    other = ("other_images", "other_label") if with_partners else ()
+    for key in ("images", "mask", "label", "target_class", *other):
         assert empty[key].shape == (0, *full[key].shape[1:])
         assert empty[key].dtype == full[key].dtype

@@ -1,12 +1,25 @@
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
-from captum.attr import Saliency
+from captum.attr import IntegratedGradients, NoiseTunnel, Saliency
 from cases import lattice_images, small_classifier
+from torch import Tensor
 
-from lightning_adv2.functional.attribution import class_activation, gradient_map, input_gradient, minmax
+from lightning_adv2.functional.attribution import (
+    class_activation,
+    grad_cam,
+    gradient_map,
+    input_gradient,
+    integrated_gradients,
+    mean_gradient,
+    minmax,
+    smooth_gradient,
+)
+from lightning_adv2.models import PaperReLU, Softplus
 
 
 def test_minmax_is_the_affine_map_onto_zero_one():
@@ -60,6 +73,113 @@ def test_input_gradient_keeps_a_graph_only_on_request():
         assert gradient.requires_grad is create_graph
 
 
+def test_input_gradient_of_a_broken_image_is_nan_and_no_others():
+    classifier, images = small_classifier(), lattice_images(3)
+    target_class = torch.tensor([0, 1, 2])
+    clean = input_gradient(classifier(leaf := images.clone().requires_grad_()), leaf, target_class, create_graph=False)
+    images[1, 0, 3, 3] = float("nan")
+    broken = input_gradient(classifier(leaf := images.requires_grad_()), leaf, target_class, create_graph=False)
+    assert broken[1].isnan().all()
+    torch.testing.assert_close(broken[[0, 2]], clean[[0, 2]])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+@pytest.mark.parametrize("baseline", [0.0, 0.4])
+def test_integrated_gradients_equal_captum(steps, baseline):
+    classifier, images = small_classifier(dtype=torch.float64), lattice_images(3, dtype=torch.float64)
+    target_class = torch.tensor([3, 0, 2])
+    ours = integrated_gradients(classifier, images, target_class, steps=steps, baseline=baseline)
+    theirs = IntegratedGradients(classifier).attribute(images, baselines=baseline, target=target_class, n_steps=steps)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-7)  # captum rounds its weights to single precision
+
+
+def test_two_integration_steps_are_exact_for_a_cubic_score():
+    """A rule of n points integrates polynomials up to degree 2 n - 1; the gradient of a cube is a square."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(4, 3, 2, 2, generator=generator, dtype=torch.float64)
+    weight = torch.randn(5, 3 * 2 * 2, generator=generator, dtype=torch.float64)
+    target_class = torch.tensor([4, 0, 1, 1])
+
+    def classify(x: Tensor) -> Tensor:
+        return x.flatten(1).pow(3) @ weight.T
+
+    expected = weight[target_class].view_as(images) * (images**3 - 0.3**3)
+    exact = integrated_gradients(classify, images, target_class, steps=2, baseline=0.3)
+    torch.testing.assert_close(exact, expected, rtol=1e-12, atol=1e-14)
+    coarse = integrated_gradients(classify, images, target_class, steps=1, baseline=0.3)
+    assert (coarse - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("baseline", [0.0, 1.0])
+def test_integrated_gradients_sum_to_the_scores_difference(baseline):
+    classifier, images = small_classifier(dtype=torch.float64), lattice_images(4, dtype=torch.float64)
+    target_class = torch.tensor([0, 1, 2, 3])
+    errors = []
+    with Softplus(10.0):
+        ends = [classifier(at).gather(1, target_class[:, None])[:, 0] for at in (images, images * 0 + baseline)]
+        for steps in (4, 16, 64):
+            sums = integrated_gradients(classifier, images, target_class, steps=steps, baseline=baseline).sum((1, 2, 3))
+            errors.append(((sums - (ends[0] - ends[1])).abs().max() / (ends[0] - ends[1]).abs().max()).item())
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[-1] < 1e-3
+
+
+def test_smooth_gradient_is_the_mean_of_captums_saliency():
+    classifier, images = small_classifier(dtype=torch.float64), lattice_images(3, dtype=torch.float64)
+    target_class = torch.tensor([0, 1, 2])
+    noise = list(0.1 * torch.randn(6, *images.shape[1:], generator=torch.Generator().manual_seed(0)).double())
+    saliency = Saliency(classifier)
+    terms = [saliency.attribute((images + n).requires_grad_(), target=target_class, abs=False) for n in noise]
+    ours = smooth_gradient(classifier, images, target_class, noise)
+    torch.testing.assert_close(ours, torch.stack(terms).mean(0), rtol=0, atol=1e-10)
+
+
+def test_smooth_gradient_is_captums_noise_tunnel_with_its_draws_replaced(monkeypatch):
+    classifier, images = small_classifier(dtype=torch.float64), lattice_images(2, dtype=torch.float64)
+    target_class, count = torch.tensor([1, 3]), 5
+    noise = 0.1 * torch.randn(count, *images.shape[1:], generator=torch.Generator().manual_seed(0)).double()
+    # captum repeats every image ``count`` times in a row and draws for all of them at once.
+    monkeypatch.setattr(torch, "normal", lambda mean, std: mean + noise.repeat(len(images), 1, 1, 1))
+    theirs = NoiseTunnel(Saliency(classifier)).attribute(
+        images, nt_type="smoothgrad", nt_samples=count, stdevs=0.1, target=target_class, abs=False
+    )
+    ours = smooth_gradient(classifier, images, target_class, list(noise))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
+
+
+def test_a_mean_gradient_without_points_is_refused():
+    with pytest.raises(ValueError, match="points is empty"):
+        mean_gradient(small_classifier(), [], torch.tensor([0]), create_graph=False)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_mean_gradient_holds_one_graph_at_a_time_unless_it_is_to_be_differentiated(create_graph):
+    class Saved:
+        def __init__(self, tensor: Tensor) -> None:
+            self.tensor = tensor
+
+    classifier, images = small_classifier(), lattice_images(2)
+    alive: weakref.WeakSet[Saved] = weakref.WeakSet()
+    counts = []
+
+    def pack(tensor: Tensor) -> Saved:
+        saved = Saved(tensor)
+        alive.add(saved)
+        return saved
+
+    def classify(x: Tensor) -> Tensor:
+        counts.append(len(alive))
+        return classifier(x)
+
+    leaf = images.requires_grad_(create_graph)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
+        points = [(1.0, leaf + 0.01 * i) for i in range(4)]
+        gradient = mean_gradient(classify, points, torch.tensor([0, 1]), create_graph=create_graph)
+    assert gradient.requires_grad is create_graph
+    assert counts == sorted(counts)
+    assert (counts[-1] > 3 * counts[1] // 2) if create_graph else not any(counts)
+
+
 def test_gradient_map_takes_the_largest_channel_and_averages_squares():
     gradient = torch.randn(2, 3, 6, 8, generator=torch.Generator().manual_seed(0))
     expected = np.abs(gradient.numpy()).max(1).reshape(2, 3, 2, 4, 2).mean((2, 4))[:, None]
@@ -86,3 +206,16 @@ def test_class_activation_averages_to_the_logit_without_bias():
         logit = classifier(images).gather(1, target_class[:, None])[:, 0] - classifier.linear.bias[target_class]
         activation = class_activation(features, classifier.class_weight(), target_class)
     torch.testing.assert_close(activation.mean((1, 2, 3)), logit)
+
+
+def test_grad_cam_is_the_rectified_sum_of_features_weighted_by_their_mean_gradient():
+    generator = torch.Generator().manual_seed(0)
+    features, gradient = (torch.randn(3, 5, 2, 4, generator=generator) for _ in range(2))
+    expected = np.zeros((3, 1, 2, 4))
+    for b in range(3):
+        for d in range(5):
+            expected[b, 0] += gradient[b, d].numpy().mean() * features[b, d].numpy()
+    assert expected.min() < 0
+    np.testing.assert_allclose(grad_cam(features, gradient).numpy(), expected.clip(0), atol=1e-6)
+    with PaperReLU(tau=1.0):  # smooths the network's ReLUs; this one is the map's own
+        np.testing.assert_allclose(grad_cam(features, gradient).numpy(), expected.clip(0), atol=1e-6)

@@ -6,20 +6,21 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from cases import BY_NAME, INTERPRETERS, NUM_CLASSES, SIDE, InterpreterCase, lattice_images, small_classifier
+from cases import BY_NAME, INTERPRETERS, NUM_CLASSES, SIDE, VIT_INTERPRETERS, InterpreterCase, lattice_images
 from torch import Tensor, nn
 
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier, Surrogate, weights_hash
 
-each = pytest.mark.parametrize("case", INTERPRETERS, ids=lambda case: case.name)
-CLAIMS = [(case, surrogate) for case in INTERPRETERS for surrogate in case.surrogates]
+CASES = (*INTERPRETERS, *VIT_INTERPRETERS)
+each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+CLAIMS = [(case, surrogate) for case in CASES for surrogate in case.surrogates]
 CLAIM_IDS = [f"{case.name}-{type(s).__name__ if s else 'plain'}" for case, s in CLAIMS]
 TARGET = torch.tensor([0, 1, 2, 3, 1])
 
 
 def setting(case: InterpreterCase, dtype: torch.dtype = torch.float64) -> tuple[Classifier, Interpreter, Tensor]:
-    classifier = small_classifier(dtype=dtype)
+    classifier = case.classifier(dtype=dtype)
     return classifier, case.build(classifier), lattice_images(5, seed=3, dtype=dtype)
 
 
@@ -198,5 +199,5 @@ def test_an_empty_batch(case):
 @each
 def test_one_interpreter_explains_another_classifier(case):
     _, interpreter, images = setting(case)
-    other = small_classifier(seed=5, dtype=torch.float64)
+    other = case.classifier(seed=5, dtype=torch.float64)
     torch.testing.assert_close(interpreter.explain(other, images, TARGET).logits, other(images).detach())

@@ -1,0 +1,194 @@
+"""The map that the attacker wants (paper section 4): the benign one, a patch, another image's, or one from a file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Generator, Tensor
+
+from lightning_adv2.functional.masking import resize_map
+from lightning_adv2.functional.patches import random_patch
+from lightning_adv2.functional.random import per_image
+from lightning_adv2.interpreters import Interpreter
+from lightning_adv2.models import Classifier
+
+
+@dataclass
+class TargetRequest:
+    """What a target map may depend on; everything per image, so that no image's map depends on its neighbours.
+
+    Attributes:
+        classifier: the victim, in eval mode.
+        interpreter: whose maps are attacked.
+        images: ``(B, C, H, W)`` in [0, 1], benign.
+        label: ``(B,)``, the true class.
+        target_class: ``(B,)``, c_t.
+        benign_map: ``(B, 1, h, w)`` in [0, 1], of the benign images for their true class.
+        image_id: B strings.
+        generators: one per image, for whatever a target draws.
+        other_images: ``(B, C, H, W)`` in [0, 1], another image for each, or None.
+        other_label: ``(B,)``, their true classes, or None.
+    """
+
+    classifier: Classifier
+    interpreter: Interpreter
+    images: Tensor
+    label: Tensor
+    target_class: Tensor
+    benign_map: Tensor
+    image_id: list[str]
+    generators: Sequence[Generator]
+    other_images: Tensor | None = None
+    other_label: Tensor | None = None
+
+
+class Target(ABC):
+    """Makes the target maps m_t of a batch."""
+
+    name: str
+    """Short and lower case, for tables and log keys."""
+
+    @abstractmethod
+    def __call__(self, request: TargetRequest) -> Tensor:
+        """Target maps ``(B, 1, h, w)`` in [0, 1], with the size, dtype and device of the benign maps."""
+
+
+class BenignMap(Target):
+    """The image's own benign map: the attack on the classifier shall leave the explanation as it was."""
+
+    name = "benign"
+
+    def __call__(self, request: TargetRequest) -> Tensor:
+        """See :class:`Target`."""
+        return request.benign_map
+
+
+class RandomPatch(Target):
+    """A random rectangle or ellipse per image; see :func:`~lightning_adv2.functional.patches.random_patch`."""
+
+    name = "patch"
+
+    def __call__(self, request: TargetRequest) -> Tensor:
+        """See :class:`Target`."""
+        height, width = request.benign_map.shape[-2:]
+        drawn = per_image(lambda g: random_patch((height, width), g), request.generators, request.benign_map)
+        return drawn.view(request.benign_map.shape)
+
+
+class RandomClass(Target):
+    """The benign map of another image, of a class other than the target class."""
+
+    name = "class"
+
+    def __call__(self, request: TargetRequest) -> Tensor:
+        """See :class:`Target`.
+
+        Raises:
+            ValueError: the batch has no other images, or one of them is of the target class.
+        """
+        if request.other_images is None or request.other_label is None:
+            raise ValueError(
+                "other_images, other_label: the target 'class' needs another image for each image, and this batch has "
+                "none; load it with AttackDataModule(partners=True)"
+            )
+        same = request.other_label == request.target_class
+        if same.any():
+            image_id = request.image_id[int(same.nonzero()[0])]
+            raise ValueError(
+                f"other_label: the other image for {image_id!r} is of its target class; the target 'class' needs one "
+                "of another class (AttackDataModule(partners=True) chooses them so)"
+            )
+        explained = request.interpreter.explain(request.classifier, request.other_images, request.other_label)
+        return explained.attribution_map
+
+
+class MapFile(Target):
+    """Maps from files, resized bilinearly to the interpreter's map size.
+
+    A file is a ``.npy`` array ``(h, w)``, with leading dimensions of size 1 if you like, with values in [0, 1]; or a
+    grey ``.png`` of 8 or 16 bits, black for 0 and white for 1.
+
+    Args:
+        path: one file, for all images; or a folder with a file per image, named after the whole image id plus
+            ``.npy`` or ``.png``: the map of ``val/dog/7.jpg`` is ``<folder>/val/dog/7.jpg.npy``.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``.
+        ValueError: ``path`` is a file of another type.
+    """
+
+    name = "file"
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise FileNotFoundError(f"path={str(path)!r} does not exist; give a .npy or .png file, or a folder of them")
+        if self.path.is_file() and self.path.suffix.lower() not in _READERS:
+            raise ValueError(f"path={str(path)!r}: cannot read maps of this type; give a .npy or a grey .png file")
+
+    def __call__(self, request: TargetRequest) -> Tensor:
+        """See :class:`Target`.
+
+        Raises:
+            FileNotFoundError: an image has no file.
+            ValueError: a file holds no map.
+        """
+        like = request.benign_map
+        if not request.image_id:
+            return like.new_empty(like.shape)
+        if self.path.is_file():
+            return _read(self.path, like).expand(len(request.image_id), -1, -1, -1).contiguous()
+        return torch.cat([_read(self._find(image_id), like) for image_id in request.image_id])
+
+    def _find(self, image_id: str) -> Path:
+        candidates = [self.path / f"{image_id}{suffix}" for suffix in _READERS]
+        for candidate in candidates:
+            if candidate.is_file():
+                return candidate
+        raise FileNotFoundError(
+            f"path={str(self.path)!r}: image {image_id!r} has no map; put one there as {candidates[0]} (or .png)"
+        )
+
+
+def _read(file: Path, like: Tensor) -> Tensor:
+    """``(1, 1, h, w)`` in [0, 1], with the size, dtype and device of ``like``."""
+    try:
+        values = _READERS[file.suffix.lower()](file)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{file}: cannot be read as a map ({error}); write it again") from error
+    if values.size == 0 or values.ndim < 2 or values.shape[:-2].count(1) != values.ndim - 2:
+        raise ValueError(f"{file}: its shape is {values.shape}; a map is one image of shape (h, w)")
+    # not (... and ...): comparisons with NaN are false
+    if not (values.min() >= 0 and values.max() <= 1):
+        raise ValueError(
+            f"{file}: its values lie in [{values.min():.3g}, {values.max():.3g}]; a map lies in [0, 1] without NaN "
+            "(divide 8-bit values by 255)"
+        )
+    grid = torch.from_numpy(values.reshape(1, 1, *values.shape[-2:]))
+    return resize_map(grid, like.shape[-2:]).clamp(0, 1).to(device=like.device, dtype=like.dtype)
+
+
+def _read_npy(file: Path) -> NDArray[np.float64]:
+    values = np.load(file, allow_pickle=False)
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+        raise ValueError("it holds no array of real numbers")
+    return values.astype(np.float64)
+
+
+def _read_image(file: Path) -> NDArray[np.float64]:
+    with Image.open(file) as image:
+        if image.mode not in ("1", "L") and not image.mode.startswith("I"):
+            raise ValueError(f"it is not grey but of mode {image.mode!r}; convert it with Image.convert('L')")
+        values = np.asarray(image, dtype=np.float64)
+        levels = {"1": 1, "L": 255}.get(image.mode, 65535)
+    return values / levels
+
+
+_READERS = {".npy": _read_npy, ".png": _read_image}

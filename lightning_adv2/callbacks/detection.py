@@ -1,0 +1,197 @@
+"""Would anybody notice? Run detectors on the images that an evaluation attacked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from lightning_adv2.callbacks.attack_evaluation import AttackEvaluation
+from lightning_adv2.data.images import ImageDataset
+from lightning_adv2.detectors import Detector
+from lightning_adv2.interpreters import Interpreter
+from lightning_adv2.models import Classifier
+from lightning_adv2.report.detection import detection_rows, print_detection, score_records, write_detection
+from lightning_adv2.report.records import read_records, record_key
+from lightning_adv2.report.tables import Row
+
+
+class DetectionEvaluation(pl.Callback):
+    """Score attacked images with detectors, after ``validate`` and ``test``; comes after AttackEvaluation in the list.
+
+    Reads the records of the run. Each detector is fitted, and its threshold set, on benign images of the same split
+    that the classifier gets right and that were not attacked. Writes ``detection.json``, ``detection.csv`` and
+    ``figures/detection.png`` beside the attack's own files, prints a table and logs
+    ``{stage}/detection/{detector}/{attack}/{interpreter}``. Does nothing during ``fit``.
+
+    Args:
+        detectors: what to run.
+        calibration_images: how many benign images set the thresholds.
+        false_positive_rate: the share of them that may be flagged (the paper's 0.05).
+        seed: chooses them.
+    """
+
+    def __init__(
+        self,
+        detectors: list[Detector],
+        calibration_images: int = 500,
+        false_positive_rate: float = 0.05,
+        seed: int = 0,
+    ) -> None:
+        names = [detector.name for detector in detectors]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"detectors: expected one or more with different names, got {', '.join(names) or 'none'}")
+        if calibration_images < 1:
+            raise ValueError(f"calibration_images={calibration_images}: give at least 1; 500 is the default")
+        if not 0 <= false_positive_rate < 1:
+            raise ValueError(f"false_positive_rate={false_positive_rate}: a share in [0, 1); the paper takes 0.05")
+        self.detectors, self.calibration_images = detectors, calibration_images
+        self.false_positive_rate, self.seed = false_positive_rate, seed
+        self.rows: list[Row] = []
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check that there will be records, and images to calibrate on, before hours of attack."""
+        if _idle(trainer):
+            return
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        if not any(isinstance(callback, AttackEvaluation) for callback in callbacks[: callbacks.index(self)]):
+            raise ValueError(
+                "callbacks: DetectionEvaluation reads what AttackEvaluation writes; list it after that one"
+            )
+        if not hasattr(_source(trainer), "dataset"):
+            raise TypeError(
+                "DetectionEvaluation draws benign images from the data module, and there is none; "
+                "give the trainer an AttackDataModule"
+            )
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Score, write and print on one process; the others wait and hear of errors."""
+        if _idle(trainer):
+            return
+        outcome: list[Row] | Exception = []
+        if trainer.is_global_zero:
+            try:
+                outcome = self._report(trainer, pl_module)
+            except Exception as error:  # the other processes wait for the broadcast: they must hear of it
+                outcome = error
+        outcome = trainer.strategy.broadcast(outcome)
+        if isinstance(outcome, Exception):
+            raise outcome
+        self.rows = outcome
+
+    on_test_start = on_validation_start
+    on_test_epoch_end = on_validation_epoch_end
+
+    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[Row]:
+        root = Path(trainer.default_root_dir)
+        folder = root / "fast_dev_run" if getattr(trainer, "fast_dev_run", False) else root
+        records = list(read_records(folder / "records"))
+        stage = "test" if trainer.testing else "val"
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        manifest = getattr(data, "manifest", None)
+        attacked = {entry.image_id for entry in manifest.entries} if manifest is not None else set()
+        for record in records:
+            attacked.update((*record.image_id, *record.already_wrong, *record.invalid))
+        classifier: Any = pl_module.classifier
+        device = trainer.strategy.root_device
+        dataset = _source(trainer).dataset(getattr(data, "split", stage))
+        images, label, chosen = draw_calibration(
+            dataset, classifier, self.calibration_images, attacked, self.seed, device
+        )
+        scores = score_records(self.detectors, classifier, interpreters_of(pl_module), images, label, records)
+        rows = detection_rows(scores, self.false_positive_rate)
+        settings = {
+            "false_positive_rate": self.false_positive_rate,
+            "seed": self.seed,
+            "calibration_image_id": chosen,
+        }
+        write_detection(folder, rows, scores, settings)
+        title = f"Detection at {self.false_positive_rate:.0%} false positives on {len(images)} benign images"
+        print_detection(rows, title)
+        values = {}
+        for row in rows:
+            if row["detection_rate"] is not None:
+                attack = record_key(row["attack"], row["schedule"])
+                key = f"{stage}/detection/{row['detector']}/{attack}/{row['interpreter']}"
+                values[key] = row["detection_rate"]
+        for logger in trainer.loggers:
+            logger.log_metrics(values)
+        return rows
+
+
+def interpreters_of(pl_module: pl.LightningModule) -> list[Interpreter]:
+    """A module's interpreters: its list ``interpreters``, or its one ``interpreter``."""
+    module: Any = pl_module
+    several = getattr(module, "interpreters", None)
+    return list(several) if several is not None else [module.interpreter]
+
+
+@torch.no_grad()
+def draw_calibration(
+    dataset: ImageDataset,
+    classifier: Classifier,
+    count: int,
+    exclude: Collection[str],
+    seed: int,
+    device: str | torch.device = "cpu",
+) -> tuple[Tensor, Tensor, list[str]]:
+    """Benign images that the classifier gets right, in a seeded random order.
+
+    Args:
+        dataset: where to look.
+        classifier: in eval mode, on ``device``.
+        count: how many; with fewer to be had, a warning names both numbers.
+        exclude: identifiers of images that may not be among them.
+        seed: of the order.
+        device: where the images go.
+
+    Returns:
+        Images ``(N, C, H, W)``, labels ``(N,)`` and N identifiers.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
+    size = 64
+    free = [index for index in order if dataset.image_id(index) not in exclude]
+    images: list[Tensor] = []
+    label: list[Tensor] = []
+    chosen: list[str] = []
+    for start in range(0, len(free), size):
+        batch = default_collate([dataset[index] for index in free[start : start + size]])
+        pixels, truth = batch["images"].to(device), batch["label"].to(device)
+        keep = (classifier(pixels).argmax(1) == truth).nonzero()[:, 0][: count - len(chosen)]
+        images.append(pixels[keep])
+        label.append(truth[keep])
+        chosen += [batch["image_id"][i] for i in keep.tolist()]
+        if len(chosen) == count:
+            break
+    if not chosen:
+        raise RuntimeError(
+            f"calibration_images={count}: all {len(dataset)} images are attacked or misclassified, so none is left to "
+            "set a threshold on; attack fewer (AttackDataModule(num_images=...))"
+        )
+    if len(chosen) < count:
+        warnings.warn(
+            f"calibration_images={count}, but only {len(chosen)} images are classified correctly and not attacked; the "
+            "thresholds are set on these",
+            stacklevel=3,  # behind torch.no_grad
+        )
+    return torch.cat(images), torch.cat(label), chosen
+
+
+def _idle(trainer: pl.Trainer) -> bool:
+    return bool(trainer.sanity_checking or trainer.state.fn == TrainerFn.FITTING)
+
+
+def _source(trainer: pl.Trainer) -> Any:
+    """The data module that knows the images, behind an AttackDataModule or by itself."""
+    data: Any = getattr(trainer, "datamodule", None)
+    return getattr(data, "source", data)

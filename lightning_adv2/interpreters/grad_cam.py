@@ -1,0 +1,40 @@
+"""Grad-CAM: the last feature maps, weighed by the class score's mean gradient with respect to each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_adv2.functional.attribution import grad_cam, input_gradient, minmax
+from lightning_adv2.interpreters.base import Interpreter, require_autograd
+from lightning_adv2.models import Classifier
+from lightning_adv2.types import Interpretation, State
+
+
+class GradCAM(Interpreter):
+    """m = ReLU(sum over k of alpha_k a_k), min-max normalised (Selvaraju et al. 2017; the paper, section 3.3).
+
+    alpha_k is the spatial mean of d f_c / d a_k. Fits any head, where CAM needs one linear layer behind global average
+    pooling; there both agree but for the ReLU. Only the head is differentiated.
+    """
+
+    name = "gradcam"
+
+    def forward(
+        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
+    ) -> Interpretation:
+        """Map ``(B, 1, h, w)`` of the last features' size; see :meth:`Interpreter.forward`.
+
+        All zero, with zero gradient, where no pixel speaks for the class.
+        """
+        require_autograd(self)
+        differentiable = torch.is_grad_enabled() and images.requires_grad
+        with torch.set_grad_enabled(differentiable):
+            features = classifier.forward_features(images)
+        with torch.enable_grad():
+            leaf = features if differentiable else features.detach().requires_grad_()
+            logits = classifier.forward_head(leaf)
+            gradient = input_gradient(logits, leaf, target_class, create_graph=differentiable)
+        if not differentiable:
+            logits = logits.detach()
+        return Interpretation(logits, minmax(grad_cam(features, gradient)))
