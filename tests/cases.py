@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
-from lightning_adv2.attacks import Attack, Pixels, Spatial, Stage, adv2_cam, adv2_grad, adv2_rts, pgd, stadv
+from lightning_adv2.attacks import (
+    Attack,
+    Pixels,
+    Spatial,
+    Stage,
+    adv2_cam,
+    adv2_ensemble,
+    adv2_grad,
+    adv2_rts,
+    pgd,
+    stadv,
+)
+from lightning_adv2.attacks.presets import Schedule
 from lightning_adv2.interpreters import (
     CAM,
     LRP,
     RTS,
     Attention,
+    Ensemble,
     GradCAM,
     Gradient,
     IntegratedGradients,
@@ -127,6 +141,11 @@ def build_rts(classifier: Classifier) -> RTS:
     return rts.to(dtype).eval()
 
 
+def attack_ensemble(schedule: Schedule = "fast", **options: Any) -> Attack:
+    """The joint attack on an ensemble with a gradient in it."""
+    return adv2_ensemble(schedule, surrogate=PaperReLU() if schedule == "paper" else Softplus(50.0), **options)
+
+
 INTERPRETERS = (
     InterpreterCase(
         "grad", lambda classifier: Gradient(pool=2), (PaperReLU(), Softplus(50.0)), lambda side: side // 2, adv2_grad
@@ -148,6 +167,13 @@ INTERPRETERS = (
         adv2_grad,
     ),
     InterpreterCase("gradcam", lambda classifier: GradCAM(), (None, Softplus(50.0)), lambda side: side // 4, adv2_cam),
+    InterpreterCase(
+        "ensemble",
+        lambda classifier: Ensemble([Gradient(pool=2), CAM()]),
+        (PaperReLU(), Softplus(50.0)),
+        lambda side: side // 2,
+        attack_ensemble,
+    ),
     InterpreterCase("lrp", lambda classifier: LRP(pool=2), (None, PaperReLU()), lambda side: side // 2, adv2_cam),
 )
 # What only a transformer has; apart, because the rows above serve tests that take a small CNN.
@@ -190,7 +216,7 @@ class AttackCase:
         return Attack(full.name, full.schedule, full.perturbation, stages, full.min_confidence)
 
 
-JOINT = (("grad", adv2_grad), ("cam", adv2_cam), ("rts", adv2_rts))
+JOINT = (("grad", adv2_grad), ("cam", adv2_cam), ("rts", adv2_rts), ("ensemble", attack_ensemble))
 SCHEDULES = ("fast", "paper")
 
 ATTACKS = (

@@ -1,5 +1,7 @@
 """The joint attack: perturbations, loss terms, steps, one engine, and the ready attacks built from them."""
 
+from lightning_adv2.attacks.adaptive import MemberMaps, SqueezedClass, SqueezedPrediction
+from lightning_adv2.attacks.dispatch import ADV2, adv2, adv2_attack
 from lightning_adv2.attacks.engine import Attack, AttackResult, Preset, Stage, run_attack
 from lightning_adv2.attacks.frameworks import Framework, Pixels, Spatial
 from lightning_adv2.attacks.objective import (
@@ -12,7 +14,7 @@ from lightning_adv2.attacks.objective import (
     TargetMap,
 )
 from lightning_adv2.attacks.perturbation import FlowField, Perturbation, PixelDelta
-from lightning_adv2.attacks.presets import ADV2, adv2, adv2_attack, adv2_cam, adv2_grad, adv2_rts, pgd, stadv
+from lightning_adv2.attacks.presets import adv2_cam, adv2_ensemble, adv2_grad, adv2_rts, pgd, stadv
 from lightning_adv2.attacks.steps import GradientStep, Step
 from lightning_adv2.attacks.targets import BenignMap, MapFile, RandomClass, RandomPatch, Target, TargetRequest
 
@@ -28,6 +30,7 @@ __all__ = [
     "GradientStep",
     "LossTerm",
     "MapFile",
+    "MemberMaps",
     "Perturbation",
     "PixelDelta",
     "Pixels",
@@ -37,6 +40,8 @@ __all__ = [
     "RandomClass",
     "RandomPatch",
     "Spatial",
+    "SqueezedClass",
+    "SqueezedPrediction",
     "Stage",
     "Step",
     "Target",
@@ -46,6 +51,7 @@ __all__ = [
     "adv2",
     "adv2_attack",
     "adv2_cam",
+    "adv2_ensemble",
     "adv2_grad",
     "adv2_rts",
     "pgd",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -40,7 +42,14 @@ class Seen:
 class Step(ABC):
     """One kind of move; the plug for attacks that do not fit 'sum the terms, take the gradient'."""
 
+    terms: tuple[LossTerm, ...]
     needs_map: bool
+
+    def extended(self, terms: Sequence[LossTerm]) -> Self:
+        """The same step with more to minimise."""
+        other = copy(self)
+        other.terms = (*self.terms, *terms)
+        return other
 
     @abstractmethod
     def init(self, problem: Problem, parameter: Tensor) -> State:

@@ -3,6 +3,8 @@
 from lightning_adv2.interpreters.attention import Attention
 from lightning_adv2.interpreters.base import Interpreter
 from lightning_adv2.interpreters.cam import CAM
+from lightning_adv2.interpreters.captum import Captum
+from lightning_adv2.interpreters.ensemble import Ensemble
 from lightning_adv2.interpreters.grad_cam import GradCAM
 from lightning_adv2.interpreters.gradient import Gradient
 from lightning_adv2.interpreters.integrated_gradients import IntegratedGradients
@@ -10,4 +12,16 @@ from lightning_adv2.interpreters.lrp import LRP
 from lightning_adv2.interpreters.rts import RTS
 from lightning_adv2.interpreters.smooth_grad import SmoothGrad
 
-__all__ = ["CAM", "LRP", "RTS", "Attention", "GradCAM", "Gradient", "IntegratedGradients", "Interpreter", "SmoothGrad"]
+__all__ = [
+    "CAM",
+    "LRP",
+    "RTS",
+    "Attention",
+    "Captum",
+    "Ensemble",
+    "GradCAM",
+    "Gradient",
+    "IntegratedGradients",
+    "Interpreter",
+    "SmoothGrad",
+]

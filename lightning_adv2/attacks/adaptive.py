@@ -1,0 +1,119 @@
+"""What an attacker minimises who knows the defence: the squeezers of a detector, or the members of an ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_adv2.attacks.objective import Context, LossTerm, Problem, Ramp
+from lightning_adv2.functional.losses import cross_entropy, map_mse
+from lightning_adv2.functional.squeeze import BitDepth, Squeezer
+from lightning_adv2.interpreters import Ensemble
+from lightning_adv2.types import State
+
+
+class SqueezedClass(LossTerm):
+    """l_sqz: the squeezed image shall be taken for what the image is taken for (section 6, adaptive attack).
+
+    Args:
+        squeezers: those that the detector is thought to use.
+        weight: see :class:`LossTerm`.
+    """
+
+    needs_map = False
+
+    def __init__(self, squeezers: list[Squeezer], weight: float | Ramp = 1.0) -> None:
+        super().__init__(weight)
+        if not squeezers:
+            raise ValueError("squeezers=[]: give at least one, such as functional.squeeze.MedianFilter(3)")
+        self.squeezers: Sequence[Squeezer] = tuple(squeezers)
+
+    def loss(self, context: Context) -> Tensor:
+        """Cross entropy between f(x) and f(psi(x)), the mean over the squeezers."""
+        seen = context.interpretation.logits.softmax(1)
+        squeezed = [context.problem.classifier(squeezer(context.adv_images)) for squeezer in self.squeezers]
+        return torch.stack([cross_entropy(logits, seen) for logits in squeezed]).mean(0)
+
+
+class SqueezedPrediction(LossTerm):
+    """Algorithm 2, for a bit depth: decide like an adversarial image x+ that lives on the squeezer's own levels.
+
+    x+ comes from PGD in the squeezed space, from psi(x) on, one level at a time; then ||f(x) - f(x+)||_1 is minimised.
+
+    Args:
+        bits: i; the levels are 2^-i apart, as the algorithm has its step.
+        steps: of PGD in the squeezed space.
+        weight: see :class:`LossTerm`.
+    """
+
+    needs_map = False
+
+    def __init__(self, bits: int = 2, steps: int = 10, weight: float | Ramp = 1.0) -> None:
+        super().__init__(weight)
+        if steps < 1:
+            raise ValueError(f"steps={steps}: at least 1")
+        self.squeezer, self.steps = BitDepth(bits), steps
+
+    def prepare(self, problem: Problem) -> State:
+        """f(x+), ``(B, K)`` probabilities."""
+        step_size = 2.0**-self.squeezer.bits
+        x = self.squeezer(problem.images).detach()
+        for _ in range(self.steps):
+            with torch.enable_grad():
+                leaf = x.requires_grad_()
+                loss = cross_entropy(problem.classifier(leaf), problem.target_class)
+                (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+            # Not within epsilon: x+ shows only what the squeezed network can be made to say.
+            x = self.squeezer((x.detach() - step_size * gradient.sign()).clamp(0, 1)).detach()
+        with torch.no_grad():
+            logits: Tensor = problem.classifier(x)
+        return logits.softmax(1)
+
+    def loss(self, context: Context) -> Tensor:
+        """L1 distance of the class probabilities."""
+        wanted: Tensor = context.prepared
+        return (context.interpretation.logits.softmax(1) - wanted).abs().sum(1)
+
+
+class MemberMaps(LossTerm):
+    """l_int for an ensemble: every member's map, so that their disagreement stays what it is on the benign image.
+
+    A member aims at the target map plus what it differs from the ensemble's in the benign image: for the benign target
+    that is its own benign map.
+
+    Args:
+        weight: see :class:`LossTerm`.
+        members: names of the members to aim at, for an attacker who knows but these; None takes all.
+    """
+
+    def __init__(self, weight: float | Ramp = 1.0, members: Sequence[str] | None = None) -> None:
+        super().__init__(weight)
+        self.members = members
+
+    def prepare(self, problem: Problem) -> State:
+        """The members' target maps, ``(B, M, h, w)``."""
+        assert problem.target_map is not None
+        with torch.no_grad():
+            seen = problem.classifier(problem.images).argmax(1)
+        ensemble = problem.interpreter
+        if not isinstance(ensemble, Ensemble):
+            raise ValueError(f"MemberMaps needs an Ensemble, not {type(ensemble).__name__}; take TargetMap for others")
+        self._chosen(ensemble)
+        benign = ensemble.explain(problem.classifier, problem.images, seen)
+        deviation = benign.aux["member_maps"] - benign.attribution_map
+        return (problem.target_map + deviation).clamp(0, 1)
+
+    def loss(self, context: Context) -> Tensor:
+        """Mean square difference over the pixels of all members."""
+        assert isinstance(context.problem.interpreter, Ensemble)
+        chosen = self._chosen(context.problem.interpreter)
+        return map_mse(context.interpretation.aux["member_maps"][:, chosen], context.prepared[:, chosen])
+
+    def _chosen(self, ensemble: Ensemble) -> list[int]:
+        names = ensemble.member_names
+        unknown = sorted(set(self.members or ()) - set(names))
+        if unknown:
+            raise ValueError(f"members={unknown}: the ensemble has {', '.join(names)}")
+        return [i for i, name in enumerate(names) if self.members is None or name in self.members]

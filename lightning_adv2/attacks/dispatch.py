@@ -1,0 +1,138 @@
+"""Which joint attack fits which interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import singledispatch
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_adv2.attacks.engine import Attack, AttackResult, Preset, Stage, check_victim, run_attack
+from lightning_adv2.attacks.frameworks import Framework, Pixels
+from lightning_adv2.attacks.objective import LossTerm
+from lightning_adv2.attacks.presets import (
+    PAPER_ENCODER_WEIGHT,
+    Schedule,
+    adv2_cam,
+    adv2_ensemble,
+    adv2_grad,
+    adv2_rts,
+    is_paper,
+    joint_name,
+)
+from lightning_adv2.functional.random import image_generators
+from lightning_adv2.interpreters import RTS, Ensemble, Gradient, Interpreter
+from lightning_adv2.models import Classifier, PaperReLU, Softplus
+
+
+@singledispatch
+def adv2_attack(
+    interpreter: Interpreter,
+    schedule: Schedule = "fast",
+    steps: int | None = None,
+    framework: Framework | None = None,
+    name: str | None = None,
+) -> Attack:
+    """The ready ADV2 attack for an interpreter, by its type; without one of its own, the joint attack of CAM.
+
+    A new interpreter registers its attack with ``@adv2_attack.register``.
+    """
+    return adv2_cam(schedule, steps, framework, name)
+
+
+@adv2_attack.register
+def _(interpreter: Gradient, *args: Any, **options: Any) -> Attack:
+    return adv2_grad(*args, **options)
+
+
+@adv2_attack.register
+def _(interpreter: RTS, *args: Any, **options: Any) -> Attack:
+    return adv2_rts(*args, **options)
+
+
+@adv2_attack.register
+def _(interpreter: Ensemble, schedule: Schedule = "fast", *args: Any, **options: Any) -> Attack:
+    members = list(interpreter.members)
+    smooth = PaperReLU() if schedule == "paper" else Softplus(50.0)
+    surrogate = smooth if any(isinstance(member, Gradient) for member in members) else None
+    encoder_weight = PAPER_ENCODER_WEIGHT if any(isinstance(member, RTS) for member in members) else 0.0
+    fitted: dict[str, Any] = {"surrogate": surrogate, "encoder_weight": encoder_weight}
+    return adv2_ensemble(schedule, *args, **fitted | options)
+
+
+class ADV2(Preset):
+    """The joint attack, in the form that fits whatever interpreter it meets; see :func:`adv2_attack`.
+
+    Args:
+        schedule: ``fast`` or ``paper``.
+        steps: overrides the number of joint steps.
+        framework: what may change; by default pixels within epsilon 0.031, ``Spatial()`` for StAdv.
+        name: for tables and log keys; by default ``adv2`` or ``stadv-adv2``.
+        extra: what the joint steps minimise beside, such as :class:`SqueezedClass`.
+    """
+
+    needs_map = True
+
+    def __init__(
+        self,
+        schedule: Schedule = "fast",
+        steps: int | None = None,
+        framework: Framework | None = None,
+        name: str | None = None,
+        extra: list[LossTerm] | None = None,
+    ) -> None:
+        is_paper(schedule)
+        self.schedule: Schedule = schedule
+        self.steps, self.framework = steps, framework or Pixels()
+        self.name = name or joint_name(self.framework)
+        self.extra: Sequence[LossTerm] = tuple(extra or ())
+
+    def against(self, interpreter: Interpreter | None) -> Attack:
+        """The attack on this interpreter's maps."""
+        if interpreter is None:
+            raise ValueError(f"attack {self.name!r} aims at the map: give an interpreter")
+        attack = adv2_attack(interpreter, self.schedule, self.steps, self.framework, self.name)
+        stages = [
+            Stage(stage.step.extended(self.extra), stage.steps) if stage.step.needs_map else stage
+            for stage in attack.stages
+        ]
+        return Attack(attack.name, attack.schedule, attack.perturbation, stages, attack.min_confidence)
+
+
+def adv2(
+    classifier: Classifier,
+    interpreter: Interpreter,
+    images: Tensor,
+    target_class: Tensor,
+    *,
+    target_map: Tensor | None = None,
+    schedule: Schedule = "fast",
+    framework: Framework | None = None,
+    seed: int = 0,
+) -> AttackResult:
+    """Attack the classifier and its map together, in one line.
+
+    Args:
+        classifier: the victim.
+        interpreter: explains the victim; the attack fits itself to it.
+        images: ``(B, C, H, W)`` in [0, 1].
+        target_class: ``(B,)``, what the images shall be taken for.
+        target_map: ``(B, 1, h, w)`` in [0, 1]; by default the benign map, for the class that the victim sees now.
+        schedule: ``fast`` or ``paper``.
+        framework: what may change; by default pixels within epsilon 0.031.
+        seed: for what the attack draws.
+
+    Returns:
+        The adversarial images, on 8-bit levels, and how well they do; see :class:`AttackResult`.
+    """
+    check_victim(classifier, interpreter)
+    if target_map is None:
+        with torch.no_grad():
+            predicted = classifier(images).argmax(1)
+        benign = interpreter.explain(classifier, images, predicted)
+        target_map = benign.attribution_map
+    generators = image_generators(seed, [str(i) for i in range(len(images))], "attack")
+    attack = adv2_attack(interpreter, schedule, framework=framework)
+    return run_attack(attack, classifier, interpreter, images, target_class, target_map, generators=generators)
