@@ -14,21 +14,10 @@ from rich.console import Console
 
 from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.data import AttackDataModule, ShapesDataModule
-from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
-from lightning_adv2.models import Classifier, ResidualClassifier
+from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import IDLS, ClassifierModule, RTSModule
-from lightning_adv2.report import (
-    BatchRecord,
-    default_logger,
-    figures,
-    make_stamp,
-    merge,
-    print_table,
-    read_records,
-    write_results,
-)
-from lightning_adv2.report.tables import Summary
+from lightning_adv2.report import Summary, default_logger, make_stamp, write_results
 
 # As in configs/train/*_shapes.yaml, where a user would start from.
 CLASSIFIER_EPOCHS, RTS_EPOCHS = 8, 3
@@ -86,53 +75,15 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     )
 
     console.rule("3/3  PGD fools the classifier; ADV2 fools the classifier and keeps the map")
-    summaries: dict[str, Summary] = {}
     interpreters: list[Interpreter] = [Gradient(), CAM(), module.interpreter]
-    for interpreter in interpreters:
-        summaries[interpreter.name] = _attack(classifier, interpreter, data, output, logger, num_images, seed)
-    merged = merge(summaries)
-    stamp = make_stamp(seed=seed, held_out_accuracy=held_out, seconds=time.perf_counter() - start)
-    write_results(output, merged, stamp)
-    figures.save(figures.bars(merged.rows), output / "figures" / "agreement.png")
-    first = {name: next(read_records(output / name / "records")) for name in summaries}
-    overview = figures.overview(first, _telling(first), data.classes, "Same image, three interpreters: PGD and ADV2")
-    figures.save(overview, output / "figures" / "overview.png")
-    console.rule()
-    print_table(merged.rows, f"shapes: {num_images} images; controls dimmed, ADV2 bold")
-    console.print(f"figures in [bold]{output / 'figures'}[/], tables in {output}, {time.perf_counter() - start:.0f} s")
-    return merged
-
-
-def _telling(records: dict[str, BatchRecord]) -> int:
-    """The image on which PGD's maps go furthest astray while ADV2's stay, summed over the interpreters."""
-    gains = []
-    for record in records.values():
-        plain, joint = figures.shown_attacks(record)
-        gains.append(map_iou(joint.adv_map, record.target_map) - map_iou(plain.adv_map, record.target_map))
-    return int(sum(gains, torch.zeros(())).argmax())
-
-
-def _attack(
-    classifier: Classifier,
-    interpreter: Interpreter,
-    data: ShapesDataModule,
-    output: Path,
-    logger: Logger,
-    num_images: int,
-    seed: int,
-) -> Summary:
     evaluation = AttackEvaluation(seed=seed)
-    folder = output / interpreter.name
-    trainer = _trainer(folder, logger, callbacks=[evaluation])
     attacked = AttackDataModule(data, num_images=num_images, batch_size=32, seed=seed)
-    trainer.test(IDLS(classifier, interpreter), datamodule=attacked, verbose=False)
-    for name in ("gallery", "convergence"):
-        drawn = folder / "figures" / f"{name}.png"
-        if drawn.exists():
-            target = output / "figures" / f"{name}_{interpreter.name}.png"
-            target.parent.mkdir(exist_ok=True)
-            target.write_bytes(drawn.read_bytes())
+    trainer = _trainer(output, logger, callbacks=[evaluation])
+    trainer.test(IDLS(classifier, interpreters), datamodule=attacked, verbose=False)
     assert evaluation.summary is not None
+    seconds = time.perf_counter() - start
+    write_results(output, evaluation.summary, make_stamp(seed=seed, held_out_accuracy=held_out, seconds=seconds))
+    console.print(f"figures in [bold]{output / 'figures'}[/], tables in {output}, {seconds:.0f} s")
     return evaluation.summary
 
 

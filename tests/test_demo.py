@@ -11,6 +11,7 @@ from callbacks.lab import shut_in
 from lightning_adv2 import demo as module
 from lightning_adv2.data import ShapesDataModule
 from lightning_adv2.metrics import METRICS
+from lightning_adv2.report import read_records
 
 
 class SmallShapes(ShapesDataModule):
@@ -47,16 +48,20 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert row["n"] == 4
         assert all(0 <= row[name] <= 1 for name in METRICS)
     for file in (
-        "results.csv", "images.csv", "figures/agreement.png", "figures/gallery_cam.png", "figures/gallery_grad.png",
-        "figures/gallery_rts.png", "figures/convergence_rts.png", "classifier/classifier.safetensors",
-        "rts/rts.safetensors", "cam/results.json", "cam/manifest.json",
+        "results.csv", "images.csv", "figures/agreement.png", "figures/overview.png", "figures/cam/gallery.png",
+        "figures/grad/gallery.png", "figures/rts/gallery.png", "figures/rts/convergence.png",
+        "classifier/classifier.safetensors", "rts/rts.safetensors", "manifest.json",
+        "records/cam/batch_00000.safetensors",
     ):  # fmt: skip
         assert (folder / file).stat().st_size > 100, file
     assert results["denominators"].keys() == {"grad", "cam", "rts"}
     assert results["stamp"]["seed"] == 1
     assert 0 <= results["stamp"]["held_out_accuracy"] <= 1
     # All three interpreters are judged on the same images.
-    manifests = {(folder / name / "manifest.json").read_text() for name in ("grad", "cam", "rts")}
-    assert len(manifests) == 1
+    judged: dict[str, list[str]] = {}
+    for record in read_records(folder / "records"):
+        judged.setdefault(record.interpreter, []).extend(record.image_id)
+    assert list(judged) == ["grad", "cam", "rts"]
+    assert judged["grad"] == judged["cam"] == judged["rts"]
     assert list((folder / "wandb").glob("offline-run-*"))
     assert "adv2" in capsys.readouterr().out

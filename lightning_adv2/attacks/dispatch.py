@@ -23,7 +23,7 @@ from lightning_adv2.attacks.presets import (
     joint_name,
 )
 from lightning_adv2.functional.random import image_generators
-from lightning_adv2.interpreters import RTS, Ensemble, Gradient, Interpreter
+from lightning_adv2.interpreters import RTS, Ensemble, Gradient, IntegratedGradients, Interpreter, SmoothGrad
 from lightning_adv2.models import Classifier, PaperReLU, Softplus
 
 
@@ -45,6 +45,15 @@ def adv2_attack(
 @adv2_attack.register
 def _(interpreter: Gradient, *args: Any, **options: Any) -> Attack:
     return adv2_grad(*args, **options)
+
+
+@adv2_attack.register(IntegratedGradients)
+@adv2_attack.register(SmoothGrad)
+def _(
+    interpreter: Interpreter, schedule: Schedule = "fast", steps: int | None = None, *args: Any, **options: Any
+) -> Attack:
+    # Many gradients a step: half as many steps keep the cost within reason.
+    return adv2_grad(schedule, 50 if steps is None and schedule == "fast" else steps, *args, **options)
 
 
 @adv2_attack.register

@@ -2,7 +2,8 @@
 
 from lightning_adv2.callbacks.attack_batch import attack_batch
 from lightning_adv2.callbacks.attack_evaluation import AttackEvaluation
+from lightning_adv2.callbacks.detection import DetectionEvaluation
 from lightning_adv2.callbacks.map_quality import MapQualityEvaluation
 from lightning_adv2.callbacks.map_writer import MapWriter
 
-__all__ = ["AttackEvaluation", "MapQualityEvaluation", "MapWriter", "attack_batch"]
+__all__ = ["AttackEvaluation", "DetectionEvaluation", "MapQualityEvaluation", "MapWriter", "attack_batch"]

@@ -4,31 +4,51 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from lightning_adv2.attacks import Attack, PixelDelta, run_attack
+from lightning_adv2.attacks import Attack, AttackResult, PixelDelta, Preset, Problem, run_attack
+from lightning_adv2.attacks.diagnosis import flags
+from lightning_adv2.attacks.targets import BenignMap, Target, TargetRequest
+from lightning_adv2.functional.agreement import perturbation_size
 from lightning_adv2.functional.projection import quantize
 from lightning_adv2.functional.random import draw_target_class, image_generators, per_image
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
-from lightning_adv2.report.records import AttackRecord, BatchRecord, to_uint8
+from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key, to_uint8
 from lightning_adv2.types import Batch
 
 Progress = Callable[[Attack, int], None]
+
+
+@dataclass
+class Timed:
+    """An attack's result for all images that the classifier gets right, and the seconds that it took.
+
+    ``flags`` say why its figures may not be robustness.
+    """
+
+    result: AttackResult
+    seconds: float
+    flags: list[str]
 
 
 def attack_batch(
     classifier: Classifier,
     interpreter: Interpreter,
     batch: Batch,
-    attacks: Sequence[Attack],
+    attacks: Sequence[Preset],
     *,
     batch_index: int,
     seed: int = 0,
+    target: Target | None = None,
     on_step: Progress | None = None,
+    shared: dict[str, Timed] | None = None,
+    place: int = 0,
 ) -> BatchRecord:
     """Run the controls and every attack on the images of a batch that the classifier gets right.
 
@@ -39,87 +59,153 @@ def attack_batch(
         classifier: the victim, in eval mode.
         interpreter: the victim's interpreter, in eval mode.
         batch: as the dataloaders yield it; without ``target_class`` one is drawn per image.
-        attacks: in the order of the table.
+        attacks: in the order of the table; each is fitted to the interpreter.
         batch_index: names the record.
-        seed: for target classes, noise and whatever an attack draws.
+        seed: for target classes, target maps, noise and whatever an attack draws.
+        target: makes the target maps; None takes the benign ones.
         on_step: called with the attack and the number of its steps done.
+        shared: what attacks that ignore the map did to this very batch, by their keys; those that it lacks are run and
+            added, so that one dictionary for all interpreters spares the repetition.
+        place: the interpreter's place among several, for the record.
     """
+    target, shared = target or BenignMap(), {} if shared is None else shared
     with torch.no_grad():
         logits = classifier(batch["images"])
-    benign_map = interpreter.explain(classifier, batch["images"], batch["label"]).attribution_map
-    # NaN never counts as robust: what cannot be explained is not attacked, and said so.
-    finite = logits.isfinite().all(1) & benign_map.flatten(1).isfinite().all(1)
-    correct = logits.argmax(1) == batch["label"]
-    keep = (correct & finite).nonzero()[:, 0].tolist()
-    ids = [batch["image_id"][i] for i in keep]
-    images, label = batch["images"][keep], batch["label"][keep]
+    correct, finite = logits.argmax(1) == batch["label"], logits.isfinite().all(1)
+    right = (correct & finite).nonzero()[:, 0].tolist()
+    names = [batch["image_id"][i] for i in right]
+    images, label = batch["images"][right], batch["label"][right]
     if "target_class" in batch:
-        target_class = batch["target_class"][keep]
+        target_class = batch["target_class"][right]
     else:
-        target_class = draw_target_class(label, classifier.num_classes, image_generators(seed, ids, "target_class"))
-    benign_map = benign_map[keep]
+        target_class = draw_target_class(label, classifier.num_classes, image_generators(seed, names, "target_class"))
+    benign_map = interpreter.explain(classifier, batch["images"], batch["label"]).attribution_map
+    # NaN never counts as robust: what cannot be explained, or has no target, is not attacked, and said so.
+    finite &= benign_map.flatten(1).isfinite().all(1)
+    benign_map = target_map = benign_map[right]
+    if right:
+        others = [batch.get("other_images"), batch.get("other_label")]
+        generators = image_generators(seed, names, "target_map")
+        request = TargetRequest(
+            classifier, interpreter, images, label, target_class, benign_map, names, generators,
+            *(None if other is None else other[right] for other in others),
+        )  # fmt: skip
+        target_map = target(request)
+        finite[right] &= target_map.flatten(1).isfinite().all(1)
+    keep = [k for k, i in enumerate(right) if finite[i]]
+    ids = [names[k] for k in keep]
     record = BatchRecord(
         batch_index=batch_index,
         image_id=ids,
-        label=label.cpu(),
-        target_class=target_class.cpu(),
-        images=to_uint8(images),
-        benign_map=benign_map.float().cpu(),
-        target_map=benign_map.float().cpu(),
+        label=label[keep].cpu(),
+        target_class=target_class[keep].cpu(),
+        images=to_uint8(images[keep]),
+        benign_map=benign_map[keep].float().cpu(),
+        target_map=target_map[keep].float().cpu(),
         already_wrong=_named(batch["image_id"], finite & ~correct),
         invalid=_named(batch["image_id"], ~finite),
         attacks=[],
+        interpreter=interpreter.name,
+        place=place,
+        target=target.name,
     )
     if not ids:
         return record
-
-    def judge(adv_images: Tensor, explained: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Map (for the predicted class unless another is asked for), predicted class, target probability."""
-        with torch.no_grad():
-            logits = classifier(adv_images)
-        predicted = logits.argmax(1)
-        shown = interpreter.explain(classifier, adv_images, predicted if explained is None else explained)
-        confidence = logits.softmax(1).gather(1, target_class[:, None])[:, 0]
-        return shown.attribution_map, predicted, confidence
-
-    def keep_record(
-        name: str, schedule: str, steps: int, start: float, adv_images: Tensor, judged: tuple[Tensor, Tensor, Tensor]
-    ) -> AttackRecord:
-        adv_map, predicted, confidence = judged
-        valid = adv_map.flatten(1).isfinite().all(1) & confidence.isfinite()
-        # .cpu() waits for the device, so the time is taken after it.
-        kept = to_uint8(adv_images), adv_map.float().cpu(), predicted.cpu(), confidence.float().cpu(), valid.cpu()
-        attack_record = AttackRecord(name, schedule, steps, time.perf_counter() - start, *kept)
-        record.attacks.append(attack_record)
-        return attack_record
-
-    start = time.perf_counter()
-    epsilon = next((a.perturbation.epsilon for a in attacks if isinstance(a.perturbation, PixelDelta)), 0.031)
-    shape = images.shape[1:]
-    noise = per_image(lambda g: 2 * torch.rand(shape, generator=g) - 1, image_generators(seed, ids, "noise"), images)
-    noisy = quantize((images + epsilon * noise).clamp(0, 1), images, epsilon)
-    keep_record("noise", "control", 0, start, noisy, judge(noisy))
-    start = time.perf_counter()
-    keep_record("target_class", "control", 0, start, images, judge(images, target_class))
-
-    for attack in attacks:
-        start = time.perf_counter()
-        result = run_attack(
-            attack,
-            classifier,
-            interpreter if attack.needs_map else None,
-            images,
-            target_class,
-            benign_map if attack.needs_map else None,
-            generators=image_generators(seed, ids, "attack"),
-            on_step=None if on_step is None else partial(on_step, attack),
-        )
-        kept = keep_record(
-            attack.name, attack.schedule, attack.steps, start, result.adv_images, judge(result.adv_images)
-        )
+    problem = Problem(classifier, interpreter, images[keep], target_class[keep], target_map[keep], [])
+    bound = [attack.against(interpreter) for attack in attacks]
+    record.attacks += _controls(problem, bound, image_generators(seed, ids, "noise"))
+    for attack in bound:
+        if attack.needs_map:
+            timed = _run(attack, replace(problem, generators=image_generators(seed, ids, "attack")), on_step)
+            result = timed.result
+        else:
+            if (key := record_key(attack.name, attack.schedule)) not in shared:
+                # On all that are right, so that it does not matter which of them an interpreter can explain.
+                generators = image_generators(seed, names, "attack")
+                shared[key] = _run(attack, Problem(classifier, None, images, target_class, None, generators), on_step)
+            timed = shared[key]
+            result = _rows(timed.result, keep)
+        judged = _judge(problem, result.adv_images, result.attribution_map)
+        kept = _record(attack.name, attack.schedule, timed.seconds, result.adv_images, judged, result.size)
+        kept.steps, kept.unit, kept.flags = attack.steps, attack.perturbation.unit, timed.flags
         kept.valid &= result.valid.cpu()
         kept.trace = {name: curve.float().cpu() for name, curve in result.trace.items()}
+        record.attacks.append(kept)
     return record
+
+
+def _controls(problem: Problem, attacks: Sequence[Attack], generators: Sequence[Generator]) -> list[AttackRecord]:
+    start = time.perf_counter()
+    images, shape = problem.images, problem.images.shape[1:]
+    epsilon = next((a.perturbation.epsilon for a in attacks if isinstance(a.perturbation, PixelDelta)), 0.031)
+    noise = per_image(lambda g: 2 * torch.rand(shape, generator=g) - 1, generators, images)
+    noisy = quantize((images + epsilon * noise).clamp(0, 1), images, epsilon)
+    judged, size = _judge(problem, noisy), perturbation_size(noisy, images)
+    first = _record("noise", "control", time.perf_counter() - start, noisy, judged, size)
+    start = time.perf_counter()
+    judged = _judge(problem, images, explained=problem.target_class)
+    seconds = time.perf_counter() - start
+    return [first, _record("target_class", "control", seconds, images, judged, torch.zeros_like(size))]
+
+
+def _run(attack: Attack, problem: Problem, on_step: Progress | None) -> Timed:
+    start = time.perf_counter()
+    result = run_attack(
+        attack,
+        problem.classifier,
+        problem.interpreter,
+        problem.images,
+        problem.target_class,
+        problem.target_map,
+        generators=problem.generators,
+        on_step=None if on_step is None else partial(on_step, attack),
+    )
+    result.adv_images.cpu()  # waits for the device, so the time is taken after it
+    seconds = time.perf_counter() - start
+    looked_at = problem.classifier, problem.interpreter, problem.images, problem.target_class, problem.target_map
+    return Timed(result, seconds, flags(attack, *looked_at, result))
+
+
+def _rows(result: AttackResult, keep: list[int]) -> AttackResult:
+    """The result for some of the images."""
+    values = {f.name: getattr(result, f.name) for f in fields(result)}
+    chosen: dict[str, Any] = {name: value[keep] for name, value in values.items() if isinstance(value, Tensor)}
+    return replace(result, **chosen, trace={name: curve[:, keep] for name, curve in result.trace.items()})
+
+
+_Judged = tuple[Tensor, Tensor, Tensor]
+
+
+def _judge(
+    problem: Problem, adv_images: Tensor, target_class_map: Tensor | None = None, explained: Tensor | None = None
+) -> _Judged:
+    """Map ``(n, 1, h, w)`` for the predicted class, unless another is asked for; predicted class, target probability.
+
+    An attack that aims at the map has ``target_class_map``: where the target class is predicted, that is the map.
+    """
+    assert problem.interpreter is not None  # the caller set it
+    with torch.no_grad():
+        logits = problem.classifier(adv_images)
+    predicted = logits.argmax(1)
+    confidence = logits.softmax(1).gather(1, problem.target_class[:, None])[:, 0]
+    asked = predicted if explained is None else explained
+    if target_class_map is None or not target_class_map.numel():
+        return problem.interpreter.explain(problem.classifier, adv_images, asked).attribution_map, predicted, confidence
+    adv_map, missed = target_class_map.clone(), asked != problem.target_class
+    if missed.any():  # explaining again would double the time of an interpreter that iterates
+        adv_map[missed] = problem.interpreter.explain(
+            problem.classifier, adv_images[missed], asked[missed]
+        ).attribution_map
+    return adv_map, predicted, confidence
+
+
+def _record(
+    name: str, schedule: str, seconds: float, adv_images: Tensor, judged: _Judged, size: Tensor
+) -> AttackRecord:
+    adv_map, predicted, confidence = judged
+    valid = adv_map.flatten(1).isfinite().all(1) & confidence.isfinite()
+    kept = to_uint8(adv_images), adv_map.float().cpu(), predicted.cpu(), confidence.float().cpu(), valid.cpu()
+    return AttackRecord(name, schedule, 0, seconds, *kept, size=size.float().cpu())
 
 
 def _named(image_id: Sequence[str], chosen: Tensor) -> list[str]:

@@ -16,8 +16,8 @@ from torch.utils.data import default_collate
 from lightning_adv2.callbacks.attack_evaluation import AttackEvaluation
 from lightning_adv2.data.images import ImageDataset
 from lightning_adv2.detectors import Detector
-from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
+from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.detection import detection_rows, print_detection, score_records, write_detection
 from lightning_adv2.report.records import read_records, record_key
 from lightning_adv2.report.tables import Row
@@ -124,13 +124,6 @@ class DetectionEvaluation(pl.Callback):
         for logger in trainer.loggers:
             logger.log_metrics(values)
         return rows
-
-
-def interpreters_of(pl_module: pl.LightningModule) -> list[Interpreter]:
-    """A module's interpreters: its list ``interpreters``, or its one ``interpreter``."""
-    module: Any = pl_module
-    several = getattr(module, "interpreters", None)
-    return list(several) if several is not None else [module.interpreter]
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What an interpreter's benign maps are worth, next to how robust they are."""
+"""What the interpreters' benign maps are worth, next to how robust they are."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.table import Table
 
 from lightning_adv2.metrics import MapQuality
+from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.tables import show
 
 
 class MapQualityEvaluation(pl.Callback):
     """Measure preserved, destroyed and shuffled confidence, deletion and insertion in ``validate`` and ``test``.
 
-    Logs ``{stage}/benign/{interpreter}/{metric}``, prints a table and writes ``map_quality.json``. See
-    :class:`lightning_adv2.metrics.MapQuality` for the measures.
+    Logs ``{stage}/benign/{interpreter}/{metric}`` for each of the module's interpreters, prints a table and writes
+    ``map_quality.json``. See :class:`lightning_adv2.metrics.MapQuality` for the measures.
 
     Args:
         order: also deletion and insertion (68 forward passes per image).
@@ -26,11 +27,13 @@ class MapQualityEvaluation(pl.Callback):
     """
 
     def __init__(self, order: bool = True, seed: int = 0) -> None:
-        self.quality = MapQuality(order, seed)
+        self.order, self.seed = order, seed
+        self.quality: dict[str, MapQuality] = {}
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start afresh on the module's device."""
-        self.quality.to(pl_module.device).reset()
+        names = [interpreter.name for interpreter in interpreters_of(pl_module)]
+        self.quality = {name: MapQuality(self.order, self.seed).to(pl_module.device) for name in names}
 
     def on_test_batch_end(
         self,
@@ -45,19 +48,21 @@ class MapQualityEvaluation(pl.Callback):
         if trainer.sanity_checking or not len(batch["images"]):
             return
         classifier: Any = pl_module.classifier
-        interpreter: Any = pl_module.interpreter
-        shown = interpreter.explain(classifier, batch["images"], batch["label"]).attribution_map
-        self.quality.update(classifier, batch["images"], batch["label"], batch["image_id"], shown, batch.get("mask"))
+        images, label = batch["images"], batch["label"]
+        for interpreter in interpreters_of(pl_module):
+            shown = interpreter.explain(classifier, images, label).attribution_map
+            quality = self.quality[interpreter.name]
+            quality.update(classifier, images, label, batch["image_id"], shown, batch.get("mask"))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log, print and write the means."""
         if trainer.sanity_checking:
             return
-        interpreter: Any = pl_module.interpreter
-        values = self.quality.compute()
         stage = "test" if trainer.testing else "val"
-        pl_module.log_dict({f"{stage}/benign/{interpreter.name}/{key}": value for key, value in values.items()})
-        _report(values, interpreter.name, Path(trainer.default_root_dir))
+        values = {name: quality.compute() for name, quality in self.quality.items()}
+        for name, means in values.items():
+            pl_module.log_dict({f"{stage}/benign/{name}/{key}": mean for key, mean in means.items()})
+        _report(values, Path(trainer.default_root_dir))
 
     on_validation_start = on_test_start
     on_validation_batch_end = on_test_batch_end
@@ -65,11 +70,14 @@ class MapQualityEvaluation(pl.Callback):
 
 
 @rank_zero_only
-def _report(values: dict[str, float], interpreter: str, folder: Path) -> None:
+def _report(values: dict[str, dict[str, float]], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "map_quality.json").write_text(json.dumps({interpreter: values}, indent=1) + "\n", encoding="utf-8")
-    table = Table(title=f"{interpreter}: what the benign maps are worth", title_justify="left", title_style="bold")
-    for key in values:
+    (folder / "map_quality.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    table = Table(title="What the benign maps are worth", title_justify="left", title_style="bold")
+    table.add_column("interpreter")
+    keys = list(dict.fromkeys(key for means in values.values() for key in means))
+    for key in keys:
         table.add_column(key.replace("_", " "), justify="right")
-    table.add_row(*(f"{value:.3f}" for value in values.values()))
+    for name, means in values.items():
+        table.add_row(name, *(f"{means[key]:.3f}" if key in means else "-" for key in keys))
     show(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from lightning_adv2.types import Interpretation
 class MapWriter(BasePredictionWriter):
     """Write each batch's maps to ``maps/`` and a picture of the first batch to ``figures/maps.png``.
 
-    A file holds ``attribution_map`` ``(n, 1, h, w)``, ``predicted`` ``(n,)`` and ``confidence`` ``(n,)``, the image ids
-    in its metadata.
+    With several interpreters each has its own folder: ``maps/<interpreter>/``, ``figures/<interpreter>/``. A file
+    holds ``attribution_map`` ``(n, 1, h, w)``, ``predicted`` ``(n,)`` and ``confidence`` ``(n,)``, the image ids in its
+    metadata.
     """
 
     def __init__(self) -> None:
@@ -30,7 +31,7 @@ class MapWriter(BasePredictionWriter):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        prediction: Interpretation,
+        prediction: Interpretation | Mapping[str, Interpretation],
         batch_indices: Sequence[int] | None,
         batch: Any,
         batch_idx: int,
@@ -39,14 +40,20 @@ class MapWriter(BasePredictionWriter):
         """Write one batch."""
         if not len(batch["images"]):
             return
-        folder, index = Path(trainer.default_root_dir), batch_idx * trainer.world_size + trainer.global_rank
+        index = batch_idx * trainer.world_size + trainer.global_rank
+        several = {"": prediction} if isinstance(prediction, Interpretation) else prediction
+        for name, shown in several.items():
+            self._write(trainer, shown, batch, index, name)
+
+    def _write(self, trainer: pl.Trainer, prediction: Interpretation, batch: Any, index: int, name: str) -> None:
+        folder = Path(trainer.default_root_dir)
         confidence, predicted = prediction.logits.softmax(1).max(1)
         tensors = {"attribution_map": prediction.attribution_map, "predicted": predicted, "confidence": confidence}
         ids = {"image_id": json.dumps(batch["image_id"])}
-        save_weights(tensors, folder / "maps" / f"batch_{index:05d}.safetensors", ids)
+        save_weights(tensors, folder / "maps" / name / f"batch_{index:05d}.safetensors", ids)
         if index == 0:
             data: Any = getattr(trainer, "datamodule", None)
             classes = getattr(getattr(data, "source", data), "class_titles", None)
             names = [classes[k] if classes else str(k) for k in predicted.tolist()]
             figure = map_sheet(to_uint8(batch["images"]), prediction.attribution_map.cpu(), names)
-            save(figure, folder / "figures" / "maps.png")
+            save(figure, folder / "figures" / name / "maps.png")

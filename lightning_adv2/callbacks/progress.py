@@ -11,7 +11,7 @@ from lightning_adv2.attacks import Attack
 
 
 class StepProgress:
-    """A bar over all steps of all attacks on one batch; a context manager that leaves nothing behind.
+    """A bar over all steps of all attacks on one batch under all interpreters; it leaves nothing behind.
 
     Args:
         trainer: its progress bar is used.
@@ -29,8 +29,8 @@ class StepProgress:
             self._task = self._display.add_task("attack", total=self._total)
         return self
 
-    def update(self, attack: Attack, done: int) -> None:
-        """``done`` steps of ``attack`` are over."""
+    def update(self, interpreter: str, attack: Attack, done: int) -> None:
+        """``done`` steps of ``attack`` are over; ``interpreter`` is shown where the attack aims at its map."""
         if done <= self._current:  # the next attack has begun
             self._done += self._current
         self._current = done
@@ -38,7 +38,7 @@ class StepProgress:
             self._display.update(
                 self._task,
                 completed=self._done + done,
-                description=f"{attack.name} {attack.schedule}",
+                description=f"{attack.name} {attack.schedule}" + (f" {interpreter}" if attack.needs_map else ""),
                 refresh=done % 5 == 0,
             )
 

@@ -107,7 +107,31 @@ class PerturbationSize(PerImageMean):
         self.accumulate(perturbation_size(adv_images, images))
 
 
-METRICS = ("asr", "confidence", "l1", "l2", "iou", "plausible", "linf")
+class BenignMapL1(MapL1):
+    """Mean L1 distance of adversarial and benign map, whatever the attack aims at."""
+
+    def update(self, adv_map: Tensor, benign_map: Tensor) -> None:
+        """``(B, 1, h, w)`` twice."""
+        super().update(adv_map, benign_map)
+
+
+class BenignMapIoU(MapIoU):
+    """Mean of the per-image IoU of adversarial and benign map, whatever the attack aims at."""
+
+    def update(self, adv_map: Tensor, benign_map: Tensor) -> None:
+        """``(B, 1, h, w)`` twice."""
+        super().update(adv_map, benign_map)
+
+
+class OwnSize(PerImageMean):
+    """Mean size of the perturbation in its own unit, pixels for a flow field say."""
+
+    def update(self, size: Tensor) -> None:
+        """``(B,)``."""
+        self.accumulate(size)
+
+
+METRICS = ("asr", "confidence", "l1", "l2", "iou", "plausible", "linf", "l1_benign", "iou_benign", "size")
 """The keys of :func:`attack_metrics`, in the order of the tables."""
 
 
@@ -126,6 +150,9 @@ def attack_metrics(threshold: float = 0.5, **kwargs: Any) -> MetricCollection:
         "iou": MapIoU(threshold, **kwargs),
         "plausible": PlausibleShare(threshold, **kwargs),
         "linf": PerturbationSize(**kwargs),
+        "l1_benign": BenignMapL1(**kwargs),
+        "iou_benign": BenignMapIoU(threshold, **kwargs),
+        "size": OwnSize(**kwargs),
     }
     # Compute groups would merge metrics that differ only in an attribute (torchmetrics issue 2596).
     return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]

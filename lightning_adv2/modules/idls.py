@@ -1,9 +1,11 @@
-"""An interpretable deep learning system: a classifier and its interpreter, ready to be evaluated."""
+"""An interpretable deep learning system: a classifier and its interpreters, ready to be evaluated."""
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytorch_lightning as pl
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from lightning_adv2.interpreters import Interpreter
@@ -11,22 +13,49 @@ from lightning_adv2.models import Classifier
 from lightning_adv2.types import Batch, Interpretation
 
 
+def interpreters_of(module: nn.Module) -> list[Interpreter]:
+    """A module's interpreters: its list ``interpreters``, or its one ``interpreter``.
+
+    Raises:
+        ValueError: there is none, or two of them share a name.
+    """
+    several: Any = getattr(module, "interpreters", None)
+    found: list[Interpreter] = [cast(Any, module).interpreter] if several is None else list(several)
+    names = [interpreter.name for interpreter in found]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"interpreter: expected one or more with different names, got {', '.join(names) or 'none'}; files and "
+            "tables go by the name: evaluate one of two alike in a run of its own, or set its attribute 'name'"
+        )
+    return found
+
+
 class IDLS(pl.LightningModule):
     """Classifier plus interpreter (the paper's term), frozen; callbacks attack and measure it.
 
     Args:
         classifier: the network explained and attacked.
-        interpreter: explains it.
+        interpreter: explains it; or a list of several with different names, each evaluated for itself.
+
+    Raises:
+        ValueError: there is no interpreter, or two of them share a name.
     """
 
-    def __init__(self, classifier: Classifier, interpreter: Interpreter) -> None:
+    def __init__(self, classifier: Classifier, interpreter: Interpreter | list[Interpreter]) -> None:
         super().__init__()
         self.classifier = classifier.requires_grad_(False).eval()
-        self.interpreter = interpreter.requires_grad_(False).eval()
+        several = interpreter if isinstance(interpreter, list) else [interpreter]
+        self.interpreters = nn.ModuleList(several).requires_grad_(False).eval()
+        interpreters_of(self)
         self.accuracy = MeanMetric()
 
+    @property
+    def interpreter(self) -> Interpreter:
+        """The first one."""
+        return cast(Interpreter, self.interpreters[0])
+
     def forward(self, images: Tensor, target_class: Tensor | None = None) -> Interpretation:
-        """Explain the given class, by default the predicted one, in images ``(B, C, H, W)``."""
+        """Explain the given class, by default the predicted one, in images ``(B, C, H, W)``; first interpreter."""
         if target_class is None:
             target_class = self.classifier(images).argmax(1)
         return self.interpreter.explain(self.classifier, images, target_class)
@@ -40,10 +69,12 @@ class IDLS(pl.LightningModule):
 
     test_step = validation_step
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Interpretation:
-        """Explain what the classifier sees."""
-        result: Interpretation = self(batch["images"])
-        return result
+    def predict_step(self, batch: Batch, batch_idx: int) -> Interpretation | dict[str, Interpretation]:
+        """Explain what the classifier sees; with several interpreters, by each of them, under its name."""
+        images = batch["images"]
+        predicted = self.classifier(images).argmax(1)
+        shown = {one.name: one.explain(self.classifier, images, predicted) for one in interpreters_of(self)}
+        return shown if len(shown) > 1 else shown[self.interpreter.name]
 
     def configure_optimizers(self) -> None:
         """Nothing is trained here."""

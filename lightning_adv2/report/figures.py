@@ -14,12 +14,13 @@ from torch import Tensor
 
 from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.functional.masking import resize_map
-from lightning_adv2.report.records import AttackRecord, BatchRecord, to_numpy
+from lightning_adv2.report.records import BENIGN, AttackRecord, BatchRecord, to_numpy
 from lightning_adv2.report.tables import Row
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 _GOOD, _BAD = "#2a7f3f", "#d1495b"
 _COLOURS = {"pgd": "#d1495b", "adv2": "#00798c", "noise": "#b0b0b0", "target_class": "#edae49"}
+_MORE_COLOURS = ("#66a182", "#6a4c93", "#8d5524", "#30638e", "#e377c2", "#9a8c00")
 
 
 def overlay(image: Tensor, attribution_map: Tensor, strength: float = 0.55) -> Image:
@@ -53,6 +54,8 @@ def gallery(
 ) -> Figure:
     """One row per image: benign image and map, then image, map and IoU under each attack, then the perturbation.
 
+    A target map that is not the benign one stands beside it.
+
     Args:
         record: one batch.
         attacks: those of its attacks to show, ADV2 last.
@@ -64,26 +67,26 @@ def gallery(
     return _grid([_row(record, attacks, i, classes) for i in range(count)], title)
 
 
-def overview(records: dict[str, BatchRecord], index: int, classes: Sequence[str], title: str) -> Figure:
+def overview(records: dict[str, BatchRecord], image_id: str, classes: Sequence[str], title: str) -> Figure:
     """One row per interpreter, all of the same image; see :func:`gallery`.
 
     Args:
-        records: interpreter -> its record of the same batch.
-        index: which image of the batch.
+        records: interpreter -> a record of it with the image.
+        image_id: which image.
         classes: class names.
         title: heading.
     """
     rows = []
     for name, record in records.items():
-        cells = _row(record, shown_attacks(record), index, classes)
+        cells = _row(record, shown_attacks(record), record.image_id.index(image_id), classes)
         rows.append([cells[0], (cells[1][0], f"{name.upper()} {cells[1][1]}", "black"), *cells[2:]])
     return _grid(rows, title)
 
 
 def shown_attacks(record: BatchRecord) -> list[AttackRecord]:
-    """One schedule of each attack, PGD before ADV2: a picture asks what the joint attack changes, not the schedule."""
+    """One schedule of each attack, PGD first, ADV2 last: a picture asks what ADV2 changes, not the schedule."""
     chosen = {attack.attack: attack for attack in reversed(record.attacks) if attack.schedule != "control"}
-    return [chosen[name] for name in sorted(chosen, key=lambda n: (n == "adv2", n))]
+    return [chosen[name] for name in sorted(chosen, key=lambda n: ("adv2" in n, n != "pgd", n))]
 
 
 _Cell = tuple[Image, str, str]
@@ -96,6 +99,8 @@ def _row(record: BatchRecord, attacks: Sequence[AttackRecord], i: int, classes: 
         (to_numpy(record.images[i]), f"benign: {label}", "black"),
         (overlay(record.images[i], record.benign_map[i]), f"map for {label}", "black"),
     ]
+    if record.target != BENIGN:
+        cells.append((overlay(record.images[i], record.target_map[i]), f"target map: {record.target}", "black"))
     for attack in attacks:
         predicted, name = classes[int(attack.adv_predicted[i])], attack.attack.upper()
         fooled = predicted == target
@@ -139,36 +144,56 @@ def map_sheet(images: Tensor, maps: Tensor, names: Sequence[str], limit: int = 1
     return figure
 
 
-def bars(rows: Sequence[Row], title: str = "Agreement of adversarial and benign map") -> Figure:
-    """Map IoU and L1 of every attack and control, grouped by interpreter."""
+def bars(rows: Sequence[Row], title: str | None = None) -> Figure:
+    """Map IoU and L1 of every attack and control, grouped by interpreter; numbers above bars where they have room.
+
+    Args:
+        rows: of a summary.
+        title: heading; by default it says what the maps are compared with.
+    """
     interpreters = list(dict.fromkeys(row["interpreter"] for row in rows))
     labels = list(dict.fromkeys((row["attack"], row["schedule"]) for row in rows))
     if not rows:
         raise ValueError("rows=[]: nothing to draw; no image was attacked")
-    figure = Figure(figsize=(3.2 + 2.4 * len(interpreters), 3.6), layout="constrained")
+    target = rows[0]["target"]
+    title = title or f"Agreement of adversarial and {'benign map' if target == BENIGN else f'target map: {target}'}"
+    width, needed = 0.8 / len(labels), 0.24  # of a bar, where a group is 1; inches that a number takes
+    places = len(interpreters) * (len(labels) + 1)
+    wide = len(interpreters) * len(labels) > 16  # the two axes no longer fit side by side
+    if wide:
+        size = (max(7.0, min(16.0, 0.2 * places)), 6.4)
+    else:
+        size = (max(3.2 + 2.4 * len(interpreters), 1.4 + 0.62 * places), 3.9)
+    figure = Figure(size, layout="constrained")
     figure.suptitle(title, fontsize=12, fontweight="bold")
-    width = 0.8 / len(labels)
-    for axis, (metric, name) in zip(figure.subplots(1, 2), (("iou", "map IoU"), ("l1", "map L1")), strict=True):
+    more = iter(_MORE_COLOURS * len(labels))
+    colours = {name: _COLOURS.get(name) or next(more) for name in dict.fromkeys(name for name, _ in labels)}
+    all_axes = figure.subplots(2, 1) if wide else figure.subplots(1, 2)
+    for axis, (metric, name) in zip(all_axes, (("iou", "map IoU"), ("l1", "map L1")), strict=True):
+        across = figure.get_figwidth() * (0.92 if wide else 0.42)  # inches, about
         for j, (attack, schedule) in enumerate(labels):
             found = {r["interpreter"]: r[metric] for r in rows if (r["attack"], r["schedule"]) == (attack, schedule)}
-            at = [
-                i + (j - (len(labels) - 1) / 2) * width for i, n in enumerate(interpreters) if found.get(n) is not None
-            ]
-            heights = [found[n] for n in interpreters if found.get(n) is not None]
-            shown = attack if schedule == "control" else f"{attack} ({schedule})"
+            shown = {i: found[n] for i, n in enumerate(interpreters) if found.get(n) is not None}
             drawn = axis.bar(
-                at, heights, width * 0.92, label=shown, color=_COLOURS.get(attack, "#66a182"),
+                [i + (j - (len(labels) - 1) / 2) * width for i in shown],
+                list(shown.values()),
+                width * 0.92,
+                label=attack if schedule == "control" else f"{attack} ({schedule})",
+                color=colours[attack],
                 alpha=0.55 if schedule == "paper" else 1.0,
-            )  # fmt: skip
-            axis.bar_label(drawn, fmt="%.2f", fontsize=7)
+            )
+            if across / len(interpreters) * width >= needed:
+                axis.bar_label(drawn, fmt="%.2f", fontsize=7)
+        axis.set_xlim(-0.55, len(interpreters) - 0.45)
         axis.set_xticks(range(len(interpreters)), [name.upper() for name in interpreters])
         axis.set_ylabel(name)
         axis.spines[["top", "right"]].set_visible(False)
         if metric == "iou":
             axis.set_ylim(0, 1.05)
             axis.axhline(0.5, color="black", linewidth=0.8, linestyle=":")
-        else:
-            axis.legend(fontsize=7, frameon=False)
+    handles, names = all_axes[0].get_legend_handles_labels()
+    columns = min(len(names), int(size[0] / 1.4))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     return figure
 
 

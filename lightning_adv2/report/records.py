@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,23 @@ from torch import Tensor
 from lightning_adv2.functional.projection import LEVELS
 from lightning_adv2.models import save_weights
 
-FORMAT = "lightning_adv2 record 1"
+FORMAT = "lightning_adv2 record 2"
+BENIGN = "benign"
+"""The target's name where it is the benign map."""
+
+
+def check_name(argument: str, name: str) -> None:
+    """Raise a ValueError for a name that cannot stand in a file's path or a log key."""
+    if not re.fullmatch(r"(?!\.)[a-z0-9._-]+", name):
+        raise ValueError(
+            f"{argument}: the name {name!r} becomes part of files and log keys; "
+            "take lower-case letters, digits, '.', '_' and '-' only, such as 'adv2-smooth'"
+        )
+
+
+def titled(heading: str, target: str) -> str:
+    """A heading that names the target map, unless it is the benign one."""
+    return heading if target == BENIGN else f"{heading}; target map: {target}"
 
 
 def record_key(attack: str, schedule: str) -> str:
@@ -32,13 +49,17 @@ class AttackRecord:
         attack: ``pgd``, ``adv2``, ``noise``, ...
         schedule: ``fast``, ``paper``, or ``control``.
         steps: gradient steps per image.
-        seconds: wall-clock time of the batch.
+        seconds: wall-clock time of the attack on the batch, without the judging; of an attack that ignores the map, and
+            so runs once for all interpreters, the time of that run.
         adv_images: ``(n, C, H, W)`` uint8.
         adv_map: ``(n, 1, h, w)``, for the class that the classifier now predicts.
         adv_predicted: ``(n,)``, that class.
         confidence: ``(n,)``, probability of the target class.
         valid: ``(n,)`` bool, False where NaN or infinity came up: left out of all means.
         trace: curves over the steps, each ``(T, n)``: ``confidence``, ``success``, ``l1``, ``iou``.
+        size: ``(n,)``, of the perturbation, in ``unit``.
+        unit: ``Linf`` for changed pixels, ``px`` for moved ones.
+        flags: what about the attack makes its numbers doubtful.
     """
 
     attack: str
@@ -51,6 +72,9 @@ class AttackRecord:
     confidence: Tensor
     valid: Tensor
     trace: dict[str, Tensor] = field(default_factory=dict)
+    size: Tensor = field(kw_only=True)
+    unit: str = "Linf"
+    flags: list[str] = field(default_factory=list)
 
     @property
     def key(self) -> str:
@@ -60,7 +84,7 @@ class AttackRecord:
 
 @dataclass
 class BatchRecord:
-    """One batch: the benign side once, then one :class:`AttackRecord` per attack.
+    """One batch under one interpreter: the benign side once, then one :class:`AttackRecord` per attack.
 
     Attributes:
         batch_index: the batch's place in the manifest.
@@ -69,10 +93,13 @@ class BatchRecord:
         target_class: ``(n,)``.
         images: ``(n, C, H, W)`` uint8, benign.
         benign_map: ``(n, 1, h, w)``, for the label.
-        target_map: ``(n, 1, h, w)``, what the joint attack aimed at.
+        target_map: ``(n, 1, h, w)``, what the joint attack aimed at, and what all maps are compared with.
         already_wrong: identifiers of the images that were left out because the classifier already got them wrong.
         attacks: in the order of the table.
-        invalid: identifiers of the images that were left out because logits or benign map were NaN or infinite.
+        invalid: identifiers of the images that were left out because logits, benign or target map were NaN or infinite.
+        interpreter: the interpreter's name.
+        place: the interpreter's place among those of the module.
+        target: the target map's name; ``benign`` when it is the benign map.
     """
 
     batch_index: int
@@ -85,6 +112,9 @@ class BatchRecord:
     already_wrong: list[str]
     attacks: list[AttackRecord]
     invalid: list[str] = field(default_factory=list)
+    interpreter: str = field(kw_only=True)
+    place: int = 0
+    target: str = BENIGN
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -98,25 +128,21 @@ def to_float(images: Tensor) -> Tensor:
 
 
 _BENIGN = ("label", "target_class", "images", "benign_map", "target_map")
-_ATTACK = ("adv_images", "adv_map", "adv_predicted", "confidence", "valid")
+_ATTACK = ("adv_images", "adv_map", "adv_predicted", "confidence", "valid", "size")
+_ATTACK_HEADER = ("attack", "schedule", "steps", "seconds", "unit", "flags")
+_HEADER = ("batch_index", "image_id", "already_wrong", "invalid", "interpreter", "place", "target")
 
 
 def write_record(record: BatchRecord, folder: Path) -> Path:
-    """Write ``batch_00000.safetensors``, all or nothing."""
+    """Write ``<interpreter>/batch_00000.safetensors`` below ``folder``, all or nothing."""
     tensors = {f"benign/{name}": getattr(record, name) for name in _BENIGN}
     rows: list[dict[str, Any]] = []
     for attack in record.attacks:
         tensors |= {f"{attack.key}/{name}": getattr(attack, name) for name in _ATTACK}
         tensors |= {f"{attack.key}/trace/{name}": curve for name, curve in attack.trace.items()}
-        rows.append({name: getattr(attack, name) for name in ("attack", "schedule", "steps", "seconds")})
-    header = {
-        "batch_index": record.batch_index,
-        "image_id": record.image_id,
-        "already_wrong": record.already_wrong,
-        "invalid": record.invalid,
-        "attacks": rows,
-    }
-    path = folder / f"batch_{record.batch_index:05d}.safetensors"
+        rows.append({name: getattr(attack, name) for name in _ATTACK_HEADER})
+    header = {name: getattr(record, name) for name in _HEADER} | {"attacks": rows}
+    path = folder / record.interpreter / f"batch_{record.batch_index:05d}.safetensors"
     return save_weights(tensors, path, {"format": FORMAT, "header": json.dumps(header)})
 
 
@@ -127,11 +153,8 @@ def read_record(path: Path) -> BatchRecord:
         ValueError: the file is no such record.
     """
     with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"{path}: no record of this version (format {metadata.get('format')!r}, not {FORMAT!r})")
+        header = _header(path, file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    header = json.loads(metadata["header"])
     attacks = []
     for row in header["attacks"]:
         key = record_key(row["attack"], row["schedule"])
@@ -139,20 +162,32 @@ def read_record(path: Path) -> BatchRecord:
         trace = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         attacks.append(AttackRecord(**row, **{name: tensors[f"{key}/{name}"] for name in _ATTACK}, trace=trace))
     benign = {name: tensors[f"benign/{name}"] for name in _BENIGN}
-    return BatchRecord(
-        header["batch_index"],
-        header["image_id"],
-        already_wrong=header["already_wrong"],
-        invalid=header["invalid"],
-        attacks=attacks,
-        **benign,
-    )
+    return BatchRecord(**{name: header[name] for name in _HEADER}, **benign, attacks=attacks)
 
 
 def read_records(folder: Path) -> Iterator[BatchRecord]:
-    """All records of a run in the order of their batches, one in memory at a time."""
-    for path in sorted(folder.glob("batch_*.safetensors")):
-        yield read_record(path)
+    """All records below ``folder``, one in memory at a time: by interpreter in the module's order, then by batch.
+
+    ``folder`` is a run's ``records``, or one interpreter's folder in it.
+    """
+    folders = {path.parent for path in folder.rglob("batch_*.safetensors")}
+    for one in sorted(folders, key=lambda one: (_place(one), one.name)):
+        for path in sorted(one.glob("batch_*.safetensors")):
+            yield read_record(path)
+
+
+def _place(folder: Path) -> int:
+    path = min(folder.glob("batch_*.safetensors"))
+    with safe_open(path, framework="pt") as file:
+        return int(_header(path, file.metadata())["place"])
+
+
+def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+    found = (metadata or {}).get("format")
+    if metadata is None or found != FORMAT:
+        raise ValueError(f"{path}: no record of this version (format {found!r}, not {FORMAT!r})")
+    header: dict[str, Any] = json.loads(metadata["header"])
+    return header
 
 
 def to_numpy(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

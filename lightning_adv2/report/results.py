@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import torch
 from torch import Tensor
 
 from lightning_adv2.files import written_whole
+from lightning_adv2.functional.agreement import map_iou
+from lightning_adv2.metrics import METRICS
 from lightning_adv2.report import figures
-from lightning_adv2.report.records import BatchRecord
-from lightning_adv2.report.tables import Summary, write_csv
+from lightning_adv2.report.records import BENIGN, BatchRecord, titled
+from lightning_adv2.report.tables import Row, Summary, write_csv
+from lightning_adv2.report.tables import merge as merge
 
 
 def write_results(folder: Path, summary: Summary, stamp: dict[str, Any]) -> Path:
@@ -27,32 +31,75 @@ def write_results(folder: Path, summary: Summary, stamp: dict[str, Any]) -> Path
     return path
 
 
-def merge(summaries: dict[str, Summary]) -> Summary:
-    """Several evaluations as one; the denominators stay apart, under the keys given."""
-    merged = Summary(denominators={key: summary.denominators for key, summary in summaries.items()})
-    for summary in summaries.values():
-        merged.rows += summary.rows
-        merged.images += summary.images
-    return merged
+def logged_values(row: Row) -> dict[str, float]:
+    """The row's numbers, without those that repeat others: agreement with the benign map where it is the target."""
+    repeated = {
+        "l1_benign": row["target"] == BENIGN,
+        "iou_benign": row["target"] == BENIGN,
+        "size": row["unit"] == "Linf",
+    }
+    return {name: float(row[name]) for name in METRICS if not repeated.get(name) and row[name] is not None}
 
 
-def write_figures(folder: Path, records: Sequence[BatchRecord], summary: Summary, classes: Sequence[str]) -> list[Path]:
-    """Draw gallery, bars and convergence into ``folder``."""
+def write_figures(folder: Path, records: Iterable[BatchRecord], summary: Summary, classes: Sequence[str]) -> list[Path]:
+    """Draw bars over all interpreters, and of each the gallery and convergence.
+
+    With one interpreter all lie in ``folder``; with several each has its own folder below, and ``overview.png`` shows
+    one image under all of them.
+
+    Args:
+        folder: where to.
+        records: of the run, those of an interpreter together.
+        summary: of the same records.
+        classes: class names.
+    """
     if not summary.rows:
         return []  # no image was attacked
     paths = [figures.save(figures.bars(summary.rows), folder / "agreement.png")]
-    first = next((record for record in records if record.image_id), None)
-    if first is not None:
-        name = summary.rows[0]["interpreter"].upper()
-        shown = figures.shown_attacks(first)
-        if shown:
-            figure = figures.gallery(first, shown, classes, f"{name}: benign, PGD and ADV2")
-            paths.append(figures.save(figure, folder / "gallery.png"))
-        curves = mean_traces(records)
-        if curves:
-            figure = figures.convergence(curves, f"{name}: the joint attack, step by step (means over images)")
-            paths.append(figures.save(figure, folder / "convergence.png"))
+    several = len(summary.parts) > 1
+    first: dict[str, BatchRecord] = {}
+    for name, group in groupby(records, key=lambda record: record.interpreter):
+        own = list(group)
+        attacked = next((record for record in own if record.image_id), None)
+        if attacked is not None:
+            first[name] = attacked
+            paths += _write_own(folder / name if several else folder, own, attacked, classes)
+    if several and (shown := _telling(first)) is not None:
+        heading = f"Same image, {len(first)} interpreters"
+        target = next(iter(first.values())).target
+        figure = figures.overview(first, shown, classes, titled(heading, target))
+        paths.append(figures.save(figure, folder / "overview.png"))
     return paths
+
+
+def _write_own(folder: Path, records: Sequence[BatchRecord], first: BatchRecord, classes: Sequence[str]) -> list[Path]:
+    paths = []
+    name = first.interpreter.upper()
+    shown = figures.shown_attacks(first)
+    if shown:
+        listed = " and ".join(", ".join(["benign", *(attack.attack.upper() for attack in shown)]).rsplit(", ", 1))
+        figure = figures.gallery(first, shown, classes, titled(f"{name}: {listed}", first.target))
+        paths.append(figures.save(figure, folder / "gallery.png"))
+    curves = mean_traces(records)
+    if curves:
+        heading = f"{name}: the joint attack, step by step (means over images)"
+        figure = figures.convergence(curves, titled(heading, first.target))
+        paths.append(figures.save(figure, folder / "convergence.png"))
+    return paths
+
+
+def _telling(records: dict[str, BatchRecord]) -> str | None:
+    """Of the images in all records, that on which the first attack's maps go astray most while the last one's stay."""
+    gains: dict[str, list[float]] = {}
+    for record in records.values():
+        shown = figures.shown_attacks(record)
+        if not shown:
+            return None
+        plain, joint = (map_iou(attack.adv_map, record.target_map) for attack in (shown[0], shown[-1]))
+        for image_id, gain in zip(record.image_id, (joint - plain).nan_to_num(-1.0).tolist(), strict=True):
+            gains.setdefault(image_id, []).append(gain)
+    common = {image_id: sum(gain) for image_id, gain in gains.items() if len(gain) == len(records)}
+    return max(common, key=lambda image_id: common[image_id]) if common else None
 
 
 def mean_traces(records: Sequence[BatchRecord]) -> dict[str, dict[str, Tensor]]:

@@ -86,7 +86,7 @@ def log_evaluation(
 
     Args:
         logger: where to.
-        records: of the run.
+        records: of the run, all of one interpreter.
         curves: from ``report.results.mean_traces``.
         pictures: PNG files.
         classes: class names.
@@ -121,6 +121,14 @@ def log_evaluation(
         ]
     if content:
         run.log(content)
+
+
+def log_pictures(logger: WandbLogger, pictures: Sequence[Path], prefix: str) -> None:
+    """Log PNG files as ``{prefix}/figures/{name}``."""
+    import wandb
+
+    run: Any = logger.experiment
+    run.log({f"{prefix}/figures/{path.stem}": wandb.Image(str(path)) for path in pictures})
 
 
 def _image_rows(record: BatchRecord, classes: Sequence[str]) -> Iterator[dict[str, Any]]:

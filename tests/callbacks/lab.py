@@ -96,9 +96,10 @@ def attack_data(**kwargs: Any) -> AttackDataModule:
     return AttackDataModule(shapes(), **{"num_images": 13, "batch_size": 4} | kwargs)
 
 
-def idls(name: str = "cam") -> IDLS:
-    """The victim and its interpreter."""
-    return IDLS(victim(), interpreter(name))
+def idls(*names: str) -> IDLS:
+    """The victim and its interpreters, by default CAM."""
+    several = [interpreter(name) for name in names or ("cam",)]
+    return IDLS(victim(), several if len(several) > 1 else several[0])
 
 
 def trainer(folder: Path, *callbacks: pl.Callback, **kwargs: Any) -> pl.Trainer:

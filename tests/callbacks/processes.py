@@ -10,6 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from callbacks.lab import attack_data, shapes, short_attacks, trainer, untrained_rts, victim
+from lightning_adv2.attacks.targets import RandomPatch
 from lightning_adv2.callbacks import AttackEvaluation, MapQualityEvaluation
 from lightning_adv2.interpreters import CAM, Interpreter
 from lightning_adv2.modules import IDLS
@@ -23,6 +24,10 @@ if __name__ == "__main__":
         callbacks = AttackEvaluation(short_attacks(interpreter.name), seed=1), MapQualityEvaluation(order=False)
         run = trainer(folder / str(num_images), *callbacks, devices=devices, strategy=strategy)
         run.test(IDLS(victim(), interpreter), attack_data(num_images=num_images), verbose=False)
+    several = IDLS(victim(), [untrained_rts(), CAM()])
+    callbacks = AttackEvaluation(short_attacks(), seed=1, target=RandomPatch()), MapQualityEvaluation(order=False)
+    run = trainer(folder / "several", *callbacks, devices=devices, strategy=strategy)
+    run.test(several, attack_data(num_images=5, batch_size=2), verbose=False)
     # Lightning's own sampler pads: 35 images in batches of 16 become 36 on two processes.
     padded = trainer(folder / "padded", AttackEvaluation(short_attacks()), devices=devices, strategy=strategy)
     padded.test(IDLS(victim(), CAM()), shapes(), verbose=False)

@@ -1,18 +1,27 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from callbacks.lab import interpreter, short_attacks, test_batch, victim
-from lightning_adv2.attacks import PixelDelta, pgd
+from lightning_adv2.attacks import Attack, GradientStep, PixelDelta, Ramp, Stage, TargetClass, adv2_attack, pgd
+from lightning_adv2.attacks.engine import Preset
+from lightning_adv2.attacks.perturbation import FlowField
+from lightning_adv2.attacks.targets import RandomClass, RandomPatch, Target, TargetRequest
 from lightning_adv2.callbacks import attack_batch
+from lightning_adv2.functional import optim
 from lightning_adv2.functional.agreement import map_iou
-from lightning_adv2.interpreters import CAM, Gradient
-from lightning_adv2.models import ResidualClassifier, weights_hash
+from lightning_adv2.functional.patches import random_patch
+from lightning_adv2.functional.random import image_generators
+from lightning_adv2.interpreters import CAM, Gradient, Interpreter
+from lightning_adv2.models import Classifier, ResidualClassifier, weights_hash
 from lightning_adv2.report import BatchRecord
 from lightning_adv2.report.records import to_float
-from lightning_adv2.types import Batch
+from lightning_adv2.types import Batch, Interpretation
 
 EPSILON = 0.031
 NAMES = ["cam", "grad", "rts"]
@@ -191,3 +200,170 @@ def test_promise_13_an_image_that_cannot_be_explained_is_named_and_not_attacked(
         record = attack_batch(classifier, explainer, batch, [pgd(steps=2)], batch_index=0)
         assert (record.image_id, record.invalid, record.already_wrong) == (["a", "c"], ["b"], [])
         assert bool(record.attacks[-1].valid.all())
+
+
+class Watched(CAM):
+    """Remembers how many images it was asked to explain at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[int] = []
+
+    def explain(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> Interpretation:
+        self.rows.append(len(images))
+        return super().explain(classifier, images, target_class)
+
+
+def test_no_image_is_explained_twice_for_the_same_class() -> None:
+    watched = Watched()
+    record = attack_batch(victim(), watched, part(20), short_attacks(), batch_index=0)
+    n, adv2 = len(record.image_id), record.attacks[-1]
+    missed = int((adv2.adv_predicted != record.target_class).sum())
+    assert 0 < missed < n, "the example must have both"
+    # Benign, noise, target_class, PGD; then the two candidates of the joint attack, and what it did not fool.
+    assert watched.rows == [20, n, n, n, n, n, missed]
+    shown = CAM().explain(victim(), to_float(adv2.adv_images), adv2.adv_predicted).attribution_map
+    assert torch.allclose(shown, adv2.adv_map, atol=1e-5)
+
+
+def test_an_attack_without_a_map_runs_once_for_all_interpreters() -> None:
+    told: list[str] = []
+    shared: dict[str, Any] = {}
+    classifier, batch = victim(), part(10)
+    options: dict[str, Any] = {
+        "batch_index": 0,
+        "shared": shared,
+        "on_step": lambda attack, _: told.append(attack.name),
+    }
+    records = []
+    for place, name in enumerate(NAMES):
+        attacks = short_attacks(name)
+        records.append(attack_batch(classifier, interpreter(name), batch, attacks, place=place, **options))
+    assert told.count("pgd") == 6
+    assert told.count("adv2") == 18
+    assert [(record.interpreter, record.place) for record in records] == [(n, i) for i, n in enumerate(NAMES)]
+    for record, name in zip(records, NAMES, strict=True):
+        alone = attacked(name)
+        assert record.attacks[2].seconds == records[0].attacks[2].seconds > 0
+        for one, other in zip(record.attacks, alone.attacks, strict=True):
+            assert torch.equal(one.adv_images, other.adv_images)
+            assert torch.equal(one.adv_map, other.adv_map)
+            assert torch.equal(one.size, other.size)
+
+
+class Patchy(CAM):
+    """Cannot explain what is darker than the others."""
+
+    name = "patchy"
+
+    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
+        result = super().forward(classifier, images, target_class, state)
+        dark = images.detach().mean((1, 2, 3)) < 0.45
+        result.attribution_map = torch.where(dark.view(-1, 1, 1, 1), torch.nan, result.attribution_map)
+        return result
+
+
+def test_what_one_interpreter_cannot_explain_the_next_can() -> None:
+    """In either order, and every image keeps its own result."""
+    batch, pairs = part(16), ((CAM, Patchy), (Patchy, CAM))
+    for pair in pairs:
+        shared: dict[str, Any] = {}
+        found = {}
+        for build in pair:
+            found[build] = attack_batch(victim(), build(), batch, [pgd(steps=3)], batch_index=0, shared=shared)
+        full, less = found[CAM], found[Patchy]
+        assert len(less.invalid) > 0
+        assert 0 < len(less.image_id) < len(full.image_id)
+        assert set(full.image_id) == set(less.image_id) | (set(less.invalid) - set(full.already_wrong))
+        index = [full.image_id.index(name) for name in less.image_id]
+        assert torch.equal(less.attacks[2].adv_images, full.attacks[2].adv_images[index])
+        assert torch.equal(less.attacks[2].size, full.attacks[2].size[index])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_target_map_of_its_own(name: str) -> None:
+    record = attacked(name, target=RandomPatch(), seed=3)
+    size = tuple(record.benign_map.shape[-2:])
+    patches = [random_patch(size, g) for g in image_generators(3, record.image_id, "target_map")]
+    assert record.target == "patch"
+    assert torch.equal(record.target_map, torch.stack(patches).view(record.target_map.shape))
+    plain = attacked(name, seed=3)
+    assert torch.equal(record.benign_map, plain.benign_map)
+    assert plain.target == "benign"
+    for key in (0, 1, 2):  # controls and PGD know nothing of it
+        assert torch.equal(record.attacks[key].adv_images, plain.attacks[key].adv_images)
+    assert not torch.equal(record.attacks[3].adv_images, plain.attacks[3].adv_images), "ADV2 does"
+
+
+def test_other_images_follow_the_images_kept() -> None:
+    batch = part(12)
+    with torch.no_grad():
+        batch["label"] = victim()(batch["images"]).argmax(1)
+    batch["target_class"] = (batch["label"] + 2) % 7
+    batch["other_images"] = batch["images"].flip(0)
+    batch["other_label"] = (batch["target_class"] + 1) % 7
+    batch["label"][[0, 5]] += 1
+    batch["label"] %= 7
+    record = attack_batch(victim(), CAM(), batch, [pgd(steps=1)], batch_index=0, target=RandomClass())
+    keep = [i for i in range(12) if i not in (0, 5)]
+    expected = CAM().explain(victim(), batch["other_images"][keep], batch["other_label"][keep]).attribution_map
+    assert record.target == "class"
+    assert torch.allclose(record.target_map, expected, atol=1e-6)
+
+
+def test_promise_13_an_image_without_a_finite_target_map_is_named_and_not_attacked() -> None:
+    class Holes(Target):
+        name = "holes"
+
+        def __call__(self, request: TargetRequest) -> Tensor:
+            made = request.benign_map.clone()
+            made[1, 0, 0, 0] = torch.nan
+            return made
+
+    whole = attacked()
+    record = attacked(target=Holes())
+    assert record.invalid == [whole.image_id[1]]
+    assert record.image_id == [name for name in whole.image_id if name not in record.invalid]
+    assert record.already_wrong == whole.already_wrong
+    assert all(attack.valid.all() for attack in record.attacks)
+    assert len(record.attacks[-1].adv_images) == len(record.image_id)
+
+
+def test_the_size_of_a_perturbation_has_its_unit() -> None:
+    step = GradientStep([TargetClass()], optim.adam(0.5, 0.5), Ramp(0.1, 0.1))
+    flow = Attack("stadv", "fast", FlowField(start=0.1), [Stage(step, 2)])
+    record = attacked(count=6)
+    for attack in record.attacks:
+        assert attack.unit == "Linf"
+        moved = (attack.adv_images.int() - record.images.int()).abs().flatten(1).amax(1) / 255
+        # 8-bit rounding towards the benign image takes less than a level.
+        assert ((attack.size - moved >= -1e-6) & (attack.size - moved < 1 / 255)).all()
+    assert (record.attacks[1].size == 0).all()
+    spatial = attack_batch(victim(), CAM(), part(6), [flow], batch_index=0)
+    assert [attack.unit for attack in spatial.attacks] == ["Linf", "Linf", "px"]
+    assert ((spatial.attacks[2].size > 0) & (spatial.attacks[2].size < (2 * 0.3**2) ** 0.5 + 1e-6)).all()
+    assert torch.equal(spatial.attacks[0].adv_images, record.attacks[0].adv_images), "noise of 0.031 all the same"
+
+
+def test_an_attack_fits_itself_to_the_interpreter() -> None:
+    class Generic(Preset):
+        name, schedule, needs_map = "adv2-generic", "fast", True
+
+        def against(self, interpreter: Interpreter | None) -> Attack:
+            assert interpreter is not None
+            ready = adv2_attack(interpreter)
+            stages = [Stage(stage.step, 3) for stage in ready.stages]
+            return Attack(self.name, self.schedule, ready.perturbation, stages)
+
+    for name in ("cam", "grad"):
+        record = attack_batch(victim(), interpreter(name), part(6), [Generic()], batch_index=0)
+        assert record.attacks[-1].key == "adv2-generic-fast"
+        assert record.attacks[-1].steps == 3
+
+
+def test_promise_20_flags_of_an_attack_are_kept() -> None:
+    """One small step in a wide ball cannot tell whether the victim is robust; fifty can."""
+    weak, sound = pgd(steps=1, epsilon=0.2, name="weak"), pgd()
+    record = attack_batch(victim(), interpreter("cam"), part(8), [weak, sound], batch_index=0)
+    found = {attack.attack: [flag.split(":")[0] for flag in attack.flags] for attack in record.attacks}
+    assert found == {"noise": [], "target_class": [], "weak": ["unused_budget"], "pgd": []}

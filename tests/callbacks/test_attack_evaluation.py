@@ -9,16 +9,21 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+import wandb
+import yaml
+from jsonargparse import ArgumentParser
 from torch import nn
 
-from callbacks.lab import attack_data, idls, shapes, short_attacks, trainer, untrained_rts, victim
-from lightning_adv2.attacks import pgd
+from callbacks.lab import attack_data, idls, interpreter, shapes, short_attacks, trainer, untrained_rts, victim
+from lightning_adv2.attacks import adv2_attack, adv2_cam, pgd
+from lightning_adv2.attacks.targets import RandomClass
 from lightning_adv2.callbacks import AttackEvaluation, MapQualityEvaluation
+from lightning_adv2.callbacks.progress import StepProgress
 from lightning_adv2.interpreters import CAM
 from lightning_adv2.metrics import METRICS
 from lightning_adv2.models import ResidualClassifier, weights_hash
 from lightning_adv2.modules import IDLS, RTSModule
-from lightning_adv2.report import read_records
+from lightning_adv2.report import read_records, wandb_logger
 
 FILES = {"results.json", "results.csv", "images.csv", "manifest.json", "records", "figures"}
 
@@ -39,7 +44,9 @@ def assert_logged(logged: dict[str, float], results: dict[str, Any], stage: str)
     expected = {}
     for row in results["rows"]:
         key = row["attack"] if row["schedule"] == "control" else f"{row['attack']}-{row['schedule']}"
-        expected |= {f"{stage}/{key}/{row['interpreter']}/{name}": row[name] for name in METRICS}
+        names = METRICS if row["target"] != "benign" else METRICS[:7]
+        names = [name for name in names if name != "size" or row["unit"] != "Linf"]
+        expected |= {f"{stage}/{key}/{row['interpreter']}/{name}": row[name] for name in names}
     found = {name: float(value) for name, value in logged.items() if name in expected}
     assert found.keys() == expected.keys()
     assert found == pytest.approx(expected, rel=1e-6)  # logged in single precision
@@ -81,6 +88,109 @@ def test_test(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         "agreement.png", "convergence.png", "gallery.png"
     }  # fmt: skip
     assert "adv2" in capsys.readouterr().out
+
+
+def test_several_interpreters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the module's order, with the numbers that each has by itself."""
+    names = ["rts", "cam", "grad"]
+    module, evaluation = idls(*names), AttackEvaluation([pgd(steps=6), adv2_cam(steps=4)])
+    before, logger = state(module), wandb_logger(tmp_path / "log")
+    (logged,) = trainer(tmp_path / "all", evaluation, logger=logger).test(
+        module, attack_data(num_images=5), verbose=False
+    )
+    assert state(module) == before
+    folder = tmp_path / "all"
+    assert {path.name for path in folder.iterdir()} == FILES
+    results = json.loads((folder / "results.json").read_text())
+    rows = results["rows"]
+    attacks = ["noise", "target_class", "pgd", "adv2"]
+    assert [(row["interpreter"], row["attack"]) for row in rows] == [(n, a) for n in names for a in attacks]
+    assert_logged(logged, results, "test")
+    assert len({row["seconds"] for row in rows if row["attack"] == "pgd"}) == 1, "run once"
+    assert list(results["denominators"]) == names
+    assert results["stamp"]["interpreter_sha256"] == {n: weights_hash(interpreter(n)) for n in names}
+    assert evaluation.summary is not None
+    assert evaluation.summary.rows == rows
+    own = {f"{n}/{kind}.png" for n in names for kind in ("gallery", "convergence")}
+    figures = {path.relative_to(folder / "figures").as_posix() for path in (folder / "figures").rglob("*.png")}
+    assert figures == own | {"agreement.png", "overview.png"}
+    text = capsys.readouterr().out
+    assert [text.index(f" {name} ") for name in names] == sorted(text.index(f" {name} ") for name in names)
+    wandb.finish()
+    content = b"".join(path.read_bytes() for path in (tmp_path / "log").rglob("run-*.wandb"))
+    for key in (*(f"test/{n}/figures/gallery" for n in names), "test/figures/overview", "running/adv2-fast/grad/iou"):
+        assert key.encode() in content, key
+    for name in names[:2]:
+        alone = AttackEvaluation([pgd(steps=6), adv2_cam(steps=4)])
+        trainer(tmp_path / name, alone).test(idls(name), attack_data(num_images=5), verbose=False)
+        assert alone.summary is not None
+        assert results["denominators"][name] == alone.summary.denominators
+        mine = [row for row in rows if row["interpreter"] == name]
+        for one, other in zip(mine, alone.summary.rows, strict=True):
+            assert one | {"seconds": 0} == other | {"seconds": 0}
+
+
+def test_another_target_map(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluation = AttackEvaluation(short_attacks(), target=RandomClass())
+    data = attack_data(partners=True)
+    (logged,) = trainer(tmp_path, evaluation).test(idls(), data, verbose=False)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {row["target"] for row in results["rows"]} == {"class"}
+    assert results["stamp"]["target"] == "class"
+    assert any(row["iou"] != row["iou_benign"] for row in results["rows"])
+    assert "test/adv2-fast/cam/iou_benign" in logged
+    assert_logged(logged, results, "test")
+    text = capsys.readouterr().out
+    assert "target map: class" in text
+    assert "benign IoU" in text
+
+
+def test_yaml_names_attacks_presets_and_targets(tmp_path: Path) -> None:
+    """A ready attack, the joint attack that fits itself to each interpreter, and a target map, by class path."""
+    content = {
+        "attacks": [
+            {"class_path": "lightning_adv2.attacks.pgd", "init_args": {"steps": 2}},
+            {"class_path": "lightning_adv2.attacks.ADV2", "init_args": {"name": "adv2-own"}},
+        ],
+        "target": {"class_path": "lightning_adv2.attacks.RandomPatch"},
+    }
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({"study": content}))
+    parser = ArgumentParser()
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(AttackEvaluation, "study")
+    evaluation = parser.instantiate_classes(parser.parse_args([f"--config={tmp_path / 'study.yaml'}"])).study
+    trainer(tmp_path, evaluation).test(idls("cam", "rts"), attack_data(num_images=2), verbose=False)
+    found = [(r["interpreter"], r["attack"], r["steps"], r["target"]) for r in evaluation.summary.rows]
+    ready = {name: adv2_attack(interpreter(name)).steps for name in ("cam", "rts")}
+    assert [row for row in found if row[1] == "adv2-own"] == [
+        (name, "adv2-own", ready[name], "patch") for name in ("cam", "rts")
+    ]
+    assert [row for row in found if row[1] == "pgd"] == [(name, "pgd", 2, "patch") for name in ("cam", "rts")]
+
+
+def test_two_interpreters_of_one_name(tmp_path: Path) -> None:
+    module = idls()
+    module.interpreters.append(CAM())
+    with pytest.raises(ValueError, match="different names, got cam, cam"):
+        trainer(tmp_path, AttackEvaluation(short_attacks())).test(module, attack_data(), verbose=False)
+    odd = CAM()
+    odd.name = "../cam"
+    with pytest.raises(ValueError, match=r"interpreter: the name '../cam'"):
+        trainer(tmp_path, AttackEvaluation(short_attacks())).test(IDLS(victim(), odd), attack_data(), verbose=False)
+
+
+def test_the_progress_bar_counts_every_step_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: list[StepProgress] = []
+    original = StepProgress.__exit__
+
+    def leave(self: StepProgress, *args: Any) -> None:
+        bars.append(self)
+        original(self, *args)
+
+    monkeypatch.setattr(StepProgress, "__exit__", leave)
+    evaluation = AttackEvaluation([pgd(steps=3), adv2_cam(steps=2)])
+    trainer(tmp_path, evaluation).test(idls("cam", "grad"), attack_data(num_images=2), verbose=False)
+    assert [(bar._total, bar._done + bar._current) for bar in bars] == [(3 + 2 + 2, 3 + 2 + 2)]
 
 
 def test_the_same_again_gives_the_same(tmp_path: Path) -> None:
@@ -181,6 +291,10 @@ def test_arguments() -> None:
     with pytest.raises(ValueError, match=r"name and schedule must tell them apart, got pgd-fast, pgd-fast"):
         AttackEvaluation([pgd(), pgd(steps=3)])
     AttackEvaluation([pgd(), pgd("paper")])
+    loud = pgd()
+    loud.name = "PGD"
+    with pytest.raises(ValueError, match="attacks: the name 'PGD' becomes part of files"):
+        AttackEvaluation([loud])
 
 
 @pytest.mark.parametrize("stage", ["test", "validate"])
@@ -195,6 +309,20 @@ def test_map_quality(stage: str, tmp_path: Path) -> None:
     for name, value in content["cam"].items():
         assert 0 <= value <= 1
         assert logged[f"{prefix}/{name}"] == pytest.approx(value, rel=1e-6)
+
+
+def test_map_quality_of_several_interpreters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {}
+    for names in (["rts", "cam"], ["rts"], ["cam"]):
+        loop = trainer(tmp_path, MapQualityEvaluation(order=False))
+        (logged,) = loop.test(idls(*names), shapes(), verbose=False)
+        content = json.loads((tmp_path / "map_quality.json").read_text())
+        assert list(content) == names
+        for name in names:
+            assert logged[f"test/benign/{name}/preserved"] == pytest.approx(content[name]["preserved"], rel=1e-6)
+        found["-".join(names)] = content
+    assert found["rts-cam"] == {**found["rts"], **found["cam"]}
+    assert "preserved" in capsys.readouterr().out
 
 
 def test_images_csv_matches_the_records(tmp_path: Path) -> None:

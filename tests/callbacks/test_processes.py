@@ -43,8 +43,26 @@ def test_rows_are_equal_for_any_number_of_processes(devices: int, num_images: st
     for name in ("images.csv", "manifest.json"):
         one, other = runs[1] / num_images / name, runs[devices] / num_images / name
         assert one.read_bytes() == other.read_bytes(), name
-    records = sorted(path.name for path in (runs[devices] / num_images / "records").iterdir())
+    name = "cam" if num_images == "13" else "rts"
+    records = sorted(path.name for path in (runs[devices] / num_images / "records" / name).iterdir())
     assert records == [f"batch_{i:05d}.safetensors" for i in range(4 if num_images == "13" else 1)]
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+def test_promise_2_several_interpreters_on_any_number_of_processes(devices: int, runs: dict[int, Path]) -> None:
+    alone, together = results(runs[1] / "several"), results(runs[devices] / "several")
+    assert [row["interpreter"] for row in alone["rows"]] == ["rts"] * 4 + ["cam"] * 4
+    assert without_seconds(together["rows"]) == without_seconds(alone["rows"])
+    assert together["denominators"] == alone["denominators"]
+    assert [part["selected"] for part in alone["denominators"].values()] == [5, 5]
+    for key in ("classifier_sha256", "interpreter_sha256", "manifest_sha256"):
+        assert together["stamp"][key] == alone["stamp"][key]
+    one, other = runs[1] / "several" / "images.csv", runs[devices] / "several" / "images.csv"
+    assert one.read_bytes() == other.read_bytes()
+    maps = [json.loads((runs[n] / "several" / "map_quality.json").read_text()) for n in (1, devices)]
+    assert list(maps[1]) == ["rts", "cam"]
+    for name in ("rts", "cam"):
+        assert maps[1][name] == pytest.approx(maps[0][name], rel=1e-9)
 
 
 @pytest.mark.parametrize("devices", [2, 3])

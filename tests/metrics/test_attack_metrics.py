@@ -30,7 +30,10 @@ from lightning_adv2.metrics import (
     attack_metrics,
 )
 
-FIELDS = ("adv_predicted", "target_class", "confidence", "adv_map", "target_map", "adv_images", "images")
+FIELDS = (
+    "adv_predicted", "target_class", "confidence", "adv_map", "target_map", "benign_map", "adv_images", "images",
+    "size",
+)  # fmt: skip
 COUNT = 11
 
 
@@ -46,6 +49,8 @@ def make_fields() -> dict[str, Tensor]:
         "confidence": torch.rand(COUNT, generator=generator),
         "adv_map": moved,
         "target_map": target_map,
+        "benign_map": (target_map + 0.2 * torch.randn(target_map.shape, generator=generator)).clamp(0, 1),
+        "size": 3 * torch.rand(COUNT, generator=generator),
         "adv_images": adv_images,
         "images": images,
     }
@@ -70,8 +75,8 @@ def by_hand(fields: dict[str, Tensor]) -> dict[str, float]:
     f = {name: value.numpy().astype(np.float64) for name, value in fields.items()}
     rows = []
     for i in range(len(f["confidence"])):
-        a, b = f["adv_map"][i], f["target_map"][i]
-        iou = ((a >= 0.5) & (b >= 0.5)).sum() / ((a >= 0.5) | (b >= 0.5)).sum()
+        a, b, c = f["adv_map"][i], f["target_map"][i], f["benign_map"][i]
+        iou, iou_benign = (((a >= 0.5) & (m >= 0.5)).sum() / ((a >= 0.5) | (m >= 0.5)).sum() for m in (b, c))
         rows.append(
             {
                 "asr": f["adv_predicted"][i] == f["target_class"][i],
@@ -81,6 +86,9 @@ def by_hand(fields: dict[str, Tensor]) -> dict[str, float]:
                 "iou": iou,
                 "plausible": iou > 0.5,
                 "linf": np.abs(f["adv_images"][i] - f["images"][i]).max(),
+                "l1_benign": np.abs(a - c).mean(),
+                "iou_benign": iou_benign,
+                "size": f["size"][i],
             }
         )
     return {name: float(np.mean([row[name] for row in rows])) for name in METRICS}

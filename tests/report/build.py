@@ -6,7 +6,7 @@ import torch
 
 from lightning_adv2.report import AttackRecord, BatchRecord
 
-NAMES = {"dataset": "drawn", "classifier": "tiny", "interpreter": "cam"}
+NAMES = {"dataset": "drawn", "classifier": "tiny"}
 
 
 def make_record(
@@ -17,6 +17,9 @@ def make_record(
     channels: int = 3,
     seed: int = 0,
     trace: bool = True,
+    interpreter: str = "cam",
+    place: int = 0,
+    target: str = "benign",
 ) -> BatchRecord:
     """Random contents of the right shapes: pgd-fast without a trace, adv2-fast with one, and a control."""
     n, generator = len(image_id), torch.Generator().manual_seed(100 * seed + batch_index)
@@ -35,6 +38,7 @@ def make_record(
             torch.randint(3, (n,), generator=generator),
             torch.rand(n, generator=generator),
             valid,
+            size=shift.abs().flatten(1).amax(1) / 255,
         )
         if curves:
             record.trace = {
@@ -44,7 +48,7 @@ def make_record(
 
     images = torch.randint(256, (n, channels, 8, 8), generator=generator, dtype=torch.uint8)
     benign_map = torch.rand(n, 1, 4, 4, generator=generator)
-    return BatchRecord(
+    record = BatchRecord(
         batch_index,
         image_id,
         torch.randint(3, (n,), generator=generator),
@@ -54,4 +58,10 @@ def make_record(
         benign_map.clone(),
         already_wrong or [],
         [attack("noise", "control", 0, False), attack("pgd", "fast", 5, False), attack("adv2", "fast", 5, trace)],
+        interpreter=interpreter,
+        place=place,
+        target=target,
     )
+    if target != "benign":
+        record.target_map = torch.rand(n, 1, 4, 4, generator=generator)
+    return record

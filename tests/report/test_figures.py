@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -65,6 +67,47 @@ def test_every_figure_of_a_run(channels: int, tmp_path: Path) -> None:
         assert_drawn(path)
 
 
+def test_figures_of_several_interpreters(tmp_path: Path) -> None:
+    records = [
+        make_record(i, [f"{i}{j}" for j in range(3)], interpreter=name, target="patch", seed=seed)
+        for seed, name in enumerate(("cam", "rts"))
+        for i in range(2)
+    ]
+    paths = write_figures(tmp_path, iter(records), summarize(records, NAMES), CLASSES)
+    own = [f"{name}/{kind}.png" for name in ("cam", "rts") for kind in ("gallery", "convergence")]
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == ["agreement.png", *own, "overview.png"]
+    for path in paths:
+        assert_drawn(path)
+
+
+def test_the_overview_shows_what_all_interpreters_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the images that every interpreter could explain, that on which ADV2 gains most over PGD."""
+    cam = make_record(0, ["a", "b", "c"], interpreter="cam")
+    rts = make_record(0, ["b", "c"], interpreter="rts")
+    for record in (cam, rts):
+        record.target_map[:] = 1
+        for attack, level in zip(record.attacks[1:], (0.0, 1.0), strict=True):
+            attack.adv_map[:] = level
+    rts.attacks[2].adv_map[0] = 0  # of b ADV2 loses the map under the second interpreter
+    shown: list[str] = []
+    original = figures.overview
+    monkeypatch.setattr(figures, "overview", lambda r, i, *rest: shown.append(i) or original(r, i, *rest))
+    write_figures(tmp_path, [cam, rts], summarize([cam, rts], NAMES), CLASSES)
+    assert shown == ["c"]
+    rts.image_id[:] = ["x", "y"]
+    paths = write_figures(tmp_path / "none", [cam, rts], summarize([cam, rts], NAMES), CLASSES)
+    assert "overview.png" not in [path.name for path in paths], "no image in common"
+
+
+def test_another_target_map_has_its_column() -> None:
+    record = make_record(0, ["a", "b"], target="patch")
+    figure = figures.gallery(record, figures.shown_attacks(record), CLASSES, "title")
+    titles = [axis.get_title() for axis in figure.axes[:8]]
+    assert titles[2] == "target map: patch"
+    (drawn,) = figure.axes[2].get_images()
+    assert np.array_equal(drawn.get_array(), overlay(record.images[0], record.target_map[0]))
+
+
 def test_figures_without_a_trace_or_valid_images(tmp_path: Path) -> None:
     record = make_record(0, ["a"], trace=False)
     for attack in record.attacks:
@@ -95,11 +138,46 @@ def test_gallery_shows_at_most_so_many_rows() -> None:
 def test_bars_show_the_rows() -> None:
     rows = summarize([make_record(0, ["a", "b"])], NAMES).rows
     other = [row | {"interpreter": "rts", "iou": 0.25, "l1": 0.5} for row in rows]
-    iou, l1 = figures.bars([*rows, *other]).axes
+    figure = figures.bars([*rows, *other])
+    iou, _ = figure.axes
     heights = sorted(float(patch.get_height()) for patch in iou.patches)
     assert heights == pytest.approx(sorted([row["iou"] for row in rows] + [0.25] * 3))
     assert [label.get_text() for label in iou.get_xticklabels()] == ["CAM", "RTS"]
-    assert [text.get_text() for text in l1.get_legend().get_texts()] == ["noise", "pgd (fast)", "adv2 (fast)"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["noise", "pgd (fast)", "adv2 (fast)"]
+
+
+@pytest.mark.parametrize(("interpreters", "attacks", "numbers"), [(1, 6, True), (3, 2, True), (8, 6, False)])
+def test_bars_stay_readable(interpreters: int, attacks: int, numbers: bool) -> None:
+    """No bar's number overlaps another bar's, no two attacks look alike, and everything is on the page."""
+    names = ["noise", "target_class", "pgd", "adv2", "adv2-b", "stadv", "stadv-b", "x"][: attacks + 2]
+    rows = [
+        {
+            "interpreter": f"interpreter{i}"[-9:],
+            "attack": name,
+            "schedule": "fast",
+            "iou": 0.5,
+            "l1": 0.25,
+            "target": "a",
+        }
+        for i in range(interpreters)
+        for name in names
+    ]
+    figure = figures.bars(rows)
+    FigureCanvasAgg(figure).draw()
+    page = figure.bbox
+    for axis in figure.axes:
+        boxes = [text.get_window_extent() for text in axis.texts]
+        assert len(boxes) == (len(rows) if numbers else 0)
+        ticks = [label.get_window_extent() for label in axis.get_xticklabels()]
+        for row in (boxes, ticks):
+            ordered = sorted(row, key=lambda box: box.x0)
+            assert all(a.x1 <= b.x0 for a, b in pairwise(ordered))
+        assert len({tuple(patch.get_facecolor()) for patch in axis.patches}) == len(names)
+        assert axis.get_tightbbox().x0 >= 0
+    assert figure.legends[0].get_window_extent().y0 >= page.y0
+    assert figure.legends[0].get_window_extent().x1 <= page.x1
+    assert figure.get_suptitle() == "Agreement of adversarial and target map: a"
 
 
 def test_mean_traces_weigh_images_not_batches() -> None:

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lightning_adv2.report import BatchRecord, read_records, write_record
-from lightning_adv2.report.records import read_record, record_key, to_float, to_numpy, to_uint8
+from lightning_adv2.report import BatchRecord, read_records, records, write_record
+from lightning_adv2.report.records import check_name, read_record, record_key, to_float, to_numpy, to_uint8
 from report.build import make_record
 
 
@@ -40,12 +40,15 @@ def assert_equal(first: object, second: object) -> None:
         make_record(0, ["grey"], channels=1),
         make_record(1, ["x", "y"], trace=False),
         make_record(12345, [], ["all", "wrong"]),
+        make_record(2, ["a"], interpreter="rts", place=3, target="patch"),
     ],
-    ids=["full", "grey", "no-trace", "empty"],
+    ids=["full", "grey", "no-trace", "empty", "target"],
 )
 def test_round_trip(record: BatchRecord, tmp_path: Path) -> None:
+    for attack in record.attacks[:1]:
+        attack.unit, attack.flags = "px", ["constant map (3 images)", "ümlaut"]
     path = write_record(record, tmp_path / "records")
-    assert path.name == f"batch_{record.batch_index:05d}.safetensors"
+    assert path == tmp_path / "records" / record.interpreter / f"batch_{record.batch_index:05d}.safetensors"
     assert_equal(read_record(path), record)
     assert [p.name for p in path.parent.iterdir()] == [path.name], "a temporary file was left"
 
@@ -72,12 +75,53 @@ def test_records_come_in_the_order_of_batches(tmp_path: Path) -> None:
     assert list(read_records(tmp_path / "none")) == []
 
 
+def test_records_come_in_the_order_of_the_modules_interpreters(tmp_path: Path) -> None:
+    """Neither the names nor the time of writing decide."""
+    for index in (1, 0):
+        for place, name in ((1, "cam"), (2, "a-last"), (0, "rts")):
+            write_record(make_record(index, [str(index)], interpreter=name, place=place), tmp_path)
+    found = [(record.interpreter, record.batch_index) for record in read_records(tmp_path)]
+    assert found == [(name, index) for name in ("rts", "cam", "a-last") for index in (0, 1)]
+    assert [record.batch_index for record in read_records(tmp_path / "cam")] == [0, 1]
+
+
+def test_records_are_read_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cam", "rts"):
+        for index in range(3):
+            write_record(make_record(index, ["a"], interpreter=name), tmp_path)
+    read: list[Path] = []
+    original = records.read_record
+    monkeypatch.setattr(records, "read_record", lambda path: read.append(path) or original(path))
+    for k, _ in enumerate(read_records(tmp_path), start=1):
+        assert len(read) == k
+
+
+@pytest.mark.parametrize("name", ["adv2", "adv2-smooth_1.5", "7"])
+def test_good_names(name: str) -> None:
+    check_name("attacks", name)
+
+
+@pytest.mark.parametrize("name", ["", "ADV2", "adv2 smooth", "a/b", "..", ".hidden", "ümlaut", "a\n"])
+def test_bad_names(name: str) -> None:
+    with pytest.raises(ValueError, match=r"attacks: the name .* take lower-case letters"):
+        check_name("attacks", name)
+
+
 @pytest.mark.parametrize("metadata", [None, {"format": "lightning_adv2 record 0", "header": "{}"}, {"format": "pt"}])
 def test_a_foreign_file_is_refused(metadata: dict[str, str] | None, tmp_path: Path) -> None:
     path = tmp_path / "batch_00000.safetensors"
     save_file({"weight": torch.zeros(2)}, path, metadata)
     with pytest.raises(ValueError, match=r"batch_00000.safetensors: no record of this version"):
         read_record(path)
+
+
+@pytest.mark.parametrize("folder", [".", "cam"])
+def test_a_foreign_file_is_refused_among_records(folder: str, tmp_path: Path) -> None:
+    path = tmp_path / folder / "batch_00000.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    save_file({"weight": torch.zeros(2)}, path, {"format": "lightning_adv2 record 1"})
+    with pytest.raises(ValueError, match=r"no record of this version \(format 'lightning_adv2 record 1'"):
+        list(read_records(tmp_path))
 
 
 def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -88,14 +132,14 @@ def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises((NotImplementedError, RuntimeError)):
         write_record(broken, tmp_path)
     assert_equal(read_record(path), old)
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
 def test_a_folder_in_the_way_fails_loudly(tmp_path: Path) -> None:
-    (tmp_path / "batch_00000.safetensors").mkdir()
+    (tmp_path / "cam" / "batch_00000.safetensors").mkdir(parents=True)
     with pytest.raises(OSError, match="batch_00000"):
         write_record(make_record(0, ["a"]), tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["batch_00000.safetensors"]
+    assert [p.name for p in (tmp_path / "cam").iterdir()] == ["batch_00000.safetensors"]
 
 
 def test_8_bits_and_back() -> None:

@@ -22,11 +22,12 @@ from lightning_adv2.report import (
     summarize,
     write_results,
 )
+from lightning_adv2.report.results import logged_values
 from report.build import NAMES, make_record
 
 ROW_KEYS = [
-    "dataset", "classifier", "interpreter", "attack", "schedule", "steps", "n", "asr", "confidence", "l1", "l2", "iou",
-    "plausible", "linf", "seconds",
+    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "n", "asr", "confidence", "l1",
+    "l2", "iou", "plausible", "linf", "l1_benign", "iou_benign", "size", "unit", "seconds", "flags",
 ]  # fmt: skip
 
 
@@ -38,9 +39,10 @@ def hand_record(batch_index: int, names: list[str], success: list[bool], level: 
     attack = AttackRecord(
         "pgd", "fast", 7, 2.0, images + batch_index + 1, maps * torch.tensor(level).view(-1, 1, 1, 1),
         torch.tensor(success).long(), torch.tensor(level), torch.ones(n, dtype=torch.bool),
+        size=torch.full((n,), 0.25), unit="px",
     )  # fmt: skip
     label = torch.zeros(n, dtype=torch.int64)
-    return BatchRecord(batch_index, names, label, target, images, maps, maps, [], [attack])
+    return BatchRecord(batch_index, names, label, target, images, maps, maps, [], [attack], interpreter="cam")
 
 
 def test_numbers_by_hand() -> None:
@@ -50,13 +52,15 @@ def test_numbers_by_hand() -> None:
     summary = summarize([first, second], NAMES)
     (row,) = summary.rows
     assert list(row) == ROW_KEYS
-    assert {k: row[k] for k in ROW_KEYS[:7]} == NAMES | {"attack": "pgd", "schedule": "fast", "steps": 7, "n": 4}
+    head = {"interpreter": "cam", "attack": "pgd", "schedule": "fast", "target": "benign", "steps": 7, "n": 4}
+    assert {k: row[k] for k in ROW_KEYS[:8]} == NAMES | head
     assert row["asr"] == 0.5
     assert row["confidence"] == row["l1"] + 0.25 == 0.625
     assert row["l1"] == row["l2"] == (0.25 + 0.75 + 0 + 0.5) / 4
     assert row["iou"] == row["plausible"] == 0.75
     assert row["linf"] == pytest.approx((3 * 1 + 2) / 4 / 255)
-    assert row["seconds"] == 4.0
+    assert (row["l1_benign"], row["iou_benign"]) == (row["l1"], row["iou"])
+    assert (row["size"], row["unit"], row["seconds"], row["flags"]) == (0.25, "px", 4.0, {})
     assert summary.denominators == {
         "considered": 4,
         "already_wrong": 0,
@@ -123,8 +127,10 @@ def test_the_order_of_records_does_not_matter() -> None:
     assert forward.denominators == backward.denominators
     for one, other in zip(forward.rows, backward.rows, strict=True):
         assert list(one) == list(other)
-        assert [one[k] for k in ROW_KEYS[:7]] == [other[k] for k in ROW_KEYS[:7]]
-        assert [one[k] for k in ROW_KEYS[7:]] == pytest.approx([other[k] for k in ROW_KEYS[7:]], rel=1e-12)
+        exact = [*ROW_KEYS[:8], "unit", "flags"]
+        assert [one[k] for k in exact] == [other[k] for k in exact]
+        for key in set(ROW_KEYS) - set(exact):
+            assert one[key] == pytest.approx(other[key], rel=1e-12)
     by_name: Callable[[dict[str, Any]], tuple[str, str]] = lambda row: (row["image_id"], row["attack"])  # noqa: E731
     assert sorted(forward.images, key=by_name) == sorted(backward.images, key=by_name)
 
@@ -135,7 +141,7 @@ def test_rows_against_numpy_over_images() -> None:
     for row in summary.rows:
         images = [image for image in summary.images if image["attack"] == row["attack"]]
         assert len(images) == row["n"] == 15
-        for name in ("confidence", "l1", "l2", "iou", "linf"):
+        for name in ("confidence", "l1", "l2", "iou", "linf", "l1_benign", "iou_benign", "size"):
             assert row[name] == pytest.approx(np.mean([image[name] for image in images]), rel=1e-6), name
         assert row["asr"] == pytest.approx(np.mean([image["success"] for image in images]))
         assert row["plausible"] == pytest.approx(np.mean([image["iou"] > 0.5 for image in images]))
@@ -146,6 +152,7 @@ def written(tmp_path: Path) -> tuple[Path, Summary]:
     records = [make_record(0, ["a", "b"], ["w"]), make_record(1, ["c"])]
     records[1].attacks[2].valid[0] = False
     records[1].attacks[2].adv_map[0] = float("nan")
+    records[1].attacks[1].flags = ["one more", "constant map (1 image)"]
     summary = summarize(records, NAMES)
     assert write_results(tmp_path / "run", summary, make_stamp(seed=1)) == tmp_path / "run" / "results.json"
     return tmp_path / "run", summary
@@ -185,7 +192,9 @@ def test_results_csv_is_the_json(written: tuple[Path, Summary]) -> None:
         rows = list(csv.DictReader(stream))
     assert [list(row) for row in rows] == [ROW_KEYS] * 3
     for row, expected in zip(rows, summary.rows, strict=True):
-        assert {k: type(expected[k])(v) for k, v in row.items()} == expected
+        assert row.pop("flags") == ("" if row["attack"] != "pgd" else "constant map (1 image); one more")
+        kept = {k: v for k, v in expected.items() if k != "flags"}
+        assert {k: type(kept[k])(v) for k, v in row.items()} == kept
 
 
 def test_images_csv(written: tuple[Path, Summary]) -> None:
@@ -218,17 +227,71 @@ def test_a_failing_write_leaves_the_old_results(written: tuple[Path, Summary]) -
 
 def test_merge_keeps_the_denominators_apart() -> None:
     one = summarize([make_record(0, ["a"])], NAMES)
-    other = summarize([make_record(0, ["a", "b"], seed=1)], NAMES | {"interpreter": "rts"})
+    other = summarize([make_record(0, ["a", "b"], seed=1, interpreter="rts")], NAMES)
     merged = merge({"cam": one, "rts": other})
     assert merged.rows == one.rows + other.rows
     assert merged.images == one.images + other.images
     assert merged.denominators == {"cam": one.denominators, "rts": other.denominators}
     assert len(one.rows) == 3, "merging changed what it was given"
+    assert (one.parts, merged.parts) == ([one.denominators], [one.denominators, other.denominators])
+
+
+def test_records_of_several_interpreters() -> None:
+    """As each for itself, one after the other; an image counts under every interpreter."""
+    cam = [make_record(0, ["a", "b"], ["w"]), make_record(1, ["c"])]
+    rts = [make_record(0, ["a"], ["w"], seed=1, interpreter="rts"), make_record(1, ["c"], seed=2, interpreter="rts")]
+    rts[0].invalid = ["b"]
+    summary = summarize([*cam, *rts], NAMES)
+    parts = {"cam": summarize(cam, NAMES), "rts": summarize(rts, NAMES)}
+    assert summary == merge(parts)
+    assert [row["interpreter"] for row in summary.rows] == ["cam"] * 3 + ["rts"] * 3
+    assert [part["considered"] for part in summary.parts] == [4, 4]
+    assert [part["selected"] for part in summary.parts] == [3, 2]
+    assert [part["invalid"] for part in summary.parts] == [0, 1]
+
+
+def test_another_target_map() -> None:
+    """Agreement with the target and with the benign map are told apart, by hand."""
+    record = hand_record(0, ["a", "b"], [True, True], [1.0, 0.25])
+    record.target, record.target_map = "patch", torch.zeros(2, 1, 2, 2)
+    summary = summarize([record], NAMES)
+    (row,) = summary.rows
+    assert row["target"] == "patch"
+    assert (row["l1"], row["l1_benign"]) == ((1 + 0.25) / 2, (0 + 0.75) / 2)
+    # Against an empty map: a map below the threshold agrees, a full one does not.
+    assert (row["iou"], row["iou_benign"]) == ((0 + 1) / 2, (1 + 0) / 2)
+    assert [(image["l1"], image["l1_benign"]) for image in summary.images] == [(1, 0), (0.25, 0.75)]
+    assert {image["target"] for image in summary.images} == {"patch"}
+    assert {"l1_benign", "iou_benign", "size"} <= logged_values(row).keys()
+    plain = summarize([make_record(0, ["a"])], NAMES).rows[0]
+    assert list(logged_values(plain)) == ["asr", "confidence", "l1", "l2", "iou", "plausible", "linf"]
+    console = Console(record=True, width=200)
+    print_table(summary.rows, "the title", console)
+    text = console.export_text()
+    for shown in ("the title; target map: patch", "benign L1", "benign IoU", "0.25 px"):
+        assert shown in text
+
+
+def test_flags() -> None:
+    records = [make_record(i, [str(i)]) for i in range(3)]
+    records[0].attacks[2].flags = ["constant map (3 images)"]
+    for record in records[1:]:
+        record.attacks[2].flags = ["tiny steps", "tiny steps"]
+    rows = summarize(records, NAMES).rows
+    assert [row["flags"] for row in rows] == [{}, {}, {"constant map (3 images)": 1, "tiny steps": 2}]
+    console = Console(record=True, width=160)
+    print_table(rows, "flagged", console)
+    styled = console.export_text(styles=True, clear=False)
+    text = console.export_text().splitlines()
+    assert text[-2:] == ["! adv2-fast/cam: constant map (3 images)", "! adv2-fast/cam: tiny steps, 2 batches"]
+    assert "\x1b[33m! adv2-fast/cam" in styled, "not yellow"
+    print_table(rows[:2], "nothing flagged", console)
+    assert "!" not in console.export_text()
 
 
 def test_the_printed_table() -> None:
     records = [make_record(0, ["a", "b"])]
-    rows = summarize(records, NAMES).rows + summarize(records, NAMES | {"interpreter": "rts"}).rows
+    rows = summarize([*records, make_record(0, ["a", "b"], interpreter="rts")], NAMES).rows
     console = Console(record=True, width=140)
     print_table(rows, "the title", console)
     text = console.export_text()
@@ -247,6 +310,8 @@ def test_the_printed_table() -> None:
         assert heading in text
     adv2 = next(line for line in text.splitlines() if "adv2" in line)
     row = rows[2]
+    for absent in ("target map", "benign", "size"):
+        assert absent not in text
     for shown in (f"{row['asr']:.1%}", f"{row['l1']:.3f}", f"{row['iou']:.3f}", f"{row['linf'] * 255:.1f}"):
         assert shown in adv2
     assert f"{row['seconds'] / 2:.3f}" in adv2

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from lightning_adv2.report import default_logger, summarize, wandb_logger, write_figures
 from lightning_adv2.report.results import mean_traces
-from lightning_adv2.report.wandb_panels import log_evaluation
+from lightning_adv2.report.wandb_panels import log_evaluation, log_pictures
 from report.build import NAMES, make_record
 
 KEY = "c0ffee" * 6 + "beef"  # 40 characters, as a real one
@@ -79,6 +79,18 @@ def test_what_an_evaluation_logs(tmp_path: Path) -> None:
     assert [row[0] for row in content["data"]] == ["a", "b", "c", "d"]
     assert "adv2-fast map" in content["columns"]
     assert not any(column.startswith("noise") for column in content["columns"]), "a control is not a panel"
+
+
+def test_pictures_of_several_interpreters(tmp_path: Path) -> None:
+    import wandb
+
+    records = [make_record(0, ["a", "b"], interpreter=name) for name in ("cam", "rts")]
+    pictures = write_figures(tmp_path / "figures", records, summarize(records, NAMES), CLASSES)
+    log_pictures(wandb_logger(tmp_path), [path for path in pictures if path.parent.name == "figures"], "test")
+    wandb.finish()
+    text = json.dumps(inspect(tmp_path))
+    assert "test/figures/agreement" in text
+    assert "test/figures/overview" in text
 
 
 def test_a_key_reaches_no_file_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
