@@ -23,9 +23,11 @@ from lightning_adv2.attacks import (
     stadv,
 )
 from lightning_adv2.attacks.presets import Schedule
+from lightning_adv2.attacks.presets_mask import adv2_mask
 from lightning_adv2.interpreters import (
     CAM,
     LRP,
+    MASK,
     RTS,
     Attention,
     Ensemble,
@@ -180,6 +182,13 @@ INTERPRETERS = (
         attack_ensemble,
     ),
     InterpreterCase("lrp", lambda classifier: LRP(pool=2), (None, PaperReLU()), lambda side: side // 2, adv2_cam),
+    InterpreterCase(
+        "mask",
+        lambda classifier: MASK(iterations=6, start=0.5),
+        (None, Softplus(50.0)),
+        lambda side: side // 4,
+        adv2_mask,
+    ),
 )
 # What only a transformer has; apart, because the rows above serve tests that take a small CNN.
 VIT_INTERPRETERS = (
@@ -221,7 +230,7 @@ class AttackCase:
         return Attack(full.name, full.schedule, full.perturbation, stages, full.min_confidence)
 
 
-JOINT = (("grad", adv2_grad), ("cam", adv2_cam), ("rts", adv2_rts), ("ensemble", attack_ensemble))
+JOINT = (("grad", adv2_grad), ("cam", adv2_cam), ("rts", adv2_rts), ("ensemble", attack_ensemble), ("mask", adv2_mask))
 SCHEDULES = ("fast", "paper")
 
 ATTACKS = (

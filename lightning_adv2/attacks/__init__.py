@@ -1,6 +1,7 @@
 """The joint attack: perturbations, loss terms, steps, one engine, and the ready attacks built from them."""
 
 from lightning_adv2.attacks.adaptive import MemberMaps, SqueezedClass, SqueezedPrediction
+from lightning_adv2.attacks.bilevel import BilevelStep
 from lightning_adv2.attacks.dispatch import ADV2, adv2, adv2_attack
 from lightning_adv2.attacks.engine import Attack, AttackResult, Preset, Stage, run_attack
 from lightning_adv2.attacks.frameworks import Framework, Pixels, Spatial
@@ -15,6 +16,8 @@ from lightning_adv2.attacks.objective import (
 )
 from lightning_adv2.attacks.perturbation import FlowField, Perturbation, PixelDelta
 from lightning_adv2.attacks.presets import adv2_cam, adv2_ensemble, adv2_grad, adv2_rts, pgd, stadv
+from lightning_adv2.attacks.presets_mask import adv2_mask
+from lightning_adv2.attacks.response import ResponseStep
 from lightning_adv2.attacks.steps import GradientStep, Step
 from lightning_adv2.attacks.targets import BenignMap, MapFile, RandomClass, RandomPatch, Target, TargetRequest
 
@@ -23,6 +26,7 @@ __all__ = [
     "Attack",
     "AttackResult",
     "BenignMap",
+    "BilevelStep",
     "EncoderClass",
     "FlowField",
     "FlowSmoothness",
@@ -39,6 +43,7 @@ __all__ = [
     "Ramp",
     "RandomClass",
     "RandomPatch",
+    "ResponseStep",
     "Spatial",
     "SqueezedClass",
     "SqueezedPrediction",
@@ -53,6 +58,7 @@ __all__ = [
     "adv2_cam",
     "adv2_ensemble",
     "adv2_grad",
+    "adv2_mask",
     "adv2_rts",
     "pgd",
     "run_attack",

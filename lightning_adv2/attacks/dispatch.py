@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adv2.attacks.engine import Attack, AttackResult, Preset, Stage, check_victim, run_attack
+from lightning_adv2.attacks.checks import check_victim
+from lightning_adv2.attacks.engine import Attack, AttackResult, Preset, Stage, run_attack
 from lightning_adv2.attacks.frameworks import Framework, Pixels
 from lightning_adv2.attacks.objective import LossTerm
 from lightning_adv2.attacks.presets import (

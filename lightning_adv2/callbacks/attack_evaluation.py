@@ -15,6 +15,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torchmetrics import MetricCollection
 
 from lightning_adv2.attacks import Attack, Preset, adv2_attack, pgd
+from lightning_adv2.attacks.checks import check_gradient
 from lightning_adv2.attacks.targets import BenignMap, Target
 from lightning_adv2.callbacks.attack_batch import Timed, attack_batch
 from lightning_adv2.callbacks.progress import StepProgress
@@ -90,6 +91,9 @@ class AttackEvaluation(pl.Callback):
             )
         for interpreter in interpreters_of(pl_module):
             check_name("interpreter", interpreter.name)
+            for attack in self._attacks(interpreter):
+                if attack.needs_map:
+                    check_gradient(attack.name, interpreter)
         if torch.is_inference_mode_enabled():
             raise RuntimeError("an attack needs gradients: set Trainer(inference_mode=False)")
         self._attacked, self._running = 0, {}

@@ -9,12 +9,14 @@ from lightning_adv2.interpreters.grad_cam import GradCAM
 from lightning_adv2.interpreters.gradient import Gradient
 from lightning_adv2.interpreters.integrated_gradients import IntegratedGradients
 from lightning_adv2.interpreters.lrp import LRP
+from lightning_adv2.interpreters.mask import MASK
 from lightning_adv2.interpreters.rts import RTS
 from lightning_adv2.interpreters.smooth_grad import SmoothGrad
 
 __all__ = [
     "CAM",
     "LRP",
+    "MASK",
     "RTS",
     "Attention",
     "Captum",

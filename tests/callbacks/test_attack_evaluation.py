@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from callbacks.lab import attack_data, idls, interpreter, shapes, short_attacks, trainer, untrained_rts, victim
-from lightning_adv2.attacks import adv2_attack, adv2_cam, pgd
+from lightning_adv2.attacks import ADV2, adv2_attack, adv2_cam, pgd
 from lightning_adv2.attacks.targets import RandomClass
 from lightning_adv2.callbacks import AttackEvaluation, MapQualityEvaluation
 from lightning_adv2.callbacks.progress import StepProgress
@@ -337,3 +337,15 @@ def test_images_csv_matches_the_records(tmp_path: Path) -> None:
                 assert float(row["confidence"]) == float(attack.confidence[i])
                 success = int(attack.adv_predicted[i]) == int(record.target_class[i])
                 assert row["success"] == str(success)
+
+
+def test_an_interpreter_without_a_right_gradient_is_refused_before_the_first_attack(tmp_path: Path) -> None:
+    class Opaque(CAM):
+        name, differentiable = "opaque", False
+
+    module, data = IDLS(victim(), [interpreter("cam"), Opaque()]), attack_data()
+    with pytest.raises(ValueError, match="gradient of Opaque's map is not right"):
+        trainer(tmp_path, AttackEvaluation([pgd(steps=1), ADV2(steps=1)])).test(module, data, verbose=False)
+    assert not (tmp_path / "records").exists()
+    trainer(tmp_path, AttackEvaluation([pgd(steps=1)])).test(module, data, verbose=False)
+    assert (tmp_path / "records" / "opaque").is_dir()

@@ -1,0 +1,187 @@
+"""The attack on MASK, whose map is itself an optimisation (paper section 3.6, Algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_adv2.attacks.objective import Context, LossTerm, Problem, Ramp, TargetClass
+from lightning_adv2.attacks.perturbation import Perturbation
+from lightning_adv2.attacks.steps import Seen, Step, loss_gradient, seen, total_loss
+from lightning_adv2.functional.losses import map_mse
+from lightning_adv2.interpreters import MASK
+from lightning_adv2.types import Interpretation, State
+
+
+class BilevelStep(Step):
+    """Algorithm 1: a step on the class, then a step on the map that its inner optimisation is about to reach.
+
+    1. The parameter moves by ``class_step`` against the L2-normalised gradient of l_prd.
+    2. The mask goes ``plain`` Adam steps on, then ``unrolled`` ones that keep their graph.
+    3. The parameter moves against the L2-normalised gradient of the map loss at the unrolled masks, by the largest
+       step, found by bisection, that keeps the target class ahead of the second by ``kappa`` logits.
+    4. Every ``reset`` steps the mask is replaced by a fresh map, and Adam's memory is damped.
+
+    Maps of iterates between two resets belong to a mask that lags behind. So with ``reset`` only fresh maps are
+    reported; in between a step reports once more what it reported at the last one.
+
+    Args:
+        class_step: length of the first move, in the L2 norm of the parameter (the authors' 0.05).
+        map_step: longest second move (the authors' 0.08, then 0.04); a :class:`Ramp` over the stage, or a number.
+        plain: steps of lookahead without a graph (the authors' 4).
+        unrolled: steps of lookahead with one, at least 1 (the authors' 4).
+        average: the map loss is the mean over the unrolled masks; otherwise that of the last.
+        halvings: of the bisection (10); 0 always takes the longest move.
+        kappa: in logits (10).
+        reset: period (50); 0 for never.
+        terms: what is minimised in the first move, without the map.
+    """
+
+    needs_map = True
+
+    def __init__(
+        self,
+        class_step: float = 0.05,
+        map_step: float | Ramp = 0.08,
+        plain: int = 4,
+        unrolled: int = 4,
+        average: bool = True,
+        halvings: int = 10,
+        kappa: float = 10.0,
+        reset: int = 50,
+        terms: Sequence[LossTerm] = (),
+    ) -> None:
+        if unrolled < 1 or plain < 0 or halvings < 0 or reset < 0:
+            raise ValueError(
+                f"unrolled={unrolled}, plain={plain}, halvings={halvings}, reset={reset}: whole numbers, unrolled at "
+                "least 1, the others at least 0"
+            )
+        self.map_step = map_step if isinstance(map_step, Ramp) else Ramp(map_step, map_step)
+        if not (class_step >= 0 and self.map_step.start > 0 and self.map_step.end >= 0):
+            raise ValueError(f"class_step={class_step}, map_step={map_step}: lengths; map_step must be positive")
+        self.class_step, self.plain, self.unrolled = class_step, plain, unrolled
+        self.average, self.halvings, self.kappa, self.reset = average, halvings, kappa, reset
+        self.terms = tuple(terms) or (TargetClass(),)
+        if any(term.needs_map for term in self.terms):
+            raise ValueError("terms: the first move sees no map; leave out the terms that need one")
+
+    def init(self, problem: Problem, parameter: Tensor) -> State:
+        """Step count, inner state, what the terms prepare, and the last report; the first call fills them."""
+        mask_interpreter(problem)
+        count = problem.target_class.new_zeros(len(parameter))
+        return count, (), tuple(term.prepare(problem) for term in self.terms), ()
+
+    def __call__(
+        self, problem: Problem, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
+    ) -> tuple[Tensor, State, Seen]:
+        """See :class:`Step`."""
+        interpreter = mask_interpreter(problem)
+        classifier, target = problem.classifier, problem.target_class
+        count, inner, prepared, report = state
+        images = problem.images
+        start = int(count[0]) if len(count) else 0
+        adv_images = perturbation.apply(images, parameter.detach()).detach()
+        if start == 0 or (self.reset and start % self.reset == 0):
+            fresh = interpreter.explain(classifier, adv_images, target)
+            inner = fresh.state if start == 0 else _damped(fresh.state, inner)
+            report = adv_images, fresh.logits, fresh.attribution_map
+        elif not self.reset:
+            with torch.no_grad():
+                report = adv_images, classifier(adv_images), interpreter.map_of(inner)
+
+        moved, finite = self._class_move(problem, perturbation, parameter.detach(), prepared, progress)
+        leaf = moved.detach().requires_grad_()
+        with torch.enable_grad():
+            shown = perturbation.apply(images, leaf)
+            loss, inner = self.lookahead(problem, shown, inner)
+            gradient, map_finite = loss_gradient(loss, leaf)
+        longest = self.map_step(progress)
+        moved = self._map_move(problem, perturbation, moved.detach(), _unit(gradient), longest)
+        shown_then = Interpretation(report[1], report[2])
+        return moved, (count + 1, inner, prepared, report), seen(report[0], shown_then, finite & map_finite)
+
+    def lookahead(self, problem: Problem, adv_images: Tensor, inner: State) -> tuple[Tensor, State]:
+        """The map loss ``(B,)`` of the masks to come, with a graph to ``adv_images``, and the last one, detached."""
+        interpreter, target_map = mask_interpreter(problem), wanted_map(problem)
+        arguments = problem.classifier, problem.target_class
+        for _ in range(self.plain):
+            inner = interpreter.advance(arguments[0], adv_images.detach(), arguments[1], inner)
+        losses = []
+        for _ in range(self.unrolled):
+            inner = interpreter.advance(arguments[0], adv_images, arguments[1], inner)
+            losses.append(map_mse(interpreter.map_of(inner), target_map))
+        loss = torch.stack(losses).mean(0) if self.average else losses[-1]
+        return loss, (inner[0].detach(), tuple(part.detach() for part in inner[1]))
+
+    def _class_move(
+        self, problem: Problem, perturbation: Perturbation, parameter: Tensor, prepared: State, progress: float
+    ) -> tuple[Tensor, Tensor]:
+        """The first move, and where its gradient was finite."""
+        if not self.class_step:
+            return parameter, torch.ones_like(problem.target_class, dtype=torch.bool)
+        leaf = parameter.requires_grad_()
+        with torch.enable_grad():
+            shown = perturbation.apply(problem.images, leaf)
+            interpretation = Interpretation(problem.classifier(shown), shown.new_zeros(len(shown), 1, 0, 0))
+            context = Context(problem, interpretation, progress, shown, leaf)
+            gradient, finite = loss_gradient(total_loss(self.terms, context, prepared), leaf)
+        moved = perturbation.project(problem.images, leaf.detach() - self.class_step * _unit(gradient))
+        return moved, finite
+
+    def _map_move(
+        self, problem: Problem, perturbation: Perturbation, parameter: Tensor, direction: Tensor, longest: float
+    ) -> Tensor:
+        """Along ``-direction`` as far as each image's margin allows; not at all where nothing allows it."""
+        images, wide = problem.images, (-1, *[1] * (parameter.dim() - 1))
+
+        def at(size: Tensor) -> Tensor:
+            return perturbation.project(images, parameter - size.view(wide) * direction)
+
+        high = parameter.new_full((len(parameter),), longest)
+        if not self.halvings:
+            return at(high)
+        low, size = torch.zeros_like(high), high
+        with torch.no_grad():
+            for _ in range(self.halvings + 1):  # the longest move first
+                logits = problem.classifier(perturbation.apply(images, at(size)))
+                enough = margin(logits, problem.target_class) >= self.kappa
+                low, high = torch.where(enough, size, low), torch.where(enough, high, size)
+                size = (low + high) / 2
+        return at(low)
+
+
+def margin(logits: Tensor, target_class: Tensor) -> Tensor:
+    """How far the target class is ahead of the strongest other: ``(B, K)`` and ``(B,)`` -> ``(B,)``, in logits."""
+    own = logits.gather(1, target_class[:, None])[:, 0]
+    return own - logits.scatter(1, target_class[:, None], -torch.inf).amax(1)
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    """Each image's gradient at length 1; zero stays zero."""
+    length = gradient.flatten(1).norm(dim=1).clamp(min=torch.finfo(gradient.dtype).tiny)
+    unit: Tensor = gradient / length.view(-1, *[1] * (gradient.dim() - 1))
+    return unit
+
+
+def _damped(fresh: State, inner: State) -> State:
+    """The fresh mask with the memory of the old one: means halved, variances quartered."""
+    mean, variance, count = inner[1]
+    return fresh[0], (0.5 * mean, 0.25 * variance, count)
+
+
+def mask_interpreter(problem: Problem) -> MASK:
+    """The interpreter, which must be a MASK."""
+    if not isinstance(problem.interpreter, MASK):
+        raise ValueError(
+            f"interpreter: this step looks into MASK's own optimisation, not {type(problem.interpreter).__name__}'s; "
+            "take adv2_attack(interpreter), which finds the attack that fits"
+        )
+    return problem.interpreter
+
+
+def wanted_map(problem: Problem) -> Tensor:
+    """m_t, which the engine has checked to be there."""
+    assert problem.target_map is not None
+    return problem.target_map

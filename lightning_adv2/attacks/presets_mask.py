@@ -1,0 +1,66 @@
+"""The ready joint attack on MASK (paper section 3.6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning_adv2.attacks.bilevel import BilevelStep
+from lightning_adv2.attacks.dispatch import adv2_attack
+from lightning_adv2.attacks.engine import Attack, Stage
+from lightning_adv2.attacks.frameworks import Framework, Pixels
+from lightning_adv2.attacks.objective import TargetClass
+from lightning_adv2.attacks.presets import Schedule, is_paper, joint_name
+from lightning_adv2.attacks.response import ResponseStep
+from lightning_adv2.attacks.steps import GradientStep
+from lightning_adv2.interpreters import MASK
+
+# The authors' ceilings of the second move, each for half of the joint steps.
+PAPER_MAP_STEPS = (0.08, 0.04)
+# The class is reached by then: only keep it (2 logits are a probability of about 0.88), and move the map in long steps.
+FAST_POLISH: dict[str, Any] = {"class_step": 0.0, "map_step": 0.3, "kappa": 2.0, "reset": 5}
+
+
+def adv2_mask(
+    schedule: Schedule = "fast",
+    steps: int | None = None,
+    framework: Framework | None = None,
+    name: str | None = None,
+    warm_start: int | None = None,
+    **devices: Any,
+) -> Attack:
+    """ADV2 against MASK.
+
+    Args:
+        schedule: ``paper`` is Algorithm 1: 400 classification steps, then 1,000 joint ones, the second half with a
+            halved ceiling on the map's step. ``fast``: 60 first-order steps on the network's answers to masks, then
+            60 of Algorithm 1 for the map alone, with a fresh mask every 5.
+        steps: overrides the number of joint steps.
+        framework: what may change; by default pixels within epsilon 0.031.
+        name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
+        warm_start: overrides the number of classification steps before the joint ones.
+        devices: options of :class:`BilevelStep` (``paper``) or :class:`ResponseStep` (``fast``).
+    """
+    framework = framework or Pixels()
+    paper = is_paper(schedule)
+    warm = warm_start if warm_start is not None else (400 if paper else 0)
+    joint = steps if steps is not None else (1000 if paper else 120)
+    move, stages = (framework.paper if paper else framework.fast), []
+    if warm:
+        first = GradientStep([TargetClass(), *framework.terms], move.rule, move.step_size)
+        stages.append(Stage(first, warm))
+    if paper:
+        ceilings = (devices.pop("map_step"),) * 2 if "map_step" in devices else PAPER_MAP_STEPS
+        halves = zip(ceilings, (joint - joint // 2, joint // 2), strict=True)
+        terms = [TargetClass(), *framework.terms]
+        stages += [Stage(BilevelStep(map_step=top, terms=terms, **devices), n) for top, n in halves if n]
+    elif joint:
+        polish = joint // 2
+        stages.append(Stage(ResponseStep(move.rule, move.step_size, terms=framework.terms, **devices), joint - polish))
+        if polish:
+            stages.append(Stage(BilevelStep(**FAST_POLISH), polish))
+    return Attack(name or joint_name(framework), schedule, framework.perturbation, stages)
+
+
+@adv2_attack.register
+def _(interpreter: MASK, *args: Any, **options: Any) -> Attack:
+    return adv2_mask(*args, **options)
