@@ -99,9 +99,9 @@ def test_the_bisection_finds_the_longest_legal_move(kappa, expected):
     problem.images = torch.full_like(problem.images, 0.7)
     perturbation, flat = PixelDelta(0.5), torch.ones_like(problem.images)
     perturbation.apply = lambda images, parameter: images + parameter  # without the 8 bits
-    moved = BilevelStep(kappa=kappa)._map_move(problem, perturbation, torch.zeros_like(flat), flat)
+    moved = BilevelStep(kappa=kappa)._map_move(problem, perturbation, torch.zeros_like(flat), flat, 0.08)
     torch.testing.assert_close(-moved, expected * flat, rtol=0, atol=0.08 / 2**10)
-    always = BilevelStep(kappa=kappa, halvings=0)._map_move(problem, perturbation, torch.zeros_like(flat), flat)
+    always = BilevelStep(kappa=kappa, halvings=0)._map_move(problem, perturbation, torch.zeros_like(flat), flat, 0.08)
     torch.testing.assert_close(-always, 0.08 * flat)
 
 
@@ -114,7 +114,7 @@ def test_the_move_for_the_map_keeps_the_confidence_of_each_image():
     assert ahead.any()
     direction = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)).double()
     direction /= direction.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    moved = step._map_move(problem, perturbation, parameter, direction)
+    moved = step._map_move(problem, perturbation, parameter, direction, 0.5)
     after = margin(problem.classifier(perturbation.apply(problem.images, moved)), problem.target_class)
     assert (after[ahead] >= 1.0).all()
     assert torch.equal(moved[~ahead], parameter[~ahead])
