@@ -40,10 +40,11 @@ class SqueezedClass(LossTerm):
 class SqueezedPrediction(LossTerm):
     """Algorithm 2, for a bit depth: decide like an adversarial image x+ that lives on the squeezer's own levels.
 
-    x+ comes from PGD in the squeezed space, from psi(x) on, one level at a time; then ||f(x) - f(x+)||_1 is minimised.
+    x+ comes from PGD in the squeezed space, from psi(x) on; then ||f(x) - f(x+)||_1 is minimised. The step of 2^-i
+    is a little less than a level, and is rounded to one.
 
     Args:
-        bits: i; the levels are 2^-i apart, as the algorithm has its step.
+        bits: i, from 2 to 8; at 1 the step would be rounded away.
         steps: of PGD in the squeezed space.
         weight: see :class:`LossTerm`.
     """
@@ -52,8 +53,8 @@ class SqueezedPrediction(LossTerm):
 
     def __init__(self, bits: int = 2, steps: int = 10, weight: float | Ramp = 1.0) -> None:
         super().__init__(weight)
-        if steps < 1:
-            raise ValueError(f"steps={steps}: at least 1")
+        if steps < 1 or bits < 2:
+            raise ValueError(f"steps={steps}, bits={bits}: at least 1 step and 2 bits")
         self.squeezer, self.steps = BitDepth(bits), steps
 
     def prepare(self, problem: Problem) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ class BilevelStep(Step):
     """Algorithm 1: a step on the class, then a step on the map that its inner optimisation is about to reach.
 
     1. The parameter moves by ``class_step`` against the L2-normalised gradient of l_prd.
-    2. The mask goes ``plain`` Adam steps on, then ``unrolled`` ones that keep their graph.
+    2. The mask goes ``plain`` Adam steps on, then ``unrolled`` ones that keep their graph: the interpreter's own steps,
+       at the rate that it ends with (``MASK(lr_end=1)`` keeps the authors' constant one).
     3. The parameter moves against the L2-normalised gradient of the map loss at the unrolled masks, by the largest
        step, found by bisection, that keeps the target class ahead of the second by ``kappa`` logits.
     4. Every ``reset`` steps the mask is replaced by a fresh map, and Adam's memory is damped.
@@ -64,8 +66,14 @@ class BilevelStep(Step):
         self.class_step, self.plain, self.unrolled = class_step, plain, unrolled
         self.average, self.halvings, self.kappa, self.reset = average, halvings, kappa, reset
         self.terms = tuple(terms) or (TargetClass(),)
-        if any(term.needs_map for term in self.terms):
-            raise ValueError("terms: the first move sees no map; leave out the terms that need one")
+        refuse_map_terms(self.terms)
+
+    def extended(self, terms: Sequence[LossTerm]) -> Self:
+        """See :class:`Step`; a step without a first move gets one, for it is there that terms are minimised."""
+        refuse_map_terms(terms)
+        other = super().extended(terms)
+        other.class_step = self.class_step or 0.05
+        return other
 
     def init(self, problem: Problem, parameter: Tensor) -> State:
         """Step count, inner state, what the terms prepare, and the last report; the first call fills them."""
@@ -169,6 +177,12 @@ def _damped(fresh: State, inner: State) -> State:
     """The fresh mask with the memory of the old one: means halved, variances quartered."""
     mean, variance, count = inner[1]
     return fresh[0], (0.5 * mean, 0.25 * variance, count)
+
+
+def refuse_map_terms(terms: Sequence[LossTerm]) -> None:
+    """The steps for MASK make their own map loss."""
+    if names := [type(term).__name__ for term in terms if term.needs_map]:
+        raise ValueError(f"terms: this step makes its own map loss and shows the others no map; leave out {names}")
 
 
 def mask_interpreter(problem: Problem) -> MASK:

@@ -69,7 +69,8 @@ class Spatial(Framework):
     def __init__(self, tau: float = 0.0005, max_flow: float | None = None) -> None:
         if tau < 0:
             raise ValueError(f"tau={tau}: a weight, at least 0 (the paper takes 0.0005)")
-        self.prefix, self.perturbation = "stadv", FlowField(max_flow=max_flow)
+        start = 0.1 if max_flow is None else min(0.1, max_flow)
+        self.prefix, self.perturbation = "stadv", FlowField(start, max_flow)
         self.terms, self.paper_steps = (FlowSmoothness(tau),), (200, 600)
         self.paper = Move(optim.adam(0.9, 0.999, amsgrad=True), Ramp(0.01, 0.01))
         self.fast = Move(optim.adam(0.8, 0.8), Ramp(0.1, 0.0))

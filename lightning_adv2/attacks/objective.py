@@ -127,13 +127,7 @@ class TargetMap(LossTerm):
         """Mean square difference."""
         target_map = context.problem.target_map
         assert target_map is not None  # the engine checks
-        attribution_map = context.interpretation.attribution_map
-        if attribution_map.shape != target_map.shape:
-            raise ValueError(
-                f"target_map: its size is {tuple(target_map.shape[-2:])}, the interpreter's maps have "
-                f"{tuple(attribution_map.shape[-2:])}; resize it (functional.masking.resize_map)"
-            )
-        return map_mse(attribution_map, target_map)
+        return map_mse(context.interpretation.attribution_map, target_map)
 
 
 class EncoderClass(LossTerm):

@@ -37,7 +37,7 @@ def pgd(
         epsilon: L-infinity radius.
         name: for tables and log keys; by default ``pgd``.
     """
-    return _class_only(Pixels(epsilon), schedule, _or(steps, 1000 if is_paper(schedule) else 50), name or "pgd")
+    return _class_only(Pixels(epsilon), schedule, or_default(steps, 1000 if is_paper(schedule) else 50), name or "pgd")
 
 
 def stadv(
@@ -51,7 +51,7 @@ def stadv(
         tau: weight of the flow's roughness.
         name: for tables and log keys; by default ``stadv``.
     """
-    return _class_only(Spatial(tau), schedule, _or(steps, 800 if is_paper(schedule) else 50), name or "stadv")
+    return _class_only(Spatial(tau), schedule, or_default(steps, 800 if is_paper(schedule) else 50), name or "stadv")
 
 
 def adv2_cam(
@@ -70,7 +70,7 @@ def adv2_cam(
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
         warm_start: overrides the number of classification steps before the joint ones.
     """
-    return _joint(framework, schedule, _or(steps, 50), (400, _or(steps, 1000)), name=name, warm_start=warm_start)
+    return _joint(framework, schedule, steps, 50, (400, 1000), name=name, warm_start=warm_start)
 
 
 def adv2_rts(
@@ -94,7 +94,7 @@ def adv2_rts(
     extra = [EncoderClass(encoder_weight)] if encoder_weight else []
     # 100 steps bear a longer memory: IoU 0.93 against 0.91 on drawn shapes.
     return _joint(
-        framework, schedule, _or(steps, 100), (300, _or(steps, 1000)), extra,
+        framework, schedule, steps, 100, (300, 1000), extra,
         memory=0.8, name=name, warm_start=warm_start,
     )  # fmt: skip
 
@@ -126,15 +126,17 @@ def adv2_grad(
         rho = Ramp(rhos[0], rhos[-1]) if smoothing else None
         # The gradient's map is rougher: IoU 0.82 from 2/255 against 0.76 from 4/255.
         return _joint(
-            framework, schedule, _or(steps, 100), (0, 0), surrogate=surrogate or Softplus(50.0), pace=0.5, rho=rho,
+            framework, schedule, steps, 100, (0, 0), surrogate=surrogate or Softplus(50.0), pace=0.5, rho=rho,
             name=name, warm_start=warm_start,
         )  # fmt: skip
-    if steps is not None:
-        raise ValueError(f"steps={steps}: the paper's schedule for GRAD has four fixed stages; leave it out")
     surrogate = surrogate or PaperReLU()
     if framework.paper_steps is not None:
         rho = Ramp(rhos[0], rhos[-1]) if smoothing in (None, True) else None
-        return _joint(framework, schedule, 0, (0, 0), surrogate=surrogate, rho=rho, name=name, warm_start=warm_start)
+        return _joint(
+            framework, schedule, steps, 0, (0, 0), surrogate=surrogate, rho=rho, name=name, warm_start=warm_start
+        )
+    if steps is not None:
+        raise ValueError(f"steps={steps}: the paper's schedule for GRAD has four fixed stages; leave it out")
     stages = _stages(framework, framework.paper, [TargetClass()], 300 if warm_start is None else warm_start)
     for i, (weight, count) in enumerate([(0.001, 301), (0.004, 201), (0.01, 101), (0.05, 101)]):
         rho = Ramp(rhos[i], rhos[i + 1]) if smoothing in (None, True) else None
@@ -168,7 +170,7 @@ def adv2_ensemble(
     """
     encoder = [EncoderClass(encoder_weight)] if encoder_weight else []
     return _joint(
-        framework, schedule, _or(steps, 100), (400, _or(steps, 1000)), encoder,
+        framework, schedule, steps, 100, (400, 1000), encoder,
         surrogate=surrogate, map_term=partial(MemberMaps, members=members), name=name, warm_start=warm_start,
     )  # fmt: skip
 
@@ -181,6 +183,7 @@ def _class_only(framework: Framework, schedule: Schedule, steps: int, name: str)
 def _joint(
     framework: Framework | None,
     schedule: Schedule,
+    steps: int | None,
     fast_steps: int,
     paper_steps: tuple[int, int],
     extra: Sequence[LossTerm] = (),
@@ -196,10 +199,10 @@ def _joint(
     """Classification steps, then joint ones, under either schedule."""
     framework = framework or Pixels()
     if is_paper(schedule):
-        warm, steps = framework.paper_steps or paper_steps
-        move, weight = framework.paper, PAPER_MAP_WEIGHT
+        warm, published = framework.paper_steps or paper_steps
+        steps, move, weight = or_default(steps, published), framework.paper, PAPER_MAP_WEIGHT
     else:
-        warm, steps, weight = 0, fast_steps, Ramp(FAST_MAP_WEIGHT, FAST_MAP_WEIGHT)
+        warm, steps, weight = 0, or_default(steps, fast_steps), Ramp(FAST_MAP_WEIGHT, FAST_MAP_WEIGHT)
         rule = framework.fast.rule if memory is None else optim.adam(memory, memory)
         move = Move(rule, Ramp(pace * framework.fast.step_size.start, 0.0))
     joint = [TargetClass(smoothing=rho), map_term(weight), *extra]
@@ -216,7 +219,8 @@ def _stages(
     return [Stage(step, steps)] if steps else []
 
 
-def _or(steps: int | None, default: int) -> int:
+def or_default(steps: int | None, default: int) -> int:
+    """``steps`` where given, which must be at least 1."""
     if steps is not None and steps < 1:
         raise ValueError(f"steps={steps}: a stage takes at least one step; leave it out for {default}")
     return default if steps is None else steps

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_adv2.attacks.bilevel import margin, mask_interpreter, wanted_map
+from lightning_adv2.attacks.bilevel import margin, mask_interpreter, refuse_map_terms, wanted_map
 from lightning_adv2.attacks.objective import Context, LossTerm, Problem, Ramp
 from lightning_adv2.attacks.perturbation import Perturbation
 from lightning_adv2.attacks.steps import Seen, Step, loss_gradient, seen, total_loss
@@ -62,11 +63,15 @@ class ResponseStep(Step):
             raise ValueError(f"masks={masks}, refresh={refresh}: whole numbers, at least 1")
         if not (0 <= own <= 1 and noise >= 0):
             raise ValueError(f"own={own}, noise={noise}: a share in [0, 1] and a standard deviation of at least 0")
-        if any(term.needs_map for term in terms):
-            raise ValueError("terms: this step makes its own map loss; leave out the terms that need a map")
+        refuse_map_terms(terms)
         self.rule, self.step_size, self.masks, self.own, self.noise = rule, step_size, masks, own, noise
         self.slope, self.floor, self.clip, self.kappa = slope, floor, clip, kappa
         self.refresh, self.terms = refresh, tuple(terms)
+
+    def extended(self, terms: Sequence[LossTerm]) -> Self:
+        """See :class:`Step`."""
+        refuse_map_terms(terms)
+        return super().extended(terms)
 
     def init(self, problem: Problem, parameter: Tensor) -> State:
         """Step count, the rule's state, what the terms prepare, and what a refresh leaves."""

@@ -126,7 +126,8 @@ def loss_gradient(loss: Tensor, parameter: Tensor, *, retain_graph: bool = False
         ``(B, ...)`` and ``(B,)`` bool.
     """
     (gradient,) = torch.autograd.grad(loss.sum() * GRADIENT_SCALE, parameter, retain_graph=retain_graph)
-    finite = (gradient.flatten(1).isfinite().all(1) & loss.isfinite()).detach()
+    # The squares too: what overflows there would stop Adam, or a normalised step, without a word.
+    finite = (gradient.flatten(1).square().sum(1).isfinite() & loss.isfinite()).detach()
     return torch.where(finite.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0.0), finite
 
 

@@ -52,8 +52,9 @@ def attack_batch(
 ) -> BatchRecord:
     """Run the controls and every attack on the images of a batch that the classifier gets right.
 
-    The controls make the numbers readable: ``noise`` is uniform noise of the attack's size; ``target_class`` is the
-    *benign* image explained for the target class, so it shows how far the map moves by the question alone.
+    The controls make the numbers readable: ``noise`` is uniform noise within the first pixel attack's epsilon (0.031
+    without one); ``target_class`` is the *benign* image explained for the target class, so it shows how far the map
+    moves by the question alone.
 
     Args:
         classifier: the victim, in eval mode.

@@ -45,7 +45,15 @@ def map_mse(attribution_map: Tensor, target_map: Tensor) -> Tensor:
 
     Returns:
         ``(B,)`` in [0, 1].
+
+    Raises:
+        ValueError: the shapes differ.
     """
+    if attribution_map.shape != target_map.shape:
+        raise ValueError(
+            f"target_map: its size is {tuple(target_map.shape[-2:])}, the interpreter's maps have "
+            f"{tuple(attribution_map.shape[-2:])}; resize it (functional.masking.resize_map)"
+        )
     return (attribution_map - target_map).square().flatten(1).mean(1)
 
 

@@ -76,6 +76,8 @@ class MASK(Interpreter):
         for argument, share in (("lr_end", lr_end), ("start", start)):
             if not 0 <= share <= 1:
                 raise ValueError(f"{argument}={share}: give a number in [0, 1]")
+        if not lr_end > 0:
+            raise ValueError(f"lr_end={lr_end}: more than 0, or an attack could not look ahead")
         if not lr > 0 or (sigma is not None and not sigma > 0):
             raise ValueError(f"lr={lr}, sigma={sigma}: must be positive")
         self.form, self.iterations, self.size, self.sigma, self.jitter = form, iterations, size, sigma, jitter

@@ -9,15 +9,19 @@ from lightning_adv2.attacks import (
     FlowSmoothness,
     Pixels,
     Spatial,
+    SqueezedClass,
     TargetClass,
     TargetMap,
     adv2_cam,
     adv2_grad,
+    adv2_mask,
     adv2_rts,
     run_attack,
     stadv,
 )
 from lightning_adv2.functional.flow import flow_size
+from lightning_adv2.functional.random import image_generators
+from lightning_adv2.functional.squeeze import BitDepth
 from lightning_adv2.interpreters import CAM, Gradient
 from lightning_adv2.models import PlainReLU
 
@@ -117,3 +121,33 @@ def test_grad_attacked_through_plain_relu_gains_nothing_from_its_map_term():
     smooth = run_attack(adv2_grad(steps=6), classifier, interpreter, images, target_class, 1 - target_map)
     torch.testing.assert_close(one.trace["confidence"], other.trace["confidence"], rtol=0, atol=0)
     assert (smooth.trace["confidence"] - other.trace["confidence"]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("preset", [adv2_cam, adv2_grad, adv2_rts, adv2_mask])
+def test_steps_are_the_joint_steps_under_every_framework_and_schedule(preset):
+    for framework in (Pixels(), Spatial()):
+        for schedule in ("fast", "paper"):
+            if preset is adv2_grad and schedule == "paper" and not framework.prefix:
+                continue  # four fixed stages
+            attack = preset(schedule, 10, framework)
+            warm = {"fast": 0, "paper": 200 if framework.prefix else attack.stages[0].steps}[schedule]
+            assert attack.steps == warm + 10
+            with pytest.raises(ValueError, match="steps=0"):
+                preset(schedule, 0, framework)
+
+
+def test_a_tight_bound_on_the_flow_bounds_its_start():
+    framework, images = Spatial(max_flow=0.05), lattice_images(2)
+    flow = framework.perturbation.init(images, image_generators(0, ["a", "b"], "attack"))
+    assert flow.abs().max() <= 0.05
+
+
+def test_terms_for_the_map_are_refused_where_a_step_makes_its_own_and_others_are_minimised():
+    attack = adv2_mask()
+    term = SqueezedClass([BitDepth(2)])
+    for stage in attack.stages:
+        with pytest.raises(ValueError, match=r"leave out \['TargetMap'\]"):
+            stage.step.extended([TargetMap()])
+        assert term in stage.step.extended([term]).terms
+    assert attack.stages[1].step.class_step == 0
+    assert attack.stages[1].step.extended([term]).class_step > 0
