@@ -148,7 +148,8 @@ def test_promise_20_a_sound_victim_raises_no_flag_under_any_ready_attack(case: A
 def test_promise_20_a_sound_interpreter_raises_no_flag(name):
     classifier, case = small_classifier(), BY_NAME[name]
     full = case.attack()
-    attack = Attack(full.name, full.schedule, full.perturbation, [Stage(full.stages[-1].step, 12)])
+    stages = [Stage(stage.step, 12) for stage in full.stages]
+    attack = Attack(full.name, full.schedule, full.perturbation, stages)
     assert found(*attacked(attack, classifier, case.build(classifier))) == {}
 
 
