@@ -6,7 +6,7 @@ import torch
 from cases import lattice_images, other_class, small_classifier, small_vit
 from torch import Tensor, nn
 
-from lightning_adv2.attacks import adv2_cam, pgd, run_attack
+from lightning_adv2.attacks import Pixels, adv2_cam, pgd, run_attack
 from lightning_adv2.interpreters import Attention
 from lightning_adv2.models import ViTClassifier
 
@@ -111,7 +111,7 @@ def test_the_joint_attack_moves_the_map_towards_its_target():
     target_map = Attention().explain(classifier, images, classifier(images).argmax(1)).attribution_map
     joint, alone = (
         run_attack(attack, classifier, Attention(), images, target_class, target_map)
-        for attack in (adv2_cam(epsilon=0.1), pgd(epsilon=0.1))
+        for attack in (adv2_cam(framework=Pixels(0.1)), pgd(epsilon=0.1))
     )
     assert joint.valid.all()
     assert joint.success.double().mean() >= 0.75
