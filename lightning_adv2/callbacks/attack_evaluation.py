@@ -19,6 +19,7 @@ from lightning_adv2.attacks.checks import check_gradient
 from lightning_adv2.attacks.targets import BenignMap, Target
 from lightning_adv2.callbacks.attack_batch import Timed, attack_batch
 from lightning_adv2.callbacks.progress import StepProgress
+from lightning_adv2.callbacks.rank_zero import on_rank_zero
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import weights_hash
 from lightning_adv2.modules.idls import interpreters_of
@@ -152,17 +153,7 @@ class AttackEvaluation(pl.Callback):
         if trainer.sanity_checking:
             return
         trainer.strategy.barrier("records written")
-        outcome: Summary | Exception | None = None
-        if trainer.is_global_zero:
-            try:
-                outcome = self._report(trainer, pl_module)
-            except Exception as error:  # the other processes wait for the broadcast: they must hear of it
-                outcome = error
-        outcome = trainer.strategy.broadcast(outcome)
-        if isinstance(outcome, Exception):
-            raise outcome
-        assert outcome is not None
-        self.summary = outcome
+        self.summary = on_rank_zero(trainer, lambda: self._report(trainer, pl_module))
         stage = self._stage(trainer)
         for row in self.summary.rows:
             prefix = f"{stage}/{record_key(row['attack'], row['schedule'])}/{row['interpreter']}"

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lightning_adv2.callbacks.attack_evaluation import AttackEvaluation
+from lightning_adv2.callbacks.rank_zero import on_rank_zero
 from lightning_adv2.data.images import ImageDataset
 from lightning_adv2.detectors import Detector
 from lightning_adv2.models import Classifier
@@ -75,16 +76,7 @@ class DetectionEvaluation(pl.Callback):
         """Score, write and print on one process; the others wait and hear of errors."""
         if _idle(trainer):
             return
-        outcome: list[Row] | Exception = []
-        if trainer.is_global_zero:
-            try:
-                outcome = self._report(trainer, pl_module)
-            except Exception as error:  # the other processes wait for the broadcast: they must hear of it
-                outcome = error
-        outcome = trainer.strategy.broadcast(outcome)
-        if isinstance(outcome, Exception):
-            raise outcome
-        self.rows = outcome
+        self.rows = on_rank_zero(trainer, lambda: self._report(trainer, pl_module))
 
     on_test_start = on_validation_start
     on_test_epoch_end = on_validation_epoch_end
