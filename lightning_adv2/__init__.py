@@ -6,8 +6,23 @@ The one-line use::
 """
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from lightning_adv2.attacks import adv2
+if TYPE_CHECKING:
+    from lightning_adv2.attacks import adv2
 
 __version__ = version("lightning-adv2")
 __all__ = ["adv2"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: what needs no torch, such as checking a run's files, must not load it.
+    if name == "adv2":
+        from lightning_adv2.attacks import adv2
+
+        return adv2
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,6 +1,27 @@
-"""``python -m lightning_adv2``."""
+"""``python -m lightning_adv2``, and the entry point of the command ``lightning-adv2``."""
 
-from lightning_adv2.cli import main
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code; what needs neither torch nor Lightning starts without them."""
+    words = list(sys.argv[1:] if args is None else args)
+    if words[:1] == ["verify"]:
+        from lightning_adv2.audit.verify import main as verify
+
+        return verify(words[1:])
+    if words[:1] == ["export"]:
+        from lightning_adv2.audit.export import main as export
+
+        return export(words[1:])
+    from lightning_adv2.cli import main as cli
+
+    cli(args)
+    return 0
+
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The command line: LightningCLI's fit, validate, test and predict, and our own demo."""
+"""The command line: LightningCLI's fit, validate, test and predict, and our own demo and sync."""
 
 from __future__ import annotations
 
@@ -15,12 +15,22 @@ import yaml
 from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.utilities import rank_zero_info
 
+from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
+from lightning_adv2.files import write_text
 from lightning_adv2.report import default_logger
+from lightning_adv2.report.wandb_logger import attempt
+from lightning_adv2.report.wandb_sync import main as sync
+from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
+from lightning_adv2.runtime.signals import Interruption
 
 DESCRIPTION = (
     "Train interpreters, attack classifier and map together, measure, log. "
     "'lightning-adv2 demo' shows all of it in minutes, without any data; "
+    "'lightning-adv2 sync RUN' logs an evaluation to W&B after the fact; "
+    "'lightning-adv2 verify RUN' checks the files of a run, 'lightning-adv2 export RUN' writes its images; "
     "'lightning-adv2 test --config configs/evaluate/cifar10_cam.yaml' is a first real evaluation."
 )
 
@@ -32,11 +42,11 @@ class SaveConfig(SaveConfigCallback):
         """Write it where the run's other files lie, not where the logger has its own."""
         if not trainer.is_global_zero:
             return
-        folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        self.parser.save(self.config, folder / "config.yaml", skip_none=False, overwrite=True, multifile=self.multifile)
-        if isinstance(trainer.logger, WandbLogger):
-            trainer.logger.log_hyperparams(yaml.safe_load(self.parser.dump(self.config, skip_none=False)))
+        resolved = self.parser.dump(self.config, skip_none=False)
+        write_text(Path(trainer.default_root_dir) / "config.yaml", resolved)
+        logger = trainer.logger
+        if isinstance(logger, WandbLogger):
+            attempt(logger, lambda: logger.log_hyperparams(yaml.safe_load(resolved)))
 
 
 class CLI(LightningCLI):
@@ -50,7 +60,6 @@ class CLI(LightningCLI):
             subclass_mode_data=True,
             save_config_callback=SaveConfig,
             trainer_defaults={
-                "callbacks": [RichProgressBar()],
                 "inference_mode": False,  # attacks take gradients in validate and test
             },
             seed_everything_default=0,
@@ -68,15 +77,38 @@ class CLI(LightningCLI):
         """Do nothing: Lightning would merge a checkpoint's hyper-parameters over the configuration asked for."""
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Log to W&B in the run's folder unless a logger is given; ``--trainer.logger false`` turns it off."""
+        """Seal checkpoints, keep one while training, and log to W&B in the run's folder, unless told otherwise."""
         config = self._get(self.config_init, "trainer", default={})
-        given = config.get("callbacks") or []
-        given = given if isinstance(given, list) else [given]
-        if config.get("enable_progress_bar") is False or any(isinstance(bar, ProgressBar) for bar in given):
-            self.trainer_defaults["callbacks"] = []  # Lightning takes one bar or none, and refuses two
+        given = _listed(config.get("callbacks"))
+        added: list[pl.Callback] = [Interruption()]
+        if config.get("enable_progress_bar") is not False and not any(isinstance(bar, ProgressBar) for bar in given):
+            added.append(RichProgressBar())  # Lightning takes one bar or none, and refuses two
+        wanted = config.get("enable_checkpointing") is not False and not config.get("fast_dev_run")
+        if self.subcommand == "fit" and wanted and not any(isinstance(one, TrainingCheckpoint) for one in given):
+            added.append(TrainingCheckpoint())
+        self.trainer_defaults["callbacks"] = added
+        plugins = _listed(config.get("plugins"))
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, SealedCheckpointIO()]
         if config.get("logger") is None and "logger" not in kwargs:
             kwargs["logger"] = default_logger(config.get("default_root_dir") or ".")
         return super().instantiate_trainer(**kwargs)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Let ``fit``, run again in the same folder, go on from the checkpoint there; ``--ckpt_path`` wins."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        trainer: Any = self.trainer
+        if subcommand == "fit" and kwargs.get("ckpt_path") in (None, "last") and not trainer.fast_dev_run:
+            keeper = next((one for one in trainer.callbacks if isinstance(one, TrainingCheckpoint)), None)
+            found = keeper and keeper.found(trainer.default_root_dir)
+            if found:
+                rank_zero_info(f"{found} is there: this run goes on from it (for a new run take another folder)")
+                kwargs["ckpt_path"] = str(found)
+        return kwargs
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _quieten() -> None:
@@ -107,4 +139,10 @@ def main(args: Sequence[str] | None = None) -> None:
         options = parser.parse_args(words[1:])
         demo(options.output, options.num_images, options.seed)
         return
+    if words[:1] == ["sync"]:
+        return sync(words[1:])
+    if words[:1] in (["verify"], ["export"]):
+        from lightning_adv2.__main__ import main as light  # which the command itself starts with
+
+        sys.exit(light(words))
     CLI(None if args is None else words)  # None: jsonargparse reads the command line itself

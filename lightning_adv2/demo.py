@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from rich.console import Console
 
 from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.data import AttackDataModule, ShapesDataModule
+from lightning_adv2.files import write_json
 from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import IDLS, ClassifierModule, RTSModule
-from lightning_adv2.report import Summary, default_logger, make_stamp, write_results
+from lightning_adv2.report import Summary, default_logger
 
 # As in configs/train/*_shapes.yaml, where a user would start from.
 CLASSIFIER_EPOCHS, RTS_EPOCHS = 8, 3
@@ -75,6 +78,9 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     )
 
     console.rule("3/3  PGD fools the classifier; ADV2 fools the classifier and keeps the map")
+    for stale in ("records", "figures"):  # of an earlier demo, whose classifier was another one
+        shutil.rmtree(output / stale, ignore_errors=True)
+    (output / "manifest.json").unlink(missing_ok=True)
     interpreters: list[Interpreter] = [Gradient(), CAM(), module.interpreter]
     evaluation = AttackEvaluation(seed=seed)
     attacked = AttackDataModule(data, num_images=num_images, batch_size=32, seed=seed)
@@ -82,7 +88,8 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     trainer.test(IDLS(classifier, interpreters), datamodule=attacked, verbose=False)
     assert evaluation.summary is not None
     seconds = time.perf_counter() - start
-    write_results(output, evaluation.summary, make_stamp(seed=seed, held_out_accuracy=held_out, seconds=seconds))
+    stamp = json.loads((output / "stamp.json").read_text(encoding="utf-8"))
+    write_json(output / "stamp.json", stamp | {"held_out_accuracy": held_out, "seconds_in_all": seconds})
     console.print(f"figures in [bold]{output / 'figures'}[/], tables in {output}, {seconds:.0f} s")
     return evaluation.summary
 

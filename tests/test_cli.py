@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import wandb
 import yaml
 from callbacks.lab import WIDTHS, run_python, victim_weights, wandb_home  # noqa: F401 - the fixture is autouse
@@ -152,8 +155,6 @@ def test_the_saved_config_runs_again(tmp_path: Path) -> None:
     again = (tmp_path / "run" / "config.yaml").rename(tmp_path / "again.yaml")
     main(["test", "--config", str(again), f"--trainer.default_root_dir={tmp_path / 'second'}"])
     second = json.loads((tmp_path / "second" / "results.json").read_text())["rows"]
-    for row in (*first, *second):
-        del row["seconds"]
     assert first == second
 
 
@@ -187,6 +188,56 @@ def test_predict(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "figures" / "maps.png").is_file()
 
 
+def saved_step(folder: Path) -> int:
+    return int(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"])
+
+
+def test_promise_9_fit_run_again_goes_on_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["fit", "--config", training(tmp_path, victim_weights(tmp_path)), "--trainer.logger=false"]
+    main(command)
+    trained = tmp_path / "trained" / "rts.safetensors"
+    assert saved_step(tmp_path / "trained") == 4
+    before = trained.read_bytes()
+    trained.unlink()  # as if killed between the last checkpoint and the weights
+    main(command)
+    assert trained.read_bytes() == before, "nothing was left to train, and the weights were missing"
+    capsys.readouterr()
+    main([*command, "--trainer.max_steps=6"])
+    assert saved_step(tmp_path / "trained") == 6
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt"):
+        main([*command, "--trainer.max_steps=7", f"--ckpt_path={tmp_path / 'nowhere.ckpt'}"])
+
+
+@pytest.mark.slow
+def test_promise_1_fit_is_killed_and_the_same_command_is_run_again(tmp_path: Path) -> None:
+    config = training(tmp_path, victim_weights(tmp_path))
+    words = ["-m", "lightning_adv2", "fit", "--config", config, "--trainer.logger=false", "--trainer.max_steps=60"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = run_python(*words, f"--trainer.default_root_dir={whole}", folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    command = [*words, f"--trainer.default_root_dir={killed}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([sys.executable, *command], cwd=tmp_path, env=environment) as process:
+        while not (killed / "checkpoints" / "last.ckpt.previous").exists():  # two epochs are saved
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert not (killed / "rts.safetensors").exists()
+    reached = saved_step(killed)
+    again = run_python(*command, folder=tmp_path)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert f"Going on from step {reached}" in again.stderr
+    assert saved_step(killed) == saved_step(whole) == 60
+    assert (killed / "rts.safetensors").read_bytes() == (whole / "rts.safetensors").read_bytes()
+
+
+def test_checkpointing_can_be_turned_off(tmp_path: Path) -> None:
+    command = ["fit", "--config", training(tmp_path, victim_weights(tmp_path)), "--trainer.logger=false"]
+    main([*command, "--trainer.enable_checkpointing=false"])
+    main([*command, "--trainer.fast_dev_run=true"])
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 def test_fit_resume_then_test(tmp_path: Path) -> None:
     weights = victim_weights(tmp_path)
     main(["fit", "--config", training(tmp_path, weights), "--trainer.logger=false"])
@@ -204,7 +255,7 @@ def test_fit_resume_then_test(tmp_path: Path) -> None:
             f"--ckpt_path={checkpoint}",
         ]
     )
-    assert list((tmp_path / "resumed").rglob("*step=6.ckpt"))
+    assert saved_step(tmp_path / "resumed") == 6
     config = evaluation(tmp_path, weights, rts(weights, trained))
     main(["test", "--config", config, "--trainer.logger=false"])
     results = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -35,7 +35,7 @@ def test_wheel(tmp_path: Path) -> None:
         entry_points = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     assert {name(path) for path in FILES} | {"lightning_adv2/py.typed"} == {n for n in names if ".dist-info/" not in n}
     assert any(n.endswith("licenses/LICENSE") for n in names)
-    assert "lightning-adv2 = lightning_adv2.cli:main" in entry_points
+    assert "lightning-adv2 = lightning_adv2.__main__:main" in entry_points
 
 
 def test_the_attack_layers_load_neither_lightning_nor_wandb(tmp_path: Path) -> None:

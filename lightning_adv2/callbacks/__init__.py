@@ -5,5 +5,13 @@ from lightning_adv2.callbacks.attack_evaluation import AttackEvaluation
 from lightning_adv2.callbacks.detection import DetectionEvaluation
 from lightning_adv2.callbacks.map_quality import MapQualityEvaluation
 from lightning_adv2.callbacks.map_writer import MapWriter
+from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
 
-__all__ = ["AttackEvaluation", "DetectionEvaluation", "MapQualityEvaluation", "MapWriter", "attack_batch"]
+__all__ = [
+    "AttackEvaluation",
+    "DetectionEvaluation",
+    "MapQualityEvaluation",
+    "MapWriter",
+    "TrainingCheckpoint",
+    "attack_batch",
+]

@@ -17,6 +17,7 @@ from lightning_adv2.attacks.targets import BenignMap, Target, TargetRequest
 from lightning_adv2.functional.agreement import perturbation_size
 from lightning_adv2.functional.projection import quantize
 from lightning_adv2.functional.random import draw_target_class, image_generators, per_image
+from lightning_adv2.functional.validity import is_finite, unfit_images, unfit_maps
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key, to_uint8
@@ -72,18 +73,17 @@ def attack_batch(
     target, shared = target or BenignMap(), {} if shared is None else shared
     with torch.no_grad():
         logits = classifier(batch["images"])
-    correct, finite = logits.argmax(1) == batch["label"], logits.isfinite().all(1)
-    right = (correct & finite).nonzero()[:, 0].tolist()
+    # NaN never counts as robust: what cannot be classified or explained, or has no target, is not attacked but named.
+    unfit, correct = unfit_images(batch["images"], logits), (logits.argmax(1) == batch["label"]).tolist()
+    invalid = {name: reason for name, reason in zip(batch["image_id"], unfit, strict=True) if reason}
+    right = [i for i, reason in enumerate(unfit) if correct[i] and not reason]
     names = [batch["image_id"][i] for i in right]
     images, label = batch["images"][right], batch["label"][right]
     if "target_class" in batch:
         target_class = batch["target_class"][right]
     else:
         target_class = draw_target_class(label, classifier.num_classes, image_generators(seed, names, "target_class"))
-    benign_map = interpreter.explain(classifier, batch["images"], batch["label"]).attribution_map
-    # NaN never counts as robust: what cannot be explained, or has no target, is not attacked, and said so.
-    finite &= benign_map.flatten(1).isfinite().all(1)
-    benign_map = target_map = benign_map[right]
+    benign_map = target_map = interpreter.explain(classifier, batch["images"], batch["label"]).attribution_map[right]
     if right:
         others = [batch.get("other_images"), batch.get("other_label")]
         generators = image_generators(seed, names, "target_map")
@@ -92,8 +92,9 @@ def attack_batch(
             *(None if other is None else other[right] for other in others),
         )  # fmt: skip
         target_map = target(request)
-        finite[right] &= target_map.flatten(1).isfinite().all(1)
-    keep = [k for k, i in enumerate(right) if finite[i]]
+    unfit = unfit_maps(benign_map, target_map)
+    invalid |= {name: reason for name, reason in zip(names, unfit, strict=True) if reason}
+    keep = [k for k, reason in enumerate(unfit) if not reason]
     ids = [names[k] for k in keep]
     record = BatchRecord(
         batch_index=batch_index,
@@ -103,8 +104,8 @@ def attack_batch(
         images=to_uint8(images[keep]),
         benign_map=benign_map[keep].float().cpu(),
         target_map=target_map[keep].float().cpu(),
-        already_wrong=_named(batch["image_id"], finite & ~correct),
-        invalid=_named(batch["image_id"], ~finite),
+        already_wrong=[name for i, name in enumerate(batch["image_id"]) if not correct[i] and name not in invalid],
+        invalid=invalid,
         attacks=[],
         interpreter=interpreter.name,
         place=place,
@@ -129,6 +130,7 @@ def attack_batch(
         judged = _judge(problem, result.adv_images, result.attribution_map)
         kept = _record(attack.name, attack.schedule, timed.seconds, result.adv_images, judged, result.size)
         kept.steps, kept.unit, kept.flags = attack.steps, attack.perturbation.unit, timed.flags
+        kept.epsilon = getattr(attack.perturbation, "epsilon", None)
         kept.valid &= result.valid.cpu()
         kept.trace = {name: curve.float().cpu() for name, curve in result.trace.items()}
         record.attacks.append(kept)
@@ -143,10 +145,12 @@ def _controls(problem: Problem, attacks: Sequence[Attack], generators: Sequence[
     noisy = quantize((images + epsilon * noise).clamp(0, 1), images, epsilon)
     judged, size = _judge(problem, noisy), perturbation_size(noisy, images)
     first = _record("noise", "control", time.perf_counter() - start, noisy, judged, size)
+    first.epsilon = epsilon
     start = time.perf_counter()
     judged = _judge(problem, images, explained=problem.target_class)
-    seconds = time.perf_counter() - start
-    return [first, _record("target_class", "control", seconds, images, judged, torch.zeros_like(size))]
+    second = _record("target_class", "control", time.perf_counter() - start, images, judged, torch.zeros_like(size))
+    second.epsilon = 0.0  # the benign images themselves
+    return [first, second]
 
 
 def _run(attack: Attack, problem: Problem, on_step: Progress | None) -> Timed:
@@ -189,6 +193,7 @@ def _judge(
         logits = problem.classifier(adv_images)
     predicted = logits.argmax(1)
     confidence = logits.softmax(1).gather(1, problem.target_class[:, None])[:, 0]
+    confidence = torch.where(is_finite(logits), confidence, torch.nan)  # minus infinity alone leaves it at 0
     asked = predicted if explained is None else explained
     if target_class_map is None or not target_class_map.numel():
         return problem.interpreter.explain(problem.classifier, adv_images, asked).attribution_map, predicted, confidence
@@ -204,10 +209,6 @@ def _record(
     name: str, schedule: str, seconds: float, adv_images: Tensor, judged: _Judged, size: Tensor
 ) -> AttackRecord:
     adv_map, predicted, confidence = judged
-    valid = adv_map.flatten(1).isfinite().all(1) & confidence.isfinite()
+    valid = is_finite(adv_map) & confidence.isfinite()
     kept = to_uint8(adv_images), adv_map.float().cpu(), predicted.cpu(), confidence.float().cpu(), valid.cpu()
     return AttackRecord(name, schedule, 0, seconds, *kept, size=size.float().cpu())
-
-
-def _named(image_id: Sequence[str], chosen: Tensor) -> list[str]:
-    return [name for name, is_chosen in zip(image_id, chosen.tolist(), strict=True) if is_chosen]

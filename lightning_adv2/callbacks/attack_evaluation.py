@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,32 +12,29 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
-from torchmetrics import MetricCollection
 
 from lightning_adv2.attacks import Attack, Preset, adv2_attack, pgd
 from lightning_adv2.attacks.checks import check_gradient
 from lightning_adv2.attacks.targets import BenignMap, Target
 from lightning_adv2.callbacks.attack_batch import Timed, attack_batch
+from lightning_adv2.callbacks.identity import identity
+from lightning_adv2.callbacks.memory import halving
 from lightning_adv2.callbacks.progress import StepProgress
-from lightning_adv2.callbacks.rank_zero import on_rank_zero
+from lightning_adv2.callbacks.running import RunningMeans
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import weights_hash
 from lightning_adv2.modules.idls import interpreters_of
-from lightning_adv2.report import (
-    BatchRecord,
-    Summary,
-    make_stamp,
-    print_table,
-    read_records,
-    summarize,
-    write_figures,
-    write_record,
-    write_results,
-)
-from lightning_adv2.report.records import check_name, record_key
-from lightning_adv2.report.results import logged_values, mean_traces
-from lightning_adv2.report.tables import local_metrics, record_fields
-from lightning_adv2.report.wandb_panels import log_evaluation, log_pictures
+from lightning_adv2.report import BatchRecord, Summary, make_stamp, read_record, write_record
+from lightning_adv2.report.records import check_name, record_key, record_path, wait_for_records
+from lightning_adv2.report.results import logged_values
+from lightning_adv2.report.run import read_run, write_report
+from lightning_adv2.report.tables import check_invalid
+from lightning_adv2.report.wandb_panels import log_run
+from lightning_adv2.runtime.describe import describe
+from lightning_adv2.runtime.experiment import claim
+from lightning_adv2.runtime.processes import highest, on_rank_zero, wait_for_all
+from lightning_adv2.runtime.signals import Abandoned, interruption_of
+from lightning_adv2.types import Batch
 
 
 class AttackEvaluation(pl.Callback):
@@ -45,9 +42,12 @@ class AttackEvaluation(pl.Callback):
 
     A module with several ``interpreters`` is attacked under each; an attack that ignores the map runs once for all.
     Each finished batch becomes one record file per interpreter; tables, figures, logged metrics and W&B panels are
-    computed from the records at the end, so that they are the same for any number of processes. Files lie in
-    ``default_root_dir`` (during ``fit`` in ``validation/step_*`` below it): ``records/``, ``results.json``,
-    ``results.csv``, ``images.csv``, ``figures/``.
+    computed from the records at the end, so that they are the same for any number of processes. A run that was
+    interrupted goes on where it was when it is started again in the same folder, with as many processes as you like;
+    a folder with the records of another experiment is refused. A batch that does not fit in memory is halved.
+
+    Files lie in ``default_root_dir`` (during ``fit``, each time anew, in ``validation/step_*`` below it): ``records/``,
+    ``results.json``, ``results.csv``, ``images.csv``, ``status.csv``, ``stamp.json``, ``figures/``.
 
     Args:
         attacks: what to run, each fitted to the interpreter; None takes PGD and the interpreter's own ADV2, both in the
@@ -56,6 +56,8 @@ class AttackEvaluation(pl.Callback):
             ``fit``.
         seed: for everything that is drawn per image.
         target: makes the target maps that ADV2 aims at and that all maps are compared with; None takes the benign maps.
+        max_invalid: share of the images under an attack that may be invalid (NaN, infinity, a constant benign map)
+            before the run fails, when all is written; 0 is strict.
     """
 
     def __init__(
@@ -64,11 +66,14 @@ class AttackEvaluation(pl.Callback):
         num_images: int | None = None,
         seed: int = 0,
         target: Target | None = None,
+        max_invalid: float = 0.05,
     ) -> None:
         if num_images is not None and num_images < 1:
             raise ValueError(f"num_images={num_images}: attack at least 1, or leave it out for all")
         if attacks is not None and not attacks:
             raise ValueError("attacks=[]: give at least one, or leave it out for PGD and ADV2")
+        if not 0 <= max_invalid <= 1:
+            raise ValueError(f"max_invalid={max_invalid}: a share in [0, 1]; 0 is strict")
         for attack in attacks or []:
             check_name("attacks", attack.name)
         keys = [record_key(a.name, a.schedule) for a in attacks or []]
@@ -76,9 +81,10 @@ class AttackEvaluation(pl.Callback):
             raise ValueError(f"attacks: name and schedule must tell them apart, got {', '.join(keys)}")
         self.attacks, self.num_images, self.seed, self.target = attacks, num_images, seed, target or BenignMap()
         check_name("target", self.target.name)
+        self.max_invalid = max_invalid
         self.summary: Summary | None = None
-        self._attacked = 0
-        self._running: dict[tuple[str, str], MetricCollection] = {}
+        self._attacked, self._running = 0, RunningMeans()
+        self._fitting_size: dict[str, int] = {}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check that the loop can be attacked, and start with an empty record folder."""
@@ -97,10 +103,8 @@ class AttackEvaluation(pl.Callback):
                     check_gradient(attack.name, interpreter)
         if torch.is_inference_mode_enabled():
             raise RuntimeError("an attack needs gradients: set Trainer(inference_mode=False)")
-        self._attacked, self._running = 0, {}
-        if trainer.is_global_zero:
-            shutil.rmtree(self._folder(trainer) / "records", ignore_errors=True)
-        trainer.strategy.barrier("records emptied")
+        self._attacked, self._running = 0, RunningMeans()
+        on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
 
     def on_validation_batch_end(
         self,
@@ -111,7 +115,7 @@ class AttackEvaluation(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Attack the batch and write its record."""
+        """Attack the batch and write its records; one that is there already is kept."""
         if trainer.sanity_checking or not len(batch["images"]):
             return
         if self.num_images is not None:
@@ -121,38 +125,51 @@ class AttackEvaluation(pl.Callback):
                 return
             batch = {key: value[:left] if hasattr(value, "__len__") else value for key, value in batch.items()}
         index = batch.get("batch_index", batch_idx * trainer.world_size + trainer.global_rank)
-        plan = [(interpreter, self._attacks(interpreter)) for interpreter in interpreters_of(pl_module)]
-        steps = sum(a.steps for place, (_, attacks) in enumerate(plan) for a in attacks if a.needs_map or not place)
-        shared: dict[str, Timed] = {}
-        running: dict[str, float] = {}
-        count = 0
-        with StepProgress(trainer, steps) as progress:
-            for place, (interpreter, attacks) in enumerate(plan):
-                record = attack_batch(
-                    pl_module.classifier,  # type: ignore[arg-type]
-                    interpreter,
-                    batch,
-                    attacks,
-                    batch_index=index,
-                    seed=self.seed,
-                    target=self.target,
-                    on_step=partial(progress.update, interpreter.name),
-                    shared=shared,
-                    place=place,
-                )
-                write_record(record, self._folder(trainer) / "records")
-                running |= self._update_running(record)
-                count = max(count, len(record.image_id))
-        self._attacked += count
+        try:
+            self._attack(trainer, pl_module, batch, index)
+        except Abandoned:
+            if trainer.state.fn == TrainerFn.FITTING:
+                return  # fit saves and stops at the end of this validation
+            interruption_of(trainer).stop(trainer, "finished batches are saved")
         # Curves of the means so far; only outside fit, whose x-axis is another.
         if trainer.logger is not None and trainer.state.fn != TrainerFn.FITTING and trainer.is_global_zero:
-            trainer.logger.log_metrics(running, step=self._attacked)
+            trainer.logger.log_metrics(self._running.values(), step=self._attacked)
+
+    def _attack(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, index: int) -> None:
+        plan = [(interpreter, self._attacks(interpreter)) for interpreter in interpreters_of(pl_module)]
+        steps = sum(a.steps for place, (_, attacks) in enumerate(plan) for a in attacks if a.needs_map or not place)
+        interruption, shared, count = interruption_of(trainer), dict[str, Timed](), 0
+        classifier: Any = pl_module.classifier
+        with StepProgress(trainer, steps) as progress:
+            for place, (interpreter, attacks) in enumerate(plan):
+
+                def on_step(attack: Attack, done: int, name: str = interpreter.name) -> None:
+                    progress.update(name, attack, done)
+                    interruption.check_parent()
+
+                record = self._finished(trainer, interpreter, index, batch)
+                if record is None:
+                    run = partial(
+                        attack_batch, classifier, interpreter, attacks=attacks, batch_index=index,
+                        seed=self.seed, target=self.target, place=place, on_step=on_step,
+                    )  # fmt: skip
+                    with interruption.abandonable():
+                        record = self._halving(run, batch, interpreter.name, shared)
+                    write_record(record, self._folder(trainer) / "records")
+                self._running.update(record)
+                count = max(count, len(record.image_id))
+        self._attacked += count
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compute everything from the records, on one process; all log the same values."""
         if trainer.sanity_checking:
             return
-        trainer.strategy.barrier("records written")
+        interruption = interruption_of(trainer)
+        if trainer.state.fn != TrainerFn.FITTING:
+            with interruption.leaving(trainer):
+                wait_for_all(trainer)
+        elif highest(trainer, interruption.received):
+            return  # not all is attacked, and the run stops at the end of this validation
         self.summary = on_rank_zero(trainer, lambda: self._report(trainer, pl_module))
         stage = self._stage(trainer)
         for row in self.summary.rows:
@@ -177,57 +194,80 @@ class AttackEvaluation(pl.Callback):
         fitting = trainer.state.fn == TrainerFn.FITTING
         return root / "validation" / f"step_{trainer.global_step:06d}" if fitting else root
 
-    def _update_running(self, record: BatchRecord) -> dict[str, float]:
-        """Means so far, over the images that this process attacked."""
-        values: dict[str, float] = {}
-        for attack in record.attacks:
-            keep = attack.valid.nonzero()[:, 0].tolist()
-            metrics = self._running.setdefault((record.interpreter, attack.key), local_metrics())
-            if keep:
-                metrics.update(**record_fields(record, attack, keep))
-                prefix = f"running/{attack.key}/{record.interpreter}"
-                means = metrics.compute()
-                values |= {f"{prefix}/{name}": float(means[name]) for name in ("asr", "confidence", "l1", "iou")}
-        return values
+    def _open(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        """Say whose records these are, or check it; a rehearsal and a validation inside ``fit`` start with none."""
+        folder = self._folder(trainer) / "records"
+        if folder != Path(trainer.default_root_dir) / "records":
+            shutil.rmtree(folder, ignore_errors=True)
+        interpreters = interpreters_of(pl_module)
+        settings = {
+            "attacks": {one.name: describe(self._attacks(one)) for one in interpreters},
+            "target": describe(self.target),
+            "seed": self.seed,
+            "num_images": self.num_images,
+        }
+        experiment, about = identity(trainer, pl_module, settings)
+        claim(folder, experiment, about)
+        return True
+
+    def _finished(self, trainer: pl.Trainer, interpreter: Interpreter, index: int, batch: Batch) -> BatchRecord | None:
+        """The record of an earlier run of the same experiment, unless it is damaged."""
+        path = record_path(self._folder(trainer) / "records", interpreter.name, index)
+        if not path.exists():
+            return None
+        try:
+            record = read_record(path)
+        except ValueError as error:
+            print(f"{error}\nIts batch is attacked again", flush=True)
+            return None
+        if {*record.image_id, *record.already_wrong, *record.invalid} != set(batch["image_id"]):
+            raise RuntimeError(
+                f"{path} is of other images than batch {index}: the loader yields other batches than before. "
+                "Take a data module with a fixed order, such as AttackDataModule, or another folder"
+            )
+        return record
+
+    def _halving(
+        self, run: Callable[..., BatchRecord], batch: Batch, interpreter: str, shared: dict[str, Timed]
+    ) -> BatchRecord:
+        """Attack, in parts where the memory is too small; what interpreters share is of the whole batch."""
+
+        def attack(part: Batch) -> BatchRecord:
+            return run(part, shared=shared if part is batch else {})
+
+        record = halving(attack, batch, self._fitting_size.get(interpreter))
+        if record.pieces > 1 and interpreter not in self._fitting_size:
+            most = -(-len(batch["images"]) // record.pieces)
+            self._fitting_size[interpreter] = most
+            print(f"{interpreter}: out of memory with {len(batch['images'])} images at once; goes on with parts of "
+                  f"about {most}", flush=True)  # fmt: skip
+        return record
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Summary:
-        folder = self._folder(trainer)
-        data = getattr(trainer, "datamodule", None)
-        source = getattr(data, "source", data)
-        manifest = getattr(data, "manifest", None)
-        classifier, interpreters = pl_module.classifier, interpreters_of(pl_module)
-        names = {"dataset": str(getattr(source, "name", "data")), "classifier": str(classifier.name)}  # type: ignore[union-attr]
-        summary = summarize(read_records(folder / "records"), names)
-        for part in summary.parts:
-            if manifest is not None and part["considered"] == len(manifest.entries):
-                # Images that the manifest passed over never reached this callback.
-                part["considered"] += manifest.already_wrong
-                part["already_wrong"] += manifest.already_wrong
-        hashes = {interpreter.name: weights_hash(interpreter) for interpreter in interpreters}
+        manifest: Any = getattr(getattr(trainer, "datamodule", None), "manifest", None)
+        if manifest is not None and self.num_images is None:
+            batches = -(-len(manifest.entries) // trainer.datamodule.batch_size)  # type: ignore[attr-defined]
+            wait_for_records(
+                record_path(self._folder(trainer) / "records", one.name, index)
+                for one in interpreters_of(pl_module)
+                for index in range(batches)
+            )
+        run = read_run(self._folder(trainer))
+        pieces = {name: sum(record.pieces - 1 for record in run.records(name)) for name in run.interpreters}
+        hashes = {interpreter.name: weights_hash(interpreter) for interpreter in interpreters_of(pl_module)}
         stamp = make_stamp(
             seed=self.seed,
             processes=trainer.world_size,
             precision=str(trainer.precision),
             device=str(trainer.strategy.root_device),
-            classifier_sha256=weights_hash(classifier),  # type: ignore[arg-type]
-            interpreter_sha256=hashes if len(hashes) > 1 else hashes[interpreters[0].name],
-            manifest_sha256=hashlib.sha256(manifest.to_json().encode()).hexdigest() if manifest else None,
-            manifest_seed=getattr(manifest, "seed", None),
+            classifier_sha256=weights_hash(pl_module.classifier),  # type: ignore[arg-type]
+            interpreter_sha256=hashes,
+            manifest_sha256=run.experiment["manifest"],
             target=self.target.name,
+            halvings={name: count for name, count in pieces.items() if count},
         )
-        write_results(folder, summary, stamp)
-        classes = getattr(source, "class_titles", None) or [str(i) for i in range(classifier.num_classes)]  # type: ignore[union-attr, arg-type]
-        pictures = write_figures(folder / "figures", read_records(folder / "records"), summary, classes)
-        selected = max((part["selected"] for part in summary.parts), default=0)
-        print_table(summary.rows, f"{names['dataset']}, {names['classifier']}: {selected} images")
+        pictures = write_report(run, stamp)
         if isinstance(trainer.logger, WandbLogger):
-            for name in hashes:
-                records = list(read_records(folder / "records" / name))
-                own = [path for path in pictures if len(hashes) == 1 or path.parent == folder / "figures" / name]
-                log_evaluation(
-                    trainer.logger, records, mean_traces(records), own, classes, f"{self._stage(trainer)}/{name}"
-                )
-            if len(hashes) > 1:
-                common = [path for path in pictures if path.parent == folder / "figures"]
-                log_pictures(trainer.logger, common, self._stage(trainer))
-        return summary
+            log_run(trainer.logger, run, pictures)
+        check_invalid(run.summary, self.max_invalid)
+        return run.summary

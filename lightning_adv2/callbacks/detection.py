@@ -14,14 +14,16 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lightning_adv2.callbacks.attack_evaluation import AttackEvaluation
-from lightning_adv2.callbacks.rank_zero import on_rank_zero
 from lightning_adv2.data.images import ImageDataset
+from lightning_adv2.data.skipping import read_items
 from lightning_adv2.detectors import Detector
 from lightning_adv2.models import Classifier
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.detection import detection_rows, print_detection, score_records, write_detection
 from lightning_adv2.report.records import read_records, record_key
 from lightning_adv2.report.tables import Row
+from lightning_adv2.runtime.processes import on_rank_zero
+from lightning_adv2.runtime.signals import interruption_of
 
 
 class DetectionEvaluation(pl.Callback):
@@ -76,7 +78,8 @@ class DetectionEvaluation(pl.Callback):
         """Score, write and print on one process; the others wait and hear of errors."""
         if _idle(trainer):
             return
-        self.rows = on_rank_zero(trainer, lambda: self._report(trainer, pl_module))
+        with interruption_of(trainer).leaving(trainer):
+            self.rows = on_rank_zero(trainer, lambda: self._report(trainer, pl_module))
 
     on_test_start = on_validation_start
     on_test_epoch_end = on_validation_epoch_end
@@ -150,9 +153,14 @@ def draw_calibration(
     label: list[Tensor] = []
     chosen: list[str] = []
     for start in range(0, len(free), size):
-        batch = default_collate([dataset[index] for index in free[start : start + size]])
+        items, _ = read_items(dataset, free[start : start + size], replace=False)
+        if not items:
+            continue
+        batch = default_collate(items)
         pixels, truth = batch["images"].to(device), batch["label"].to(device)
-        keep = (classifier(pixels).argmax(1) == truth).nonzero()[:, 0][: count - len(chosen)]
+        logits = classifier(pixels)
+        right = (logits.argmax(1) == truth) & logits.isfinite().all(1)
+        keep = right.nonzero()[:, 0][: count - len(chosen)]
         images.append(pixels[keep])
         label.append(truth[keep])
         chosen += [batch["image_id"][i] for i in keep.tolist()]
@@ -160,8 +168,8 @@ def draw_calibration(
             break
     if not chosen:
         raise RuntimeError(
-            f"calibration_images={count}: all {len(dataset)} images are attacked or misclassified, so none is left to "
-            "set a threshold on; attack fewer (AttackDataModule(num_images=...))"
+            f"calibration_images={count}: all {len(dataset)} images are attacked, misclassified or unreadable, so none "
+            "is left to set a threshold on; attack fewer (AttackDataModule(num_images=...))"
         )
     if len(chosen) < count:
         warnings.warn(

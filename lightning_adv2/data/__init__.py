@@ -1,11 +1,13 @@
 """Datasets and data modules; the manifest of an evaluation and its batches."""
 
-from lightning_adv2.data.attack import AttackBatch, AttackBatches, AttackDataModule, BatchShard
+from lightning_adv2.data.attack import AttackBatch, AttackBatches, AttackDataModule
 from lightning_adv2.data.cifar10 import CIFAR10DataModule
 from lightning_adv2.data.folder import ImageFolderDataModule, ImageFolderDataset
 from lightning_adv2.data.imagenet import ImageNetDataModule
-from lightning_adv2.data.images import ImageDataModule, ImageDataset, ImageSubset, Item
-from lightning_adv2.data.manifest import Manifest, ManifestEntry, build_manifest
+from lightning_adv2.data.images import ImageDataModule, ImageDataset, ImageSubset, Item, UnreadableImageError
+from lightning_adv2.data.manifest import Manifest, ManifestEntry
+from lightning_adv2.data.sampling import BatchShard
+from lightning_adv2.data.scan import build_manifest
 from lightning_adv2.data.shapes import ShapesDataModule, ShapesDataset
 
 __all__ = [
@@ -25,5 +27,6 @@ __all__ = [
     "ManifestEntry",
     "ShapesDataModule",
     "ShapesDataset",
+    "UnreadableImageError",
     "build_manifest",
 ]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from lightning_adv2.data.images import ImageDataModule, ImageDataset, Split
-from lightning_adv2.data.manifest import Manifest, ManifestEntry, build_manifest
+from lightning_adv2.data.images import ImageDataModule, ImageDataset, Item, Split, UnreadableImageError
+from lightning_adv2.data.manifest import Manifest, ManifestEntry
+from lightning_adv2.data.sampling import BatchShard
+from lightning_adv2.data.scan import build_manifest
 from lightning_adv2.functional.random import image_generators
+from lightning_adv2.models import weights_hash
+from lightning_adv2.runtime.experiment import check_same
+from lightning_adv2.runtime.processes import on_rank_zero
 from lightning_adv2.types import Batch
 
 
@@ -38,7 +43,7 @@ class AttackBatches(Dataset[AttackBatch]):
         partners: whether each image brings another one along, ``other_images`` and ``other_label``.
 
     Raises:
-        ValueError: an image has no possible partner.
+        ValueError: an image has no possible partner; or, when it is loaded, is not what the manifest says.
     """
 
     def __init__(self, dataset: ImageDataset, manifest: Manifest, batch_size: int, partners: bool = False) -> None:
@@ -58,14 +63,32 @@ class AttackBatches(Dataset[AttackBatch]):
                 {key: value[:0] for key, value in first.items() if key != "batch_index"} | {"batch_index": -1},
             )
         entries = self.manifest.entries[index * self.batch_size : (index + 1) * self.batch_size]
-        batch: AttackBatch = default_collate([self.dataset[entry.index] for entry in entries])
+        batch: AttackBatch = default_collate([self._load(entry) for entry in entries])
         batch["target_class"] = torch.tensor([entry.target_class for entry in entries])
         if self.partners:
-            others = [self.dataset[_partner(self.manifest, entry).index] for entry in entries]
+            others = [self._load(_partner(self.manifest, entry)) for entry in entries]
             batch["other_images"] = torch.stack([other["images"] for other in others])
             batch["other_label"] = torch.tensor([other["label"] for other in others])
         batch["batch_index"] = index
         return batch
+
+    def _load(self, entry: ManifestEntry) -> Item:
+        """The image, which must still be the one that the manifest was made with."""
+        item: Item | None = None
+        if entry.index >= len(self.dataset):
+            found = f"the dataset has only {len(self.dataset)} images"
+        else:
+            try:
+                item = self.dataset[entry.index]
+                found = entry.difference(item)
+            except UnreadableImageError as error:
+                found = f"it cannot be read ({error.reason})"
+        if item is None or found:
+            raise ValueError(
+                f"{entry.image_id} is not as the manifest has it: {found}. Put the images back as they were, with the "
+                "same classes, resize and crop, or start anew in another folder"
+            )
+        return item
 
 
 def _check_partners(manifest: Manifest) -> None:
@@ -88,39 +111,11 @@ def _partner(manifest: Manifest, entry: ManifestEntry) -> ManifestEntry:
     return possible[int(torch.randint(len(possible), (), generator=generator))]
 
 
-class BatchShard(DistributedSampler[int]):
-    """The batches of rank r of W: r, r + W, r + 2W, ..., with no padding and no duplicates.
-
-    A rank without a batch gets the empty one (number ``num_batches``): it must pass through Lightning's loop hooks like
-    the others, or they would wait for it forever. Being a DistributedSampler keeps Lightning from putting its own,
-    which pads with duplicates, in its place.
-
-    Args:
-        num_batches: N.
-        num_replicas: W.
-        rank: r.
-
-    Raises:
-        ValueError: ``rank`` is not in [0, ``num_replicas``).
-    """
-
-    def __init__(self, num_batches: int, num_replicas: int = 1, rank: int = 0) -> None:
-        batches = cast("Dataset[int]", range(num_batches))
-        super().__init__(batches, num_replicas, rank, shuffle=False)
-        self._own = list(range(rank, num_batches, num_replicas)) or [num_batches]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._own)
-
-    def __len__(self) -> int:
-        return len(self._own)
-
-
 class AttackDataModule(pl.LightningDataModule):
     """Images to attack, from another data module: correctly classified ones, each with a target class.
 
     Under a trainer, ``setup`` lets the process of global rank 0 choose them with the module's ``classifier`` and write
-    ``<default_root_dir>/manifest.json``, which all processes then read.
+    ``<default_root_dir>/manifest.json``; a later run in the same folder takes the choice from there.
 
     Args:
         source: the images.
@@ -131,6 +126,7 @@ class AttackDataModule(pl.LightningDataModule):
         num_workers: worker processes.
         partners: whether each image brings another one along, as the target ``RandomClass`` needs it: from among the
             chosen images one that is not of its target class, the same one at any batch size.
+        max_skipped: share of the images looked at that may be unreadable, before the run fails; 0 is strict.
 
     Attributes:
         manifest: the chosen images; None before ``setup`` or ``manifest_for``.
@@ -148,6 +144,7 @@ class AttackDataModule(pl.LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         partners: bool = False,
+        max_skipped: float = 0.01,
     ) -> None:
         super().__init__()
         for name, value in (("num_images", num_images), ("batch_size", batch_size)):
@@ -155,6 +152,7 @@ class AttackDataModule(pl.LightningDataModule):
                 raise ValueError(f"{name}={value}: give at least 1")
         self.source, self.num_images, self.batch_size = source, num_images, batch_size
         self.split, self.seed, self.num_workers, self.partners = split, seed, num_workers, partners
+        self.max_skipped = max_skipped
         self.manifest: Manifest | None = None
 
     def manifest_for(self, classifier: Callable[[Tensor], Tensor], device: str | torch.device = "cpu") -> Manifest:
@@ -177,6 +175,7 @@ class AttackDataModule(pl.LightningDataModule):
                 self.seed,
                 self.batch_size,
                 device,
+                self.max_skipped,
             )
         finally:
             if isinstance(classifier, nn.Module):
@@ -184,9 +183,10 @@ class AttackDataModule(pl.LightningDataModule):
         return self.manifest
 
     def setup(self, stage: str) -> None:
-        """Make the manifest on global rank 0; read it on every rank.
+        """Make or read the manifest on global rank 0, and tell the others.
 
         Raises:
+            DifferentExperimentError: the folder's manifest is of another dataset, split, seed, number or classifier.
             TypeError: the module has no ``classifier``.
         """
         if self.trainer is None:
@@ -198,11 +198,24 @@ class AttackDataModule(pl.LightningDataModule):
                 f"{type(module).__name__} has no attribute classifier, which chooses the images to attack; "
                 "give a module that has one"
             )
-        path = Path(self.trainer.default_root_dir) / "manifest.json"
-        if self.trainer.is_global_zero:
-            self.manifest_for(classifier, self.trainer.strategy.root_device).save(path)
-        self.trainer.strategy.barrier("manifest")
-        self.manifest = Manifest.load(path)
+        folder = Path(self.trainer.default_root_dir)
+        if getattr(self.trainer, "fast_dev_run", False):
+            folder = folder / "fast_dev_run"
+        device = self.trainer.strategy.root_device
+        self.manifest = on_rank_zero(self.trainer, lambda: self._choose(folder, classifier, device))
+
+    def _choose(self, folder: Path, classifier: Callable[[Tensor], Tensor], device: torch.device) -> Manifest:
+        """The choice of an earlier run of the same experiment, or a new one, kept in the folder."""
+        path = folder / "manifest.json"
+        if path.exists():
+            manifest = Manifest.load(path)
+            sha256 = weights_hash(classifier) if isinstance(classifier, nn.Module) else ""
+            arguments = self.source.name, self.split, self.seed, self.num_images, sha256
+            check_same(folder, manifest.differences(*arguments))
+            return manifest
+        manifest = self.manifest_for(classifier, device)
+        manifest.save(path)
+        return manifest
 
     def test_dataloader(self) -> DataLoader[AttackBatch]:
         """This process's share of the batches.
@@ -222,6 +235,7 @@ class AttackDataModule(pl.LightningDataModule):
             batch_size=None,
             sampler=BatchShard(batches.num_batches, world_size, rank),
             num_workers=self.num_workers,
+            generator=torch.Generator().manual_seed(0),  # or starting to iterate would draw from the global one
         )
 
     def val_dataloader(self) -> DataLoader[AttackBatch]:

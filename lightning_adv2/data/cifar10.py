@@ -62,6 +62,7 @@ class CIFAR10DataModule(ImageDataModule):
         seed: chooses them.
         batch_size: images per batch.
         num_workers: worker processes per loader.
+        max_skipped: the share of a split's images that may be unreadable; they are left out and named.
 
     Raises:
         FileNotFoundError: ``root`` or a split is not there.
@@ -72,9 +73,15 @@ class CIFAR10DataModule(ImageDataModule):
     classes = CLASSES
 
     def __init__(
-        self, root: str | Path, num_val: int = 1000, seed: int = 0, batch_size: int = 64, num_workers: int = 0
+        self,
+        root: str | Path,
+        num_val: int = 1000,
+        seed: int = 0,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        max_skipped: float = 0.01,
     ) -> None:
-        super().__init__(batch_size, num_workers)
+        super().__init__(batch_size, num_workers, max_skipped)
         self.root, self.num_val, self.seed = Path(root), num_val, seed
 
     def build(self, split: Split) -> ImageDataset:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from lightning_adv2.data.boxes import boxes_to_mask, read_boxes
-from lightning_adv2.data.images import ImageDataModule, ImageDataset, ImageSubset, Mask, Pixels, Split, hold_out
+from lightning_adv2.data.classes import check_classes
+from lightning_adv2.data.decode import decode_image, reason_of, resize_and_crop
+from lightning_adv2.data.images import (
+    ImageDataModule,
+    ImageDataset,
+    ImageSubset,
+    Mask,
+    Pixels,
+    Split,
+    UnreadableImageError,
+    hold_out,
+)
 from lightning_adv2.data.storage import describe, find_storage
 
 
@@ -27,11 +37,13 @@ class ImageFolderDataset(ImageDataset):
             ``<split>/<class>/<image>``), or None. An image's mask is the union of its boxes: a pixel counts when its
             centre lies inside. An image without a box gets an empty mask.
         cache: keep all decoded images in memory.
+        exif_rotation: turn images as their EXIF tag asks for; see :func:`~lightning_adv2.data.decode.decode_image`.
 
     Raises:
         FileNotFoundError: ``root``, ``split`` or ``boxes`` is not there, or the split is empty.
-        ValueError: folders that do not fit ``classes``, unequal image sizes, ``crop`` larger than an image, bad boxes.
-        RuntimeError: an image that cannot be read.
+        ValueError: folders that do not fit ``classes``, unequal image sizes, ``crop`` larger than an image, bad boxes,
+            boxes with ``exif_rotation``.
+        UnreadableImageError: when the image is asked for.
     """
 
     def __init__(
@@ -43,7 +55,12 @@ class ImageFolderDataset(ImageDataset):
         crop: int | None = None,
         boxes: str | Path | None = None,
         cache: bool = False,
+        exif_rotation: bool = False,
     ) -> None:
+        if exif_rotation and boxes is not None:
+            raise ValueError(
+                "exif_rotation=True: boxes refer to the pixels as they are stored; leave out exif_rotation or boxes"
+            )
         for name, value in (("resize", resize), ("crop", crop)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: give at least 1 pixel, or None to leave it out")
@@ -56,11 +73,11 @@ class ImageFolderDataset(ImageDataset):
             )
         images = storage.images(split)
         self.storage, self.split = storage, split
-        self.classes = _check_classes(images, classes, f"{storage.root}: {split}")
+        self.classes = check_classes(images, classes, f"{storage.root}: {split}")
         labels = {name: index for index, name in enumerate(self.classes)}
         self.paths = [path for paths in images.values() for path in paths]
         self.labels = [labels[name] for name, paths in images.items() for _ in paths]
-        self.resize, self.crop, self.cache = resize, crop, cache
+        self.resize, self.crop, self.cache, self.exif_rotation = resize, crop, cache, exif_rotation
         self.boxes = None if boxes is None else read_boxes(boxes)
         if self.boxes is not None and self.boxes.keys().isdisjoint(self.paths):
             raise ValueError(
@@ -68,15 +85,21 @@ class ImageFolderDataset(ImageDataset):
                 f"{next(iter(self.boxes), None)!r}, the images like {self.paths[0]!r}"
             )
         self._size: tuple[int, int] | None = None if crop is None else (crop, crop)
-        self._decoded: tuple[Pixels, Mask | None] | None = None
+        self._decoded: list[tuple[Pixels, Mask | None] | str] | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width: of the crop, or else of the first image."""
+        """Height and width: of the crop, or else of the first image that can be read."""
         if self._size is None:
-            height, width = self._decode(0)[0].shape[:2]
-            self._size = height, width
+            self._size = self._first_size()
         return self._size
+
+    def _first_size(self) -> tuple[int, int]:
+        for index in range(len(self)):
+            with suppress(UnreadableImageError):
+                height, width = self._decode(index)[0].shape[:2]
+                return height, width
+        raise RuntimeError(f"split={self.split!r}: none of its {len(self)} images in {self.storage.root} can be read")
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -95,22 +118,28 @@ class ImageFolderDataset(ImageDataset):
             self.prepare()
         if self._decoded is None:
             return self._load(index)
-        pixels, masks = self._decoded
-        return pixels[index], None if masks is None else masks[index]
+        loaded = self._decoded[index]
+        if isinstance(loaded, str):
+            raise UnreadableImageError(self.paths[index], loaded)
+        return loaded
 
     def prepare(self) -> None:
-        """With ``cache``, decode all images, once."""
+        """With ``cache``, decode all images, once; one that cannot be read is an error only when it is asked for."""
         if self.cache and self._decoded is None:
-            loaded = [self._load(index) for index in range(len(self))]
-            masks = [mask for _, mask in loaded if mask is not None]
-            self._decoded = np.stack([pixels for pixels, _ in loaded]), np.stack(masks) if masks else None
+            self._decoded = [self._load_or_reason(index) for index in range(len(self))]
+
+    def _load_or_reason(self, index: int) -> tuple[Pixels, Mask | None] | str:
+        try:
+            return self._load(index)
+        except UnreadableImageError as error:
+            return error.reason
 
     def _load(self, index: int) -> tuple[Pixels, Mask | None]:
         pixels, mask = self._decode(index)
         size = pixels.shape[0], pixels.shape[1]
         if size != self.image_size:
             raise ValueError(
-                f"{self.paths[index]} is {size[0]} x {size[1]} pixels (height x width), {self.paths[0]} is "
+                f"{self.paths[index]} is {size[0]} x {size[1]} pixels (height x width), the first image is "
                 f"{self.image_size[0]} x {self.image_size[1]}: set resize and crop to bring all to one size"
             )
         return pixels, mask
@@ -118,47 +147,13 @@ class ImageFolderDataset(ImageDataset):
     def _decode(self, index: int) -> tuple[Pixels, Mask | None]:
         path = self.paths[index]
         try:
-            with Image.open(io.BytesIO(self.storage.read(path))) as file:
-                image = file.convert("RGB")
-        except Exception as error:  # decoders of damaged files raise all kinds
-            raise RuntimeError(
-                f"cannot read the image {path} in {self.storage.root} ({error}); replace or remove it"
-            ) from error
+            data = self.storage.read(path)
+        except Exception as error:  # a file that went, a bad CRC, an encrypted member, ...
+            raise UnreadableImageError(path, reason_of(error)) from error
+        image = decode_image(data, path, self.exif_rotation)
         boxes = None if self.boxes is None else np.array(self.boxes.get(path, ()), np.float64).reshape(-1, 4)
-        if self.resize is not None:
-            original = np.array(image.size)
-            size = original * self.resize // original.min()
-            image = image.resize((int(size[0]), int(size[1])), Image.Resampling.BICUBIC)
-            boxes = None if boxes is None else boxes * np.tile(size / original, 2)
-        if self.crop is not None:
-            if min(image.size) < self.crop:
-                raise ValueError(
-                    f"crop={self.crop}: {path} is only {image.height} x {image.width} pixels; "
-                    f"set resize to {self.crop} or more"
-                )
-            left, top = (round((side - self.crop) / 2) for side in image.size)
-            image = image.crop((left, top, left + self.crop, top + self.crop))
-            boxes = None if boxes is None else boxes - (left, top, left, top)
+        image, boxes = resize_and_crop(image, boxes, self.resize, self.crop, path)
         return np.asarray(image), None if boxes is None else boxes_to_mask(boxes, image.height, image.width)
-
-
-def _check_classes(images: dict[str, list[str]], classes: Sequence[str] | None, where: str) -> tuple[str, ...]:
-    if not any(images.values()):
-        found = f"only empty class folders ({', '.join(list(images)[:10])})" if images else "no class folders"
-        raise FileNotFoundError(f"{where} has {found}; put images into {where}/<class>/<image>")
-    if classes is None:
-        empty = [name for name, paths in images.items() if not paths]
-        if empty:
-            raise ValueError(f"{where}: no images for class {', '.join(empty)}; remove the folder, or give classes")
-        return tuple(images)
-    unknown = [name for name in images if name not in classes]
-    if unknown:
-        raise ValueError(
-            f"{where}: folder {', '.join(unknown[:10])} is not among the {len(classes)} given classes; add it"
-        )
-    if len(set(classes)) < len(classes):
-        raise ValueError(f"classes={list(classes)}: a name appears twice")
-    return tuple(classes)
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -180,6 +175,8 @@ class ImageFolderDataModule(ImageDataModule):
         cache: keep all decoded images in memory.
         batch_size: images per batch.
         num_workers: worker processes per loader.
+        exif_rotation: turn images as their EXIF tag asks for; not with ``boxes``.
+        max_skipped: the share of a split's images that may be unreadable; they are left out and named.
 
     Raises:
         FileNotFoundError: as the dataset; also when there is no validation split and ``val_fraction`` is 0.
@@ -202,12 +199,15 @@ class ImageFolderDataModule(ImageDataModule):
         cache: bool = False,
         batch_size: int = 64,
         num_workers: int = 0,
+        exif_rotation: bool = False,
+        max_skipped: float = 0.01,
     ) -> None:
-        super().__init__(batch_size, num_workers)
+        super().__init__(batch_size, num_workers, max_skipped)
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction={val_fraction}: give a share in [0, 1)")
         self.root, self.name = Path(root), name or Path(root).stem
         self.resize, self.crop, self.boxes, self.cache = resize, crop, boxes, cache
+        self.exif_rotation = exif_rotation
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
         self.val_fraction, self.seed = val_fraction, seed
         self._classes = None if classes is None else tuple(classes)
@@ -242,4 +242,6 @@ class ImageFolderDataModule(ImageDataModule):
         return self._read(self.train_split if split == "train" else self.val_split, self.classes)
 
     def _read(self, split: str, classes: Sequence[str] | None) -> ImageFolderDataset:
-        return ImageFolderDataset(self.root, split, classes, self.resize, self.crop, self.boxes, self.cache)
+        return ImageFolderDataset(
+            self.root, split, classes, self.resize, self.crop, self.boxes, self.cache, self.exif_rotation
+        )

@@ -21,6 +21,7 @@ class ImageNetDataModule(ImageFolderDataModule):
         boxes: CSV of object boxes, or None; see :class:`~lightning_adv2.data.folder.ImageFolderDataset`.
         batch_size: images per batch.
         num_workers: worker processes per loader.
+        max_skipped: the share of a split's images that may be unreadable; they are left out and named.
 
     Raises:
         FileNotFoundError: ``root``, its ``val`` or ``class_list`` is not there.
@@ -36,6 +37,7 @@ class ImageNetDataModule(ImageFolderDataModule):
         boxes: str | Path | None = None,
         batch_size: int = 64,
         num_workers: int = 0,
+        max_skipped: float = 0.01,
     ) -> None:
         super().__init__(
             root,
@@ -46,6 +48,7 @@ class ImageNetDataModule(ImageFolderDataModule):
             name="imagenet",
             batch_size=batch_size,
             num_workers=num_workers,
+            max_skipped=max_skipped,
         )
         self._listed = class_list is not None
 

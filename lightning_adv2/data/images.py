@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict, get_args
 
@@ -12,9 +11,15 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset, Sampler
 
-from lightning_adv2.types import Batch
+from lightning_adv2.data.loaders import BatchLoader, ChosenBatches, FixedBatches
+from lightning_adv2.data.sampling import BatchShard, EpochOrder
+from lightning_adv2.data.sampling import hold_out as hold_out
+from lightning_adv2.data.skipping import Skipped
+from lightning_adv2.data.skipping import UnreadableImageError as UnreadableImageError
+from lightning_adv2.runtime.processes import highest
+from lightning_adv2.runtime.seeds import run_seed
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """One image, ``(H, W, C)`` uint8."""
@@ -122,46 +127,39 @@ class ImageSubset(ImageDataset):
         self.source.prepare()
 
 
-def hold_out(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Split indices at random, each class by itself, into (kept, held out), both in ascending order.
-
-    Every class keeps an image and, if it has two or more, holds one out.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    by_class: defaultdict[int, list[int]] = defaultdict(list)
-    for index, label in enumerate(labels):
-        by_class[label].append(index)
-    held: set[int] = set()
-    for _, members in sorted(by_class.items()):
-        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        held.update(members[place] for place in torch.randperm(len(members), generator=generator)[:count].tolist())
-    return [index for index in range(len(labels)) if index not in held], sorted(held)
-
-
 class ImageDataModule(pl.LightningDataModule, ABC):
     """Train, validation and test images.
 
+    On several processes each batch of validation and test is one process's, and each image is in exactly one of them;
+    processes that have fewer get an empty one. Training is in an order that seed and epoch determine.
+
     Args:
-        batch_size: images per batch.
+        batch_size: images per batch, and per process.
         num_workers: worker processes per loader.
+        max_skipped: the share of a split's images that may be unreadable; they are left out and named, and more than
+            that ends the run. 0 allows none.
 
     Attributes:
         name: short name for tables.
 
     Raises:
-        ValueError: ``batch_size`` below 1 or ``num_workers`` below 0.
+        ValueError: ``batch_size`` below 1, ``num_workers`` below 0, or ``max_skipped`` not in [0, 1].
     """
 
     name: str
 
-    def __init__(self, batch_size: int = 64, num_workers: int = 0) -> None:
+    def __init__(self, batch_size: int = 64, num_workers: int = 0, max_skipped: float = 0.01) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: give at least 1")
         if num_workers < 0:
             raise ValueError(f"num_workers={num_workers}: give 0 (load in the main process) or more")
-        self.batch_size, self.num_workers = batch_size, num_workers
+        if not 0 <= max_skipped <= 1:
+            raise ValueError(f"max_skipped={max_skipped}: give a share in [0, 1]")
+        self.batch_size, self.num_workers, self.max_skipped = batch_size, num_workers, max_skipped
         self._datasets: dict[str, ImageDataset] = {}
+        self._skipped: dict[str, Skipped] = {}
+        self._order_seed: int | None = None
 
     @abstractmethod
     def build(self, split: Split) -> ImageDataset:
@@ -194,31 +192,55 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """K."""
         return len(self.classes)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def skipped(self, split: Split) -> Skipped:
+        """Image id -> reason of all that this process could not read so far."""
+        if split not in self._skipped:
+            self._skipped[split] = Skipped(split, len(self.dataset(split)), self.max_skipped, self._total)
+        return self._skipped[split]
+
+    def train_dataloader(self) -> BatchLoader:
         """Shuffled; the incomplete last batch is left out where there is another one."""
-        dataset = self.dataset("train")
-        return self._loader(dataset, shuffle=True, drop_last=len(dataset) > self.batch_size)
+        if self._order_seed is None:
+            self._order_seed = run_seed(self.trainer)
+        order = EpochOrder(len(self.dataset("train")), self.batch_size, self._order_seed, *self._place)
+        return self._loader("train", ChosenBatches(self.dataset("train")), order)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> BatchLoader:
         """The validation images, in order."""
-        return self._loader(self.dataset("val"))
+        return self._in_order("val")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> BatchLoader:
         """The test images, in order."""
-        return self._loader(self.dataset("test"))
+        return self._in_order("test")
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> BatchLoader:
         """The test images, in order."""
         return self.test_dataloader()
 
-    def _loader(self, dataset: ImageDataset, **options: Any) -> DataLoader[Batch]:
-        dataset.prepare()
-        loader: DataLoader[Any] = DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            **options,
-        )
-        return loader
+    def state_dict(self) -> dict[str, Any]:
+        """What the order of the training images hangs on."""
+        return {} if self._order_seed is None else {"order_seed": self._order_seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the order of the run that is resumed."""
+        self._order_seed = state_dict["order_seed"]
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Number of processes, and which this one is."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def _total(self, count: int) -> int:
+        """The sum over all processes; all must ask at once."""
+        world_size, own = self._place
+        if self.trainer is None or world_size == 1:
+            return count
+        return sum(highest(self.trainer, count if rank == own else 0) for rank in range(world_size))
+
+    def _in_order(self, split: Split) -> BatchLoader:
+        batches = FixedBatches(self.dataset(split), self.batch_size)
+        return self._loader(split, batches, BatchShard(batches.num_batches, *self._place))
+
+    def _loader(self, split: Split, batches: Dataset[Any], sampler: Sampler[Any]) -> BatchLoader:
+        self.dataset(split).prepare()
+        return BatchLoader(batches, sampler, self.num_workers, self.skipped(split))

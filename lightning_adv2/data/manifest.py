@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import default_collate
+from torch import Tensor
 
-from lightning_adv2.data.images import ImageDataset
+from lightning_adv2.data.images import Item
 from lightning_adv2.files import written_whole
-from lightning_adv2.functional.random import draw_target_class, image_generators
+
+
+def content_hash(images: Tensor) -> str:
+    """SHA-256 of an image's pixels: ``(C, H, W)`` on 8-bit levels, hashed as ``(H, W, C)`` uint8 in C order."""
+    pixels = (images * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    return hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,14 @@ class ManifestEntry:
     label: int
     target_class: int
 
+    def difference(self, item: Item) -> str:
+        """In what an image is not the one that was chosen, in words; empty where it is."""
+        if item["image_id"] != self.image_id:
+            return f"{item['image_id']} is in its place"
+        if item["label"] != self.label:
+            return f"its label is {item['label']}, not {self.label}"
+        return "" if content_hash(item["images"]) == self.sha256 else "its pixels have changed"
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -48,8 +57,14 @@ class Manifest:
         seed: of the order and of the target classes.
         num_classes: K.
         entries: the images.
-        considered: images classified until the last one was found.
-        already_wrong: those among them that were misclassified before any attack.
+        considered: images looked at until the last one was found: ``entries``, ``wrong``, ``skipped`` and ``invalid``
+            together.
+        wrong: identifiers of those that were misclassified before any attack.
+        skipped: identifier and reason of those that cannot be read.
+        invalid: identifier and reason of those that cannot be judged, because of NaN or infinity.
+        num_images: how many were asked for; None for all.
+        classifier_sha256: of the weights of the classifier that chose them, from
+            :func:`~lightning_adv2.models.weights_hash`; empty for a callable without any.
     """
 
     dataset: str
@@ -58,7 +73,41 @@ class Manifest:
     num_classes: int
     entries: tuple[ManifestEntry, ...]
     considered: int
-    already_wrong: int
+    wrong: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    invalid: tuple[tuple[str, str], ...] = ()
+    num_images: int | None = None
+    classifier_sha256: str = ""
+
+    @property
+    def already_wrong(self) -> int:
+        """How many were misclassified before any attack."""
+        return len(self.wrong)
+
+    def passed_over(self) -> dict[str, tuple[str, str]]:
+        """Status and reason of each image that was looked at and is not to be attacked, by identifier."""
+        return {
+            **dict.fromkeys(self.wrong, ("already_wrong", "")),
+            **{image_id: ("skipped", reason) for image_id, reason in self.skipped},
+            **{image_id: ("invalid", reason) for image_id, reason in self.invalid},
+        }
+
+    def differences(
+        self, dataset: str, split: str, seed: int, num_images: int | None, classifier_sha256: str
+    ) -> list[str]:
+        """What keeps this manifest from serving for the arguments, each in words; empty where nothing does.
+
+        A classifier without a hash (a plain callable) cannot be told from another one.
+        """
+        now = {
+            "dataset": dataset,
+            "split": split,
+            "seed": seed,
+            "num_images": num_images,
+            "classifier_sha256": classifier_sha256,
+        }
+        found = {name: getattr(self, name) for name in now}
+        return [f"{name}: {found[name]} before, {now[name]} now" for name in now if found[name] != now[name]]
 
     def to_json(self) -> str:
         """As JSON text."""
@@ -73,7 +122,9 @@ class Manifest:
         """
         try:
             fields = json.loads(text)
-            return cls(**fields | {"entries": tuple(ManifestEntry(**entry) for entry in fields["entries"])})
+            pairs = {name: tuple((str(i), str(why)) for i, why in fields[name]) for name in ("skipped", "invalid")}
+            entries = tuple(ManifestEntry(**entry) for entry in fields["entries"])
+            return cls(**fields | pairs | {"entries": entries, "wrong": tuple(fields["wrong"])})
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"this is no manifest ({error}); delete the file and let it be written anew") from error
 
@@ -94,93 +145,3 @@ class Manifest:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-
-
-def build_manifest(
-    dataset: ImageDataset,
-    dataset_name: str,
-    split: str,
-    classifier: Callable[[Tensor], Tensor],
-    num_images: int | None,
-    seed: int,
-    batch_size: int = 64,
-    device: str | torch.device = "cpu",
-) -> Manifest:
-    """Classify the images in a seeded random order until enough correctly classified ones are found.
-
-    Args:
-        dataset: where to look.
-        dataset_name: its name for tables.
-        split: the split's name.
-        classifier: images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K)``, on ``device``. A module is put in eval mode
-            meanwhile, and found again as it was.
-        num_images: how many to find, or None for all there are.
-        seed: of the order and of the target classes.
-        batch_size: images per forward pass; the result does not depend on it (but for rounding in the classifier).
-        device: where the classifier is.
-
-    Returns:
-        The manifest. With fewer images than asked for, a warning names both numbers.
-
-    Raises:
-        ValueError: ``num_images`` or ``batch_size`` below 1, or a K that is not the dataset's.
-        RuntimeError: no image is classified correctly.
-    """
-    for name, value in (("num_images", num_images), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}: give at least 1")
-    num_classes, wanted = len(dataset.classes), len(dataset) if num_images is None else num_images
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
-    entries: list[ManifestEntry] = []
-    considered = 0
-    with _eval_mode(classifier), torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            indices = order[start : start + batch_size]
-            batch = default_collate([dataset[index] for index in indices])
-            label, image_id = batch["label"], batch["image_id"]
-            logits = classifier(batch["images"].to(device))
-            if logits.shape[1] != num_classes:
-                raise ValueError(
-                    f"classifier: its logits have {logits.shape[1]} classes, the dataset {dataset_name!r} has "
-                    f"{num_classes}; give a classifier for this dataset"
-                )
-            correct = (logits.argmax(1).cpu() == label).tolist()
-            target_class = draw_target_class(label, num_classes, image_generators(seed, image_id, "target_class"))
-            for place, index in enumerate(indices):
-                if len(entries) == wanted:
-                    break
-                considered += 1
-                if correct[place]:
-                    sha256 = hashlib.sha256(dataset.uint8(index).tobytes()).hexdigest()
-                    target = int(target_class[place])
-                    entries.append(ManifestEntry(index, image_id[place], sha256, int(label[place]), target))
-            if len(entries) == wanted:
-                break
-    if not entries:
-        raise RuntimeError(
-            f"classifier: none of the {considered} images of {dataset_name!r} ({split}) is classified correctly, so "
-            "there is nothing to attack; check its weights, its normalisation and the order of the classes"
-        )
-    if num_images is not None and len(entries) < num_images:
-        warnings.warn(
-            f"num_images={num_images}, but only {len(entries)} of the {considered} images of {dataset_name!r} "
-            f"({split}) are classified correctly; the evaluation goes on with these",
-            stacklevel=2,
-        )
-    return Manifest(
-        dataset_name, split, seed, num_classes, tuple(entries), considered, already_wrong=considered - len(entries)
-    )
-
-
-@contextmanager
-def _eval_mode(classifier: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Eval mode inside; outside, each module's own mode as it was, for they may differ (a frozen BatchNorm)."""
-    modules = list(classifier.modules()) if isinstance(classifier, nn.Module) else []
-    modes = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.training = False
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode

@@ -80,9 +80,9 @@ class ZipStorage(Storage):
         return sorted({part[0] for part in parts if len(part) > 1 and _visible(part[0])})
 
     def images(self, split: str) -> dict[str, list[str]]:
-        """Sorted by name, not in the archive's order."""
+        """Sorted by name, not in the archive's order; a name that is there twice counts once."""
         found: dict[str, list[str]] = {}
-        for name in sorted(self._zip().namelist()):
+        for name in sorted(set(self._zip().namelist())):
             parts = PurePosixPath(name).parts
             if len(parts) < 2 or parts[0] != split or not _visible(parts[1]):
                 continue

@@ -13,6 +13,7 @@ from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.functional.faithfulness import deletion_insertion, preserved_destroyed
 from lightning_adv2.functional.masking import resize_map, uninformative
 from lightning_adv2.functional.random import image_generators, per_image
+from lightning_adv2.functional.validity import is_finite
 from lightning_adv2.metrics.attack import ImageMean
 
 
@@ -21,7 +22,8 @@ class MapQuality(nn.Module):
 
     ``area`` mean of the map; ``preserved``, ``destroyed`` f_c under phi(x; m) and phi(x; 1 - m); ``shuffled`` f_c under
     another image's map (a map that says nothing preserves as much); ``deletion``, ``insertion`` and the same for a
-    random map; ``localisation_iou`` with the object's mask, where there is one.
+    random map; ``localisation_iou`` with the object's mask, where there is one. Images for which NaN or infinity comes
+    up are in none of these means, and ``invalid`` is their share, where there are any.
 
     Args:
         order: also compute deletion and insertion, which cost 68 forward passes.
@@ -31,7 +33,7 @@ class MapQuality(nn.Module):
     def __init__(self, order: bool = False, seed: int = 0) -> None:
         super().__init__()
         self.order, self.seed = order, seed
-        names = ["area", "preserved", "destroyed", "shuffled", "localisation_iou"]
+        names = ["area", "preserved", "destroyed", "shuffled", "localisation_iou", "invalid"]
         if order:
             names += ["deletion", "insertion", "random_deletion", "random_insertion"]
         self.means = nn.ModuleDict({name: ImageMean() for name in names})
@@ -47,6 +49,13 @@ class MapQuality(nn.Module):
         mask: Tensor | None = None,
     ) -> None:
         """Add a batch: images ``(B, C, H, W)``, label ``(B,)``, map ``(B, 1, h, w)``, mask ``(B, 1, H, W)`` bool."""
+        fine = is_finite(images) & is_finite(attribution_map)
+        if not fine.all():
+            # Before anything else: an image also stands next to another one's map.
+            self._metrics()["invalid"].update((~fine)[~fine])
+            keep = fine.nonzero()[:, 0]
+            images, label, attribution_map = images[keep], label[keep], attribution_map[keep]
+            image_id, mask = [image_id[i] for i in keep.tolist()], None if mask is None else mask[keep]
         if not len(images):
             return
         background = uninformative(images, image_generators(self.seed, image_id, "quality"))
@@ -62,8 +71,10 @@ class MapQuality(nn.Module):
             for prefix, ordering in (("", attribution_map), ("random_", chance)):
                 deletion, insertion = deletion_insertion(classifier, images, background, ordering, label)
                 values |= {f"{prefix}deletion": deletion, f"{prefix}insertion": insertion}
+        fine = torch.stack([value.isfinite() for value in values.values()]).all(0)
+        values = {name: value[fine] for name, value in values.items()} | {"invalid": ~fine}
         if mask is not None:
-            has_object = mask.flatten(1).any(1)
+            has_object = mask.flatten(1).any(1) & fine
             found = resize_map(attribution_map, mask.shape[-2:])[has_object]
             values["localisation_iou"] = map_iou(found, mask[has_object].to(found.dtype))
         for name, metric in self._metrics().items():
@@ -72,7 +83,8 @@ class MapQuality(nn.Module):
     def compute(self) -> dict[str, float]:
         """The means of all that was seen, over all processes."""
         means = {name: float(metric.compute()) for name, metric in self._metrics().items()}
-        return {name: mean for name, mean in means.items() if not math.isnan(mean)}  # NaN: nothing seen, no masks, say
+        # NaN: nothing seen, no masks, say.
+        return {n: mean for n, mean in means.items() if not math.isnan(mean) and (mean or n != "invalid")}
 
     def reset(self) -> None:
         """Forget all images."""

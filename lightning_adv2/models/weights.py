@@ -7,20 +7,25 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lightning_adv2.files import written_whole
+from lightning_adv2.files.sealed import Stored, check_seal, write_sealed
 
 # Older files lack BatchNorm's step counter, which nothing here reads.
 _OPTIONAL_SUFFIX = "num_batches_tracked"
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.complex64: "C64",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 
 
 def read_weights(path: str | Path, *, missing_hint: str = "check the path") -> dict[str, Tensor]:
     """Read a file of named tensors on the CPU.
 
     Args:
-        path: ``.safetensors``, or ``.pth``/``.pt``/``.th`` (read with ``weights_only=True``).
+        path: ``.safetensors``, with its seal checked where it has one, as all have that :func:`save_weights` wrote; or
+            ``.pth``/``.pt``/``.th`` (read with ``weights_only=True``).
         missing_hint: what to do when there is no such file.
 
     Raises:
@@ -32,10 +37,13 @@ def read_weights(path: str | Path, *, missing_hint: str = "check the path") -> d
         raise FileNotFoundError(f"weights={str(path)!r}: no such file; {missing_hint}")
     try:
         if path.suffix == ".safetensors":
+            check_seal(path)
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"weights={str(path)!r}: the file is damaged or no weights file ({error})") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise ValueError(
+            f"weights={str(path)!r}: the file is damaged or no weights file ({error}); copy it again, or make it anew"
+        ) from error
     except Exception as error:  # pickle.UnpicklingError and what it may wrap
         raise ValueError(
             f"weights={str(path)!r}: refused, it holds more than tensors ({type(error).__name__}); "
@@ -89,13 +97,25 @@ def load_weights(
 
 
 def save_weights(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> Path:
-    """Write named tensors as ``.safetensors``, all or nothing: a reader never sees half a file."""
-    with written_whole(path) as temporary:
-        # Clones: tied or shared tensors are written as independent ones.
-        save_file(
-            {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, temporary, metadata
-        )
+    """Write named tensors as ``.safetensors`` with a seal, all or nothing: a reader never sees half a file.
+
+    Tied or shared tensors are written as independent ones.
+
+    Raises:
+        OSError: the disk is full, the folder cannot be written, or the like; an old file is as it was.
+        ValueError: a tensor's type has no name in the format.
+    """
+    stored = {
+        name: Stored(_DTYPES.get(value.dtype, str(value.dtype)), value.shape, _bytes(value))
+        for name, value in tensors.items()
+    }
+    write_sealed(path, stored, metadata)
     return Path(path)
+
+
+def _bytes(value: Tensor) -> memoryview:
+    """Without a copy where the tensor lies in the CPU's memory, and in order."""
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -108,5 +128,5 @@ def weights_hash(module: nn.Module) -> str:
         if name.endswith(_OPTIONAL_SUFFIX):
             continue
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes(value))
     return digest.hexdigest()

@@ -161,8 +161,8 @@ class RTSModule(pl.LightningModule):
         frozen = ("classifier.", "interpreter.network.encoder.")
         checkpoint["state_dict"] = {n: v for n, v in checkpoint["state_dict"].items() if not n.startswith(frozen)}
 
-    def on_train_end(self) -> None:
-        """Write selector and decoder, without pickle."""
+    def on_fit_end(self) -> None:
+        """Write selector and decoder, without pickle; also when a run that is resumed has nothing left to train."""
         self.interpreter.eval()
         if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
             self.interpreter.save(Path(self.trainer.default_root_dir) / "rts.safetensors")

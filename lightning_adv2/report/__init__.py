@@ -1,10 +1,10 @@
 """Tables, figures and W&B, all computed from finished records."""
 
-from lightning_adv2.report.records import AttackRecord, BatchRecord, read_records, write_record
+from lightning_adv2.report.records import AttackRecord, BatchRecord, read_record, read_records, write_record
 from lightning_adv2.report.results import merge, write_figures, write_results
 from lightning_adv2.report.stamp import make_stamp
 from lightning_adv2.report.tables import Summary, print_table, summarize
-from lightning_adv2.report.wandb_panels import default_logger, wandb_logger
+from lightning_adv2.report.wandb_logger import default_logger, wandb_logger
 
 __all__ = [
     "AttackRecord",
@@ -14,6 +14,7 @@ __all__ = [
     "make_stamp",
     "merge",
     "print_table",
+    "read_record",
     "read_records",
     "summarize",
     "wandb_logger",

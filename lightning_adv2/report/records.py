@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
+from lightning_adv2.files.run import FORMAT as FORMAT
+from lightning_adv2.files.run import damaged as damaged
+from lightning_adv2.files.run import read_arrays, record_paths
+from lightning_adv2.files.run import record_key as record_key
+from lightning_adv2.files.run import record_path as record_path
 from lightning_adv2.functional.projection import LEVELS
 from lightning_adv2.models import save_weights
 
-FORMAT = "lightning_adv2 record 2"
 BENIGN = "benign"
 """The target's name where it is the benign map."""
 
@@ -34,11 +38,6 @@ def check_name(argument: str, name: str) -> None:
 def titled(heading: str, target: str) -> str:
     """A heading that names the target map, unless it is the benign one."""
     return heading if target == BENIGN else f"{heading}; target map: {target}"
-
-
-def record_key(attack: str, schedule: str) -> str:
-    """Unique within a run, for log keys and records: ``adv2-fast``, or ``noise`` for a control."""
-    return attack if schedule == "control" else f"{attack}-{schedule}"
 
 
 @dataclass
@@ -60,6 +59,8 @@ class AttackRecord:
         size: ``(n,)``, of the perturbation, in ``unit``.
         unit: ``Linf`` for changed pixels, ``px`` for moved ones.
         flags: what about the attack makes its numbers doubtful.
+        epsilon: how far any pixel may be from the benign one, in units of the pixel range; None where there is no such
+            bound, as for moved pixels.
     """
 
     attack: str
@@ -75,10 +76,11 @@ class AttackRecord:
     size: Tensor = field(kw_only=True)
     unit: str = "Linf"
     flags: list[str] = field(default_factory=list)
+    epsilon: float | None = None
 
     @property
     def key(self) -> str:
-        """See :func:`record_key`."""
+        """See :func:`~lightning_adv2.files.run.record_key`."""
         return record_key(self.attack, self.schedule)
 
 
@@ -96,10 +98,12 @@ class BatchRecord:
         target_map: ``(n, 1, h, w)``, what the joint attack aimed at, and what all maps are compared with.
         already_wrong: identifiers of the images that were left out because the classifier already got them wrong.
         attacks: in the order of the table.
-        invalid: identifiers of the images that were left out because logits, benign or target map were NaN or infinite.
+        invalid: identifier and reason of the images that were left out because nothing could be said about them: NaN or
+            infinity in image, logits, benign or target map, or a constant benign map.
         interpreter: the interpreter's name.
         place: the interpreter's place among those of the module.
         target: the target map's name; ``benign`` when it is the benign map.
+        pieces: in how many parts it was attacked, more than one where the memory was too small for the whole.
     """
 
     batch_index: int
@@ -111,10 +115,11 @@ class BatchRecord:
     target_map: Tensor
     already_wrong: list[str]
     attacks: list[AttackRecord]
-    invalid: list[str] = field(default_factory=list)
+    invalid: dict[str, str] = field(default_factory=dict)
     interpreter: str = field(kw_only=True)
     place: int = 0
     target: str = BENIGN
+    pieces: int = 1
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -129,12 +134,16 @@ def to_float(images: Tensor) -> Tensor:
 
 _BENIGN = ("label", "target_class", "images", "benign_map", "target_map")
 _ATTACK = ("adv_images", "adv_map", "adv_predicted", "confidence", "valid", "size")
-_ATTACK_HEADER = ("attack", "schedule", "steps", "seconds", "unit", "flags")
-_HEADER = ("batch_index", "image_id", "already_wrong", "invalid", "interpreter", "place", "target")
+_ATTACK_HEADER = ("attack", "schedule", "steps", "seconds", "unit", "flags", "epsilon")
+_HEADER = ("batch_index", "image_id", "already_wrong", "invalid", "interpreter", "place", "target", "pieces")
 
 
 def write_record(record: BatchRecord, folder: Path) -> Path:
-    """Write ``<interpreter>/batch_00000.safetensors`` below ``folder``, all or nothing."""
+    """Write ``<interpreter>/batch_00000.safetensors`` below ``folder``, sealed, all or nothing.
+
+    Raises:
+        OSError: the disk is full, the folder cannot be written, or the like; an old file is as it was.
+    """
     tensors = {f"benign/{name}": getattr(record, name) for name in _BENIGN}
     rows: list[dict[str, Any]] = []
     for attack in record.attacks:
@@ -142,19 +151,18 @@ def write_record(record: BatchRecord, folder: Path) -> Path:
         tensors |= {f"{attack.key}/trace/{name}": curve for name, curve in attack.trace.items()}
         rows.append({name: getattr(attack, name) for name in _ATTACK_HEADER})
     header = {name: getattr(record, name) for name in _HEADER} | {"attacks": rows}
-    path = folder / record.interpreter / f"batch_{record.batch_index:05d}.safetensors"
+    path = record_path(folder, record.interpreter, record.batch_index)
     return save_weights(tensors, path, {"format": FORMAT, "header": json.dumps(header)})
 
 
 def read_record(path: Path) -> BatchRecord:
-    """Read one file written by :func:`write_record`.
+    """Read one file written by :func:`write_record`, once its seal is checked.
 
     Raises:
-        ValueError: the file is no such record.
+        ValueError: the file is missing, damaged, or no such record; says what to do.
     """
-    with safe_open(path, framework="pt") as file:
-        header = _header(path, file.metadata())
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    header, arrays = read_arrays(path)
+    tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in arrays.items()}
     attacks = []
     for row in header["attacks"]:
         key = record_key(row["attack"], row["schedule"])
@@ -169,25 +177,29 @@ def read_records(folder: Path) -> Iterator[BatchRecord]:
     """All records below ``folder``, one in memory at a time: by interpreter in the module's order, then by batch.
 
     ``folder`` is a run's ``records``, or one interpreter's folder in it.
+
+    Raises:
+        ValueError: see :func:`read_record`.
     """
-    folders = {path.parent for path in folder.rglob("batch_*.safetensors")}
-    for one in sorted(folders, key=lambda one: (_place(one), one.name)):
-        for path in sorted(one.glob("batch_*.safetensors")):
-            yield read_record(path)
+    for path in record_paths(folder):
+        yield read_record(path)
 
 
-def _place(folder: Path) -> int:
-    path = min(folder.glob("batch_*.safetensors"))
-    with safe_open(path, framework="pt") as file:
-        return int(_header(path, file.metadata())["place"])
+def wait_for_records(paths: Iterable[Path], seconds: float = 120.0) -> None:
+    """Return when all files are there: a network file system may show another machine's a while later.
 
-
-def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
-    found = (metadata or {}).get("format")
-    if metadata is None or found != FORMAT:
-        raise ValueError(f"{path}: no record of this version (format {found!r}, not {FORMAT!r})")
-    header: dict[str, Any] = json.loads(metadata["header"])
-    return header
+    Raises:
+        RuntimeError: some are still missing after so many seconds.
+    """
+    end = time.monotonic() + seconds
+    missing = list(paths)
+    while missing := [path for path in missing if not path.exists()]:
+        if time.monotonic() > end:
+            raise RuntimeError(
+                f"{len(missing)} records are missing after {seconds:.0f} s, the first is {missing[0]}; do all machines "
+                "write to the same folder? Run the same command again to make what is missing"
+            )
+        time.sleep(0.5)
 
 
 def to_numpy(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -1,8 +1,7 @@
-"""The files that every evaluation leaves: results.json, results.csv, images.csv and figures."""
+"""The files that every evaluation leaves: results.json, results.csv, images.csv, status.csv, stamp.json and figures."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -11,23 +10,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adv2.files import written_whole
+from lightning_adv2.files import write_json
 from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.metrics import METRICS
 from lightning_adv2.report import figures
 from lightning_adv2.report.records import BENIGN, BatchRecord, titled
-from lightning_adv2.report.tables import Row, Summary, write_csv
+from lightning_adv2.report.tables import Row, Summary, write_csv, write_status
 from lightning_adv2.report.tables import merge as merge
 
 
 def write_results(folder: Path, summary: Summary, stamp: dict[str, Any]) -> Path:
-    """Write ``results.json`` (rows, denominators, stamp), ``results.csv`` and, per image, ``images.csv``."""
-    content = {"rows": summary.rows, "denominators": summary.denominators, "stamp": stamp}
+    """Write ``results.json`` (rows, denominators), ``results.csv``, per image ``images.csv``, and ``stamp.json``.
+
+    All but the stamp follow from the records alone: they are equal to the byte for any number of processes, and after
+    any number of interruptions. What differs each time is the stamp's: seconds, machine, versions, command.
+    """
     path = folder / "results.json"
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(path, {"rows": summary.rows, "denominators": summary.denominators})
+    write_json(folder / "stamp.json", stamp | {"seconds": summary.seconds})
     write_csv(summary.rows, folder / "results.csv")
     write_csv(summary.images, folder / "images.csv")
+    write_status(summary, folder / "status.csv")
     return path
 
 

@@ -1,59 +1,48 @@
-"""From records to rows: per image, per attack, and on the terminal."""
+"""From records to rows: per image and per attack."""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
-from rich.table import Table
-from rich.text import Text
 from torchmetrics import MetricCollection
 
 from lightning_adv2.files import written_whole
 from lightning_adv2.functional.agreement import map_iou, map_l1, map_l2, perturbation_size
 from lightning_adv2.metrics import METRICS, attack_metrics
-from lightning_adv2.report.records import BENIGN, AttackRecord, BatchRecord, record_key, titled, to_float
+from lightning_adv2.report.records import AttackRecord, BatchRecord, to_float
+from lightning_adv2.report.summary import STATUS_KEYS, Status, count_statuses
+from lightning_adv2.report.summary import Row as Row
+from lightning_adv2.report.summary import Summary as Summary
+from lightning_adv2.report.summary import check_invalid as check_invalid
+from lightning_adv2.report.summary import merge as merge
+from lightning_adv2.report.terminal import print_table as print_table
+from lightning_adv2.report.terminal import show as show
 
-Row = dict[str, Any]
 ROW_KEYS = (
-    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "n", *METRICS, "unit", "seconds",
-    "flags",
+    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "n", *METRICS, "unit", "flags",
 )  # fmt: skip
 
 
-@dataclass
-class Summary:
-    """What a run's records add up to.
-
-    Attributes:
-        rows: one per interpreter and attack, with the keys ``ROW_KEYS``; ``flags`` counts the batches that raised each.
-        images: one per image, interpreter and attack.
-        denominators: ``considered = already_wrong + invalid + selected``; ``selected`` images are attacked; of those,
-            per attack, ``invalid`` are left out of the means and ``successful`` reach the target class. Where there
-            are several interpreters, such a dictionary for each under its name.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    images: list[Row] = field(default_factory=list)
-    denominators: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def parts(self) -> list[dict[str, Any]]:
-        """The denominators of each interpreter."""
-        return [self.denominators] if "considered" in self.denominators else list(self.denominators.values())
-
-
-def summarize(records: Iterable[BatchRecord], names: dict[str, str]) -> Summary:
-    """Compute all tables from records; a pure function of them.
+def summarize(
+    records: Iterable[BatchRecord],
+    names: dict[str, str],
+    passed_over: Mapping[str, Sequence[str]] | None = None,
+    selected: int | None = None,
+) -> Summary:
+    """Compute all tables from records; a pure function of its arguments.
 
     Args:
         records: a run's records; an image that comes twice (a padded distributed sampler) counts once.
         names: ``dataset``, ``classifier``.
+        passed_over: status and reason of the images that never came to an attack, by identifier; see
+            ``data.Manifest.passed_over``.
+        selected: how many images were left. Under an interpreter whose records hold another number, part of a run
+            say, ``passed_over`` does not count. None counts it always.
     """
     tallies: dict[str, _Tally] = {}
     for record in records:
@@ -61,17 +50,9 @@ def summarize(records: Iterable[BatchRecord], names: dict[str, str]) -> Summary:
         if name not in tallies:
             tallies[name] = _Tally({**names, "interpreter": name})
         tallies[name].add(record)
-    summaries = {name: tally.summary() for name, tally in tallies.items()}
-    return merge(summaries) if len(summaries) > 1 else next(iter(summaries.values()), _Tally(names).summary())
-
-
-def merge(summaries: dict[str, Summary]) -> Summary:
-    """Several evaluations as one; the denominators stay apart, under the keys given."""
-    merged = Summary(denominators={key: summary.denominators for key, summary in summaries.items()})
-    for summary in summaries.values():
-        merged.rows += summary.rows
-        merged.images += summary.images
-    return merged
+    before: dict[str, Status] = {name: (status, reason) for name, (status, reason) in (passed_over or {}).items()}
+    summaries = {name: tally.summary(before, selected) for name, tally in tallies.items()}
+    return merge(summaries) if len(summaries) > 1 else next(iter(summaries.values()), _Tally(names).summary({}, None))
 
 
 class _Tally:
@@ -81,18 +62,18 @@ class _Tally:
         self.names = names
         self.attacks: dict[str, _AttackTally] = {}
         self.images: list[Row] = []
-        self.seen: set[str] = set()
-        self.wrong: set[str] = set()
-        self.invalid: set[str] = set()
+        self.statuses: dict[str, Status] = {}
 
     def add(self, record: BatchRecord) -> None:
-        self.wrong.update(record.already_wrong)
-        self.invalid.update(record.invalid)
         fresh = []
         for i, name in enumerate(record.image_id):
-            if name not in self.seen:
-                self.seen.add(name)
+            if name not in self.statuses:
+                self.statuses[name] = ("attacked", "")
                 fresh.append(i)
+        for name in record.already_wrong:
+            self.statuses.setdefault(name, ("already_wrong", ""))
+        for name, reason in record.invalid.items():
+            self.statuses.setdefault(name, ("invalid", reason))
         for attack in record.attacks:
             self.images += [_image_row(record, attack, i, self.names) for i in fresh]
             if attack.key not in self.attacks:
@@ -100,15 +81,17 @@ class _Tally:
                 self.attacks[attack.key] = _AttackTally({**self.names, **head, "steps": attack.steps}, attack.unit)
             self.attacks[attack.key].add(record, attack, fresh)
 
-    def summary(self) -> Summary:
-        counts = {
-            "considered": len(self.seen) + len(self.wrong) + len(self.invalid),
-            "already_wrong": len(self.wrong),
-            "invalid": len(self.invalid),
-            "selected": len(self.seen),
-            "attacks": {key: dict(attack.count) for key, attack in self.attacks.items()},
-        }
-        return Summary([attack.row() for attack in self.attacks.values()], self.images, counts)
+    def summary(self, before: Mapping[str, Status], selected: int | None) -> Summary:
+        whole = selected in (None, len(self.statuses))
+        statuses = {**(before if whole else {}), **self.statuses}
+        name = self.names.get("interpreter", "")
+        return Summary(
+            [attack.row() for attack in self.attacks.values()],
+            self.images,
+            count_statuses(statuses) | {"attacks": {key: attack.count for key, attack in self.attacks.items()}},
+            [dict(zip(STATUS_KEYS, (one, name, *status), strict=True)) for one, status in statuses.items()],
+            {name: {key: attack.seconds for key, attack in self.attacks.items()}},
+        )
 
 
 class _AttackTally:
@@ -137,7 +120,6 @@ class _AttackTally:
             "n": n,
             **{name: means.get(name) for name in METRICS},
             "unit": self.unit,
-            "seconds": self.seconds,
             "flags": dict(sorted(self.flags.items())),
         }
 
@@ -186,64 +168,23 @@ def _image_row(record: BatchRecord, attack: AttackRecord, i: int, names: dict[st
         "iou_benign": float(map_iou(*benign)),
         "size": float(attack.size[i]),
         "unit": attack.unit,
+        # Of the pixels (H, W, C), as the manifest has it of the benign ones: a changed record shows.
+        "adv_sha256": sha256(attack.adv_images[i].permute(1, 2, 0).numpy().tobytes()).hexdigest(),
     }
 
 
-def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write rows that share their keys."""
+def write_csv(rows: Sequence[Row], path: Path, keys: Sequence[str] = ROW_KEYS) -> None:
+    """Write rows that share their keys; ``keys`` are the header where there is no row."""
     with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ROW_KEYS)
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else keys)
         writer.writeheader()
         writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
 
 
-def print_table(rows: Sequence[Row], title: str, console: Console | None = None) -> None:
-    """Show rows in the terminal, and below them what was flagged; ADV2 in bold, controls dimmed."""
-    targets = [row["target"] for row in rows if row["target"] != BENIGN]
-    moved = any(row["unit"] != "Linf" for row in rows)
-    title = titled(title, ", ".join(dict.fromkeys(targets)) or BENIGN)
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-    for heading in ("interpreter", "attack", "schedule"):
-        table.add_column(heading)
-    numbers = ["steps", "images", "ASR", "confidence", "map L1", "map IoU", "plausible"]
-    numbers += [*(["benign L1", "benign IoU"] if targets else []), *(["size"] if moved else []), "Linf x255", "s/image"]
-    for heading in numbers:
-        table.add_column(heading, justify="right")
-    previous = None
-    for row in rows:
-        if previous not in (None, row["interpreter"]):
-            table.add_section()
-        previous = row["interpreter"]
-        style = "bold" if "adv2" in row["attack"] else "dim" if row["schedule"] == "control" else ""
-        cells = [row["interpreter"], row["attack"], row["schedule"], str(row["steps"]), str(row["n"])]
-        cells += [_format(row["asr"], "{:.1%}"), *(_format(row[k], "{:.3f}") for k in ("confidence", "l1", "iou"))]
-        cells.append(_format(row["plausible"], "{:.1%}"))
-        if targets:
-            cells += [_format(row[k], "{:.3f}") for k in ("l1_benign", "iou_benign")]
-        if moved:
-            cells.append(_format(row["size"], ("{:.3f} " if row["unit"] == "Linf" else "{:.2f} ") + row["unit"]))
-        cells.append(_format(row["linf"] and row["linf"] * 255, "{:.1f}"))
-        cells.append(_format(row["seconds"] / row["n"] if row["n"] else None, "{:.3f}"))
-        table.add_row(*cells, style=style)
-    flags = [
-        f"! {record_key(row['attack'], row['schedule'])}/{row['interpreter']}: {flag}" + f", {n} batches" * (n > 1)
-        for row in rows
-        for flag, n in row["flags"].items()
-    ]
-    show(Group(table, Text("\n".join(flags), style="yellow")) if flags else table, console)
-
-
-def show(table: Table | Group, console: Console | None = None) -> None:
-    """Print a table whole: a file or a pipe has no width, and rich would squeeze it into 80 columns."""
-    console = console or Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 200)
-    console.print(table)
+def write_status(summary: Summary, path: Path) -> None:
+    """Write what became of every image under every interpreter, with the columns ``STATUS_KEYS``."""
+    write_csv(summary.statuses, path, STATUS_KEYS)
 
 
 def _cell(value: Any) -> Any:
     return "; ".join(value) if isinstance(value, dict) else value  # flags
-
-
-def _format(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)

@@ -198,7 +198,8 @@ def test_promise_13_an_image_that_cannot_be_explained_is_named_and_not_attacked(
     batch = Batch(images=images, label=label, image_id=["a", "b", "c"])
     for explainer in (Gradient(), CAM()):
         record = attack_batch(classifier, explainer, batch, [pgd(steps=2)], batch_index=0)
-        assert (record.image_id, record.invalid, record.already_wrong) == (["a", "c"], ["b"], [])
+        assert (record.image_id, record.already_wrong) == (["a", "c"], [])
+        assert record.invalid == {"b": "image not finite"}
         assert bool(record.attacks[-1].valid.all())
 
 
@@ -274,7 +275,9 @@ def test_what_one_interpreter_cannot_explain_the_next_can() -> None:
         full, less = found[CAM], found[Patchy]
         assert len(less.invalid) > 0
         assert 0 < len(less.image_id) < len(full.image_id)
-        assert set(full.image_id) == set(less.image_id) | (set(less.invalid) - set(full.already_wrong))
+        assert set(full.image_id) == set(less.image_id) | set(less.invalid)
+        assert set(less.invalid.values()) == {"benign map not finite"}
+        assert less.already_wrong == full.already_wrong, "wrong is wrong, whatever its map"
         index = [full.image_id.index(name) for name in less.image_id]
         assert torch.equal(less.attacks[2].adv_images, full.attacks[2].adv_images[index])
         assert torch.equal(less.attacks[2].size, full.attacks[2].size[index])
@@ -322,7 +325,7 @@ def test_promise_13_an_image_without_a_finite_target_map_is_named_and_not_attack
 
     whole = attacked()
     record = attacked(target=Holes())
-    assert record.invalid == [whole.image_id[1]]
+    assert record.invalid == {whole.image_id[1]: "target map not finite"}
     assert record.image_id == [name for name in whole.image_id if name not in record.invalid]
     assert record.already_wrong == whole.already_wrong
     assert all(attack.valid.all() for attack in record.attacks)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv2.data import Manifest, ShapesDataset, build_manifest
-from lightning_adv2.data.images import ImageSubset
+from lightning_adv2.data.images import ImageSubset, Item
+from lightning_adv2.models import weights_hash
 
 
 class Half(nn.Module):
@@ -101,9 +103,15 @@ def test_modes_come_back_module_by_module(dataset: ShapesDataset) -> None:
         build_manifest(dataset, "shapes", "test", Recorder(dataset, threshold=2), 1, seed=0)
 
 
+@pytest.mark.parametrize("num_classes", [2, 6, 8, 1000])
+def test_promise_18_a_classifier_of_other_classes_is_refused(dataset: ShapesDataset, num_classes: int) -> None:
+    with pytest.raises(ValueError, match=f"logits have {num_classes} classes, the dataset 'shapes' has 7; give"):
+        build_manifest(dataset, "shapes", "test", lambda images: torch.zeros(len(images), num_classes), 1, seed=0)
+
+
 def test_errors_and_warnings(dataset: ShapesDataset) -> None:
-    with pytest.raises(ValueError, match="logits have 10 classes, the dataset 'shapes' has 7"):
-        build_manifest(dataset, "shapes", "test", lambda images: torch.zeros(len(images), 10), 1, seed=0)
+    with pytest.raises(ValueError, match=r"max_skipped=1\.5"):
+        build_manifest(dataset, "shapes", "test", Half(dataset), 1, seed=0, max_skipped=1.5)
     for name in ("num_images", "batch_size"):
         with pytest.raises(ValueError, match=f"{name}=0"):
             build_manifest(dataset, "shapes", "test", Half(dataset), **{"num_images": 1, "seed": 0, name: 0})
@@ -112,8 +120,72 @@ def test_errors_and_warnings(dataset: ShapesDataset) -> None:
         build_manifest(dataset, "shapes", "test", Half(dataset), 60, seed=0)
 
 
+class Spoilt(ShapesDataset):
+    """A user's own dataset, with NaN where it should not be."""
+
+    def __getitem__(self, index: int) -> Item:
+        item = super().__getitem__(index)
+        if index % 5 == 0:
+            item["images"] = item["images"].clone()
+            item["images"][1, 2, 3] = torch.nan if index % 2 else torch.inf
+        return item
+
+
+def test_promise_13_what_cannot_be_judged_is_neither_right_nor_wrong(dataset: ShapesDataset) -> None:
+    half = Half(dataset, threshold=0.5)
+
+    def classifier(images: Tensor) -> Tensor:
+        """Of class 0 where it cannot see, which argmax makes of NaN."""
+        blind = ~images.flatten(1).isfinite().all(1)
+        logits = torch.full((len(images), 7), torch.nan)
+        logits[~blind] = half(images[~blind])
+        return logits
+
+    spoilt = Spoilt(60, split="test")
+    manifest = build_manifest(spoilt, "shapes", "test", classifier, None, seed=0, batch_size=8)
+    named = {spoilt.image_id(i): "image not finite" for i in range(0, 60, 5)}
+    assert dict(manifest.invalid) == named
+    assert manifest.considered == 60 == len(manifest.entries) + manifest.already_wrong + len(manifest.invalid)
+    assert not {entry.image_id for entry in manifest.entries} & named.keys()
+    assert manifest.passed_over()[spoilt.image_id(0)] == ("invalid", "image not finite")
+
+    def numb(images: Tensor) -> Tensor:
+        logits = half(images)
+        logits[images.mean((1, 2, 3)) > 0.55] = -torch.inf
+        return logits
+
+    manifest = build_manifest(dataset, "shapes", "test", numb, None, seed=0)
+    bright = {dataset.image_id(i) for i in range(60) if dataset[i]["images"].mean() > 0.55}
+    assert dict(manifest.invalid) == dict.fromkeys(bright, "logits not finite")
+    assert bright
+    with pytest.raises(RuntimeError, match=r"\(0 wrong, 0 unreadable, 60 with NaN or infinity\), so there is nothing"):
+        build_manifest(dataset, "shapes", "test", lambda images: half(images) * torch.nan, None, seed=0)
+
+
+def test_promise_5_a_manifest_says_what_it_was_made_for(dataset: ShapesDataset) -> None:
+    classifier = Half(dataset)
+    classifier.bias = nn.Parameter(torch.zeros(2))
+    manifest = build_manifest(dataset, "shapes", "test", classifier, 4, seed=0)
+    made = {"dataset": "shapes", "split": "test", "seed": 0, "num_images": 4}
+    assert manifest.differences(**made, classifier_sha256=weights_hash(classifier)) == []
+    with torch.no_grad():
+        classifier.bias += 1
+    (found,) = manifest.differences(**made, classifier_sha256=weights_hash(classifier))
+    assert found == f"classifier_sha256: {manifest.classifier_sha256} before, {weights_hash(classifier)} now"
+    now = {"dataset": "cifar10", "split": "val", "seed": 1, "num_images": None}
+    assert manifest.differences(**now, classifier_sha256=manifest.classifier_sha256) == [
+        "dataset: shapes before, cifar10 now",
+        "split: test before, val now",
+        "seed: 0 before, 1 now",
+        "num_images: 4 before, None now",
+    ]
+    assert build_manifest(dataset, "shapes", "test", lambda i: Half(dataset)(i), 4, seed=0).classifier_sha256 == ""
+
+
 def test_json_and_file_give_the_manifest_back(dataset: ShapesDataset, tmp_path: Path) -> None:
     manifest = build_manifest(dataset, "shapes", "test", Half(dataset), 4, seed=0)
+    manifest = replace(manifest, skipped=(("a/b.png", "the file is empty"),), invalid=(("c", "image not finite"),))
+    assert manifest.wrong
     assert Manifest.from_json(manifest.to_json()) == manifest
     path = tmp_path / "deep" / "manifest.json"
     manifest.save(path)

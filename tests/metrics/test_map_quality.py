@@ -120,3 +120,28 @@ def test_the_victim_is_left_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[name], value) for name, value in classifier.state_dict().items())
     assert all(p.grad is None for p in classifier.parameters())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_promise_13_maps_and_confidences_that_are_no_numbers_are_counted_and_left_out(value: float) -> None:
+    """Not left to turn every mean into NaN, which would drop out of the table in silence."""
+    maps, masks = object_masks().float(), object_masks()
+    keep = [0, 2, 3, 5]
+    expected = MapQuality(order=True)
+    names = [NAMES[i] for i in keep]
+    expected.update(toy_classifier, pictures()[keep], LABEL[keep], names, maps[keep], masks[keep])
+    maps[[1, 4], 0, 0, 0] = value
+    found = measure(maps, masks, order=True)
+    assert found.pop("invalid") == pytest.approx(2 / 6)
+    assert found == pytest.approx(expected.compute())
+    assert "invalid" not in expected.compute()
+
+    def blind(images: Tensor) -> Tensor:
+        """To blue pictures, and to what is made of them."""
+        logits = toy_classifier(images)
+        return torch.where((logits[:, 1] > 6)[:, None], torch.nan, logits)
+
+    quality = MapQuality()
+    quality.update(blind, pictures(), LABEL, NAMES, object_masks().float(), masks)
+    assert 0 < quality.compute()["invalid"] <= 0.5
+    assert quality.compute()["preserved"] > 0.99

@@ -1,18 +1,28 @@
 from __future__ import annotations
 
+import io
+import json
 import os
+import pickle
+import re
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from cases import small_classifier
-from safetensors.torch import load_file
+from damage import data_start, flipped, refusal, seal_of, truncated
+from full_disk import SmallDisk, small_disk
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lightning_adv2.models import ResidualClassifier, load_weights, read_weights, save_weights, weights_hash
+
+__all__ = ["small_disk"]
 
 
 class CreatesAFile:
@@ -36,6 +46,32 @@ def test_promise_8_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path,
     assert canary.exists(), "the file was harmless anyway: this test would prove nothing"
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".npz", ".npy", ".safetensors", ""])
+@pytest.mark.parametrize("kind", ["pickle", "old torch", "npz", "npy"])
+def test_promise_8_no_form_of_a_pickle_runs_whatever_the_file_is_called(tmp_path, kind, suffix):
+    canary, path = tmp_path / "canary", tmp_path / f"evil{suffix}"
+    evil = CreatesAFile(canary)
+    with path.open("wb") as stream:
+        if kind == "pickle":
+            pickle.dump({"conv1.weight": evil}, stream, protocol=2)
+        elif kind == "old torch":
+            torch.save({"conv1.weight": evil}, stream, _use_new_zipfile_serialization=False)
+        elif kind == "npz":
+            np.savez(stream, **{"conv1.weight": np.array([evil], dtype=object)})
+        else:
+            np.save(stream, np.array([evil], dtype=object))
+    with pytest.raises(ValueError, match=rf"evil{suffix}"):
+        load_weights(small_classifier(), path)
+    assert not canary.exists()
+    if kind in ("pickle", "old torch"):
+        content = io.BytesIO(path.read_bytes())
+        torch.load(content, weights_only=False) if kind == "old torch" else pickle.load(content)
+    else:
+        loaded = np.load(path, allow_pickle=True)
+        loaded["conv1.weight"] if kind == "npz" else None
+    assert canary.exists(), "the file was harmless anyway: this test would prove nothing"
+
+
 @pytest.mark.parametrize("keep", [0, 4, 100, 0.5, 0.999])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_truncated_file_is_refused(tmp_path, keep, suffix):
@@ -49,6 +85,103 @@ def test_a_truncated_file_is_refused(tmp_path, keep, suffix):
     path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
     with pytest.raises(ValueError, match=f"net{suffix}"):
         load_weights(small_classifier(), path)
+
+
+ALL_TYPES = {
+    "half": torch.tensor([1.5, -2.0], dtype=torch.float16),
+    "brain": torch.tensor([[1.5], [-2.0]], dtype=torch.bfloat16),
+    "single": torch.tensor(3.25),
+    "double": torch.tensor([1 / 3], dtype=torch.float64),
+    "flags": torch.tensor([True, False, True]),
+    "bytes": torch.arange(5, dtype=torch.uint8),
+    "counts": torch.arange(7),
+    "complex": torch.tensor([1 + 2j]),
+    "none": torch.zeros(0, 4),
+}
+
+
+def test_what_is_written_is_what_the_format_s_own_library_reads(tmp_path):
+    path = save_weights(ALL_TYPES, tmp_path / "all.safetensors", {"note": 'a "sha256":"' + "0" * 64 + '" inside'})
+    for found in (load_file(path), read_weights(path)):
+        assert found.keys() == ALL_TYPES.keys()
+        for name, value in ALL_TYPES.items():
+            assert found[name].dtype == value.dtype
+            assert found[name].shape == value.shape
+            assert torch.equal(found[name], value), name
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata()["note"] == 'a "sha256":"' + "0" * 64 + '" inside'
+
+
+def test_the_seal_is_the_hash_of_the_file_and_equal_content_gives_equal_bytes(tmp_path):
+    first = save_weights(ALL_TYPES, tmp_path / "a.safetensors", {"x": "1"}).read_bytes()
+    carried, wanted = seal_of(first)
+    assert carried == wanted
+    header = json.loads(first[8 : data_start(first)])
+    for name, value in ALL_TYPES.items():
+        start = data_start(first) + header[name]["data_offsets"][0]
+        assert start % value.element_size() == 0, f"{name} is not aligned"
+    again = dict(reversed(ALL_TYPES.items()))
+    assert save_weights(again, tmp_path / "b.safetensors", {"x": "1"}).read_bytes() == first
+    assert save_weights(ALL_TYPES, tmp_path / "b.safetensors", {"x": "2"}).read_bytes() != first
+
+
+def test_a_type_that_the_format_lacks_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"wide \(torch.complex128\)"):
+        save_weights({"wide": torch.ones(1, dtype=torch.complex128)}, tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_tied_tensors_come_back_as_independent_ones(tmp_path):
+    shared = torch.arange(6.0)
+    found = read_weights(save_weights({"a": shared, "b": shared, "c": shared[2:]}, tmp_path / "a.safetensors"))
+    assert torch.equal(found["c"], shared[2:])
+    found["a"][0] = 9
+    assert found["b"][0] == 0
+
+
+def test_promise_7_any_flipped_bit_and_any_cut_is_refused(tmp_path):
+    path = save_weights(small_classifier().state_dict(), tmp_path / "net.safetensors", {"note": "x"})
+    content = path.read_bytes()
+    start = data_start(content)
+    # The header is a small part of the file, and the part where a seal could get lost: more of it.
+    header = [(what, changed + content[start:]) for what, changed in flipped(content[:start], 400, seed=1)]
+    unnoticed = 0
+    for what, changed in [*flipped(content, 100), *header, *truncated(content, 20)]:
+        path.write_bytes(changed)
+        assert re.search(r"net\.safetensors.*(damaged|no weights file)", refusal(read_weights, path)), what
+    for _, changed in flipped(content, 20, start=start):
+        path.write_bytes(changed)
+        unnoticed += load_file(path).keys() == small_classifier().state_dict().keys()
+    assert unnoticed == 20, "the format notices by itself: the seal would prove nothing"
+    path.write_bytes(content)
+    assert read_weights(path).keys() == small_classifier().state_dict().keys()
+
+
+def test_promise_7_every_single_bit_of_a_small_file_counts(tmp_path):
+    """Also those of the seal's own name: without it the file would look like one from elsewhere."""
+    path = save_weights({"a": torch.zeros(1)}, tmp_path / "net.safetensors")
+    content = path.read_bytes()
+    for what, changed in flipped(content, 8 * len(content)):
+        path.write_bytes(changed)
+        assert refusal(read_weights, path), what
+
+
+def test_a_file_from_elsewhere_has_no_seal_and_is_read(tmp_path):
+    save_file({"a": torch.arange(3.0)}, tmp_path / "a.safetensors", {"format": "pt"})
+    assert torch.equal(read_weights(tmp_path / "a.safetensors")["a"], torch.arange(3.0))
+
+
+def test_promise_24_a_full_disk_keeps_the_old_weights(small_disk: SmallDisk) -> None:
+    path = small_disk.folder / "net.safetensors"
+    save_weights({"a": torch.zeros(3)}, path)
+    small_disk.fill()
+    with pytest.raises(OSError, match=r"No space left.*free space.*net\.safetensors"):
+        save_weights({"a": torch.ones(30_000)}, path)
+    assert torch.equal(read_weights(path)["a"], torch.zeros(3))
+    assert small_disk.names() == {"net.safetensors"}
+    small_disk.free()
+    save_weights({"a": torch.ones(30_000)}, path)
+    assert torch.equal(read_weights(path)["a"], torch.ones(30_000))
 
 
 def test_a_refused_file_leaves_the_model_as_it_was(tmp_path):

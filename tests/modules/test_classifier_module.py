@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import pytorch_lightning as pl
 import torch
 from callbacks.lab import shapes, trainer
 
+from lightning_adv2.callbacks import TrainingCheckpoint
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import ClassifierModule
+from lightning_adv2.modules.classifier import one_cycle
 
 
 class Losses(pl.Callback):
@@ -75,3 +78,23 @@ def test_metrics_of_validation_and_test(tmp_path: Path) -> None:
     # The last batch has three images: both are means over images, not over batches.
     assert abs(tested["test/accuracy"] - float((logits.argmax(1) == label).float().mean())) < 1e-6
     assert abs(tested["test/loss"] - float(torch.nn.functional.cross_entropy(logits, label))) < 1e-5
+
+
+@pytest.mark.parametrize("steps", [4, 10, 37, 1000])
+def test_the_cycle_is_that_of_one_cycle_lr(steps: int) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    peer = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
+    for step in range(steps):
+        assert 0.1 * one_cycle(step, steps) == pytest.approx(peer.get_last_lr()[0], rel=1e-6, abs=1e-12)
+        optimizer.step()
+        if step + 1 < steps:
+            peer.step()
+    assert one_cycle(steps + 5, steps) == one_cycle(steps - 1, steps) == pytest.approx(1 / 25e4)
+
+
+def test_promise_9_a_run_resumed_with_more_epochs_goes_on(tmp_path: Path) -> None:
+    for epochs in (1, 3):
+        checkpoint = TrainingCheckpoint()
+        loop = trainer(tmp_path, checkpoint, max_epochs=epochs, enable_checkpointing=True)
+        loop.fit(ClassifierModule(network()), shapes(), ckpt_path=checkpoint.found(tmp_path))
+        assert loop.global_step == 2 * epochs

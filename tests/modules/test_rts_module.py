@@ -206,3 +206,55 @@ def test_two_processes(tmp_path: Path) -> None:
     assert first["embedding"] == second["embedding"]
     assert first["logged"] == second["logged"]
     assert (tmp_path / "rts.safetensors").is_file()
+
+
+class Hopeless(torch.nn.Module):
+    """Gives the asked class a probability that underflows to 0, or the whole of it."""
+
+    num_classes = 7
+
+    def __init__(self, logit: float) -> None:
+        super().__init__()
+        self.network, self.logit = victim(), logit
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.network(images)
+        return logits + self.logit * F.one_hot(torch.zeros(len(images), dtype=torch.long), 7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("logit", [-1e4, 0.0, 1e4])
+@pytest.mark.parametrize("value", [0.0, 1.0, None])
+def test_promise_14_all_terms_and_gradients_are_finite(value: float | None, logit: float, dtype: torch.dtype) -> None:
+    module = RTSModule(victim(), untrained_rts(), area_power=0.3, destroy_power=0.3)
+    module.classifier = Hopeless(logit)  # type: ignore[assignment]
+    images = test_batch()["images"][:4]
+    mask = torch.rand(4, 1, 8, 8) if value is None else torch.full((4, 1, 8, 8), value)
+    mask.requires_grad_()
+    for real in ([True] * 4, [False] * 4, [True, False, True, False]):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            terms = module.mask_losses(images, torch.zeros(4, dtype=torch.long), mask.to(dtype), torch.tensor(real))
+        assert all(bool(term.isfinite()) for term in terms.values()), terms
+        (gradient,) = torch.autograd.grad(torch.stack([term.float() for term in terms.values()]).sum(), mask)
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("planes", [(0.0, 9.0), (9.0, 0.0), (0.0, 0.0), None], ids=["empty", "full", "0/0", "random"])
+def test_promise_14_training_in_bf16_mixed_precision_stays_finite(
+    tmp_path: Path, planes: tuple[float, float] | None
+) -> None:
+    seen: list[float] = []
+
+    class Losses(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+            seen.append(float(trainer.callback_metrics["train/loss"]))
+
+    module = RTSModule(victim(), untrained_rts(), selector_steps=1)
+    with torch.no_grad():
+        if planes is not None:
+            module.interpreter.network.output.weight.zero_()
+            module.interpreter.network.output.bias.copy_(torch.tensor(planes))
+    trainer(tmp_path, Losses(), max_steps=4, precision="bf16-mixed", limit_val_batches=0).fit(module, shapes())
+    assert len(seen) == 4
+    assert all(math.isfinite(loss) for loss in seen)
+    assert all(bool(parameter.isfinite().all()) for parameter in module.parameters())

@@ -1,17 +1,33 @@
 from __future__ import annotations
 
+import re
+import time
 from dataclasses import fields
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from damage import data_start, flip_data, flipped, refusal, seal_of, truncated
+from full_disk import SmallDisk, small_disk
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lightning_adv2.files.run import damaged, read_arrays, record_path
 from lightning_adv2.report import BatchRecord, read_records, records, write_record
-from lightning_adv2.report.records import check_name, read_record, record_key, to_float, to_numpy, to_uint8
+from lightning_adv2.report.records import (
+    check_name,
+    read_record,
+    record_key,
+    to_float,
+    to_numpy,
+    to_uint8,
+    wait_for_records,
+)
 from report.build import make_record
+
+__all__ = ["small_disk"]
 
 
 def assert_equal(first: object, second: object) -> None:
@@ -46,9 +62,11 @@ def assert_equal(first: object, second: object) -> None:
 )
 def test_round_trip(record: BatchRecord, tmp_path: Path) -> None:
     for attack in record.attacks[:1]:
-        attack.unit, attack.flags = "px", ["constant map (3 images)", "ümlaut"]
+        attack.unit, attack.flags, attack.epsilon = "px", ["constant map (3 images)", "ümlaut"], 0.031
     path = write_record(record, tmp_path / "records")
     assert path == tmp_path / "records" / record.interpreter / f"batch_{record.batch_index:05d}.safetensors"
+    assert path == record_path(tmp_path / "records", record.interpreter, record.batch_index)
+    assert damaged(path) is None
     assert_equal(read_record(path), record)
     assert [p.name for p in path.parent.iterdir()] == [path.name], "a temporary file was left"
 
@@ -124,6 +142,83 @@ def test_a_foreign_file_is_refused_among_records(folder: str, tmp_path: Path) ->
         list(read_records(tmp_path))
 
 
+def test_promise_7_any_flipped_bit_and_any_cut_is_refused(tmp_path: Path) -> None:
+    path = write_record(make_record(0, ["a", "b"], ["c"]), tmp_path)
+    content = path.read_bytes()
+    carried, wanted = seal_of(content)
+    assert carried == wanted
+    start = data_start(content)
+    header = [(what, changed + content[start:]) for what, changed in flipped(content[:start], 200, seed=1)]
+    for what, changed in [*flipped(content, 100), *header, *truncated(content, 20)]:
+        path.write_bytes(changed)
+        wanted = r"batch_00000\.safetensors: .*run the same command again"
+        assert re.search(wanted, refusal(read_record, path)), what
+        assert re.search(wanted, refusal(lambda folder: list(read_records(folder)), tmp_path)), what
+        assert damaged(path), what
+    unnoticed = 0
+    for _, changed in flipped(content, 20, start=start):
+        path.write_bytes(changed)
+        unnoticed += len(load_file(path)) > 0
+    assert unnoticed == 20, "the format notices by itself: the seal would prove nothing"
+    path.write_bytes(content)
+    assert damaged(path) is None
+
+
+def test_why_a_record_is_not_finished(tmp_path: Path) -> None:
+    path = write_record(make_record(1, ["a"]), tmp_path)
+    assert "No such file" in (damaged(tmp_path / "cam" / "batch_00000.safetensors") or "")
+    (tmp_path / "cam" / "batch_00003.safetensors").write_bytes(path.read_bytes())
+    assert "it is the record of cam/batch_00001" in (damaged(tmp_path / "cam" / "batch_00003.safetensors") or "")
+    flip_data(path)
+    assert "SHA-256" in (damaged(path) or "")
+    path.write_bytes(b"")
+    assert "cut off" in (damaged(path) or "")
+    save_file({"a": torch.zeros(1)}, path, {"format": "lightning_adv2 record 2", "header": "{}"})
+    assert "format 'lightning_adv2 record 2'" in (damaged(path) or "")
+    save_file({"a": torch.zeros(1)}, path, {"format": records.FORMAT, "header": "{}"})
+    assert "its seal is gone" in (damaged(path) or ""), "whoever wrote it, this package did not"
+    path.unlink()
+    path.mkdir()
+    assert damaged(path)
+
+
+def test_numpy_reads_the_same(tmp_path: Path) -> None:
+    """The reader without torch, against the format's own library."""
+    path = write_record(make_record(0, ["a", "b"]), tmp_path)
+    arrays, tensors = read_arrays(path)[1], load_file(path)
+    assert arrays.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert arrays[name].dtype == value.numpy().dtype
+        assert np.array_equal(arrays[name], value.numpy()), name
+
+
+def test_what_a_killed_process_leaves_is_no_record(tmp_path: Path) -> None:
+    path = write_record(make_record(0, ["a"]), tmp_path)
+    (path.parent / f".{path.name}.0123.tmp").write_bytes(path.read_bytes()[:100])
+    assert [record.batch_index for record in read_records(tmp_path)] == [0]
+
+
+def test_more_than_a_hundred_thousand_batches_stay_in_order(tmp_path: Path) -> None:
+    for index in (100_000, 99_999):
+        write_record(make_record(index, ["a"]), tmp_path)
+    assert [record.batch_index for record in read_records(tmp_path)] == [99_999, 100_000]
+
+
+def test_promise_24_a_full_disk_keeps_the_old_record(small_disk: SmallDisk) -> None:
+    old = make_record(0, ["a"])
+    path = write_record(old, small_disk.folder)
+    small_disk.fill()
+    with pytest.raises(OSError, match=r"No space left.*free space.*batch_00000"):
+        write_record(make_record(0, ["a", "b", "c"]), small_disk.folder)
+    with pytest.raises(OSError, match=r"No space left.*free space"):
+        write_record(make_record(1, ["d"], interpreter="rts"), small_disk.folder)
+    assert_equal(read_record(path), old)
+    assert small_disk.names() == {"cam/batch_00000.safetensors"}
+    small_disk.free()
+    new = make_record(0, ["a", "b", "c"])
+    assert_equal(read_record(write_record(new, small_disk.folder)), new)
+
+
 def test_a_failing_write_leaves_the_old_file(tmp_path: Path) -> None:
     old = make_record(0, ["old"])
     path = write_record(old, tmp_path)
@@ -160,3 +255,13 @@ def test_keys() -> None:
     assert record_key("noise", "control") == "noise"
     assert record_key("adv2", "fast") == "adv2-fast"
     assert [attack.key for attack in make_record(0, ["a"]).attacks] == ["noise", "pgd-fast", "adv2-fast"]
+
+
+def test_records_that_come_late_are_waited_for_and_missing_ones_are_named(tmp_path: Path) -> None:
+    late = tmp_path / "batch_00001.safetensors"
+    Timer(0.7, late.touch).start()
+    start = time.monotonic()
+    wait_for_records([late], seconds=30)
+    assert time.monotonic() - start >= 0.6
+    with pytest.raises(RuntimeError, match=r"1 records are missing after 1 s, the first is .*batch_00002"):
+        wait_for_records([late, tmp_path / "batch_00002.safetensors"], seconds=1)

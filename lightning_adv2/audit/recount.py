@@ -1,0 +1,134 @@
+"""A run's figures once more, from its records with NumPy alone: another way to the numbers that the report gives."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from lightning_adv2.files.run import record_key
+from lightning_adv2.files.sealed import Array
+
+Row: TypeAlias = dict[str, Any]
+Key: TypeAlias = tuple[str, str, str]
+"""Interpreter, attack, schedule."""
+Status: TypeAlias = tuple[str, str]
+"""What became of an image, and why where there is more to say."""
+
+MEANS = ("confidence", "l1", "l2", "iou", "plausible", "linf", "l1_benign", "iou_benign", "size")
+_OWN = ("adv_images", "adv_map", "adv_predicted", "confidence", "valid", "size")
+LEVELS = 255
+
+
+def key_of(row: Row) -> Key:
+    """Which row of the table it belongs to."""
+    return row["interpreter"], row["attack"], row["schedule"]
+
+
+def digest(image: Array) -> str:
+    """SHA-256 of an image ``(C, H, W)``, as the manifest has it: over ``(H, W, C)``."""
+    return sha256(image.transpose(1, 2, 0).tobytes()).hexdigest()
+
+
+def image_rows(header: Row, arrays: dict[str, Array]) -> Iterator[Row]:
+    """What ``images.csv`` says of a record's images, and ``plausible``."""
+    if not header["image_id"]:
+        return
+    images, target_class = arrays["benign/images"].astype(np.int16), arrays["benign/target_class"]
+    for attack in header["attacks"]:
+        own = {name: arrays[f"{record_key(attack['attack'], attack['schedule'])}/{name}"] for name in _OWN}
+        with np.errstate(invalid="ignore"):  # NaN in, NaN out
+            l1, l2, iou = _agreement(own["adv_map"], arrays["benign/target_map"])
+            l1_benign, _, iou_benign = _agreement(own["adv_map"], arrays["benign/benign_map"])
+        moved = np.abs(own["adv_images"] - images).reshape(len(images), -1).max(1)
+        for i, image_id in enumerate(header["image_id"]):
+            yield {
+                "interpreter": header["interpreter"],
+                "attack": attack["attack"],
+                "schedule": attack["schedule"],
+                "target": header["target"],
+                "image_id": image_id,
+                "label": int(arrays["benign/label"][i]),
+                "target_class": int(target_class[i]),
+                "adv_predicted": int(own["adv_predicted"][i]),
+                "success": bool(own["adv_predicted"][i] == target_class[i]),
+                "valid": bool(own["valid"][i]),
+                "confidence": float(own["confidence"][i]),
+                "l1": float(l1[i]),
+                "l2": float(l2[i]),
+                "iou": float(iou[i]),
+                "plausible": float(iou[i] > 0.5),
+                "linf": float(moved[i]) / LEVELS,
+                "l1_benign": float(l1_benign[i]),
+                "iou_benign": float(iou_benign[i]),
+                "size": float(own["size"][i]),
+                "unit": attack["unit"],
+                "adv_sha256": digest(own["adv_images"][i]),
+            }
+
+
+def _agreement(first: Array, second: Array) -> tuple[Array, Array, Array]:
+    """L1, L2 and IoU of two sets of maps ``(n, 1, h, w)``, each ``(n,)``."""
+    a, b = (maps.astype(np.float64).reshape(len(maps), -1) for maps in (first, second))
+    inside, around = ((a >= 0.5) & (b >= 0.5)).sum(1), ((a >= 0.5) | (b >= 0.5)).sum(1)
+    iou = np.where(around > 0, inside / np.maximum(around, 1), 1.0)
+    return np.abs(a - b).mean(1), np.sqrt(np.square(a - b).mean(1)), iou
+
+
+@dataclass
+class Contents:
+    """What the records of a run hold, gathered while each is in memory once.
+
+    Attributes:
+        members: interpreter -> file -> the images that it speaks of.
+        statuses: interpreter -> image -> ``attacked``, ``already_wrong`` or ``invalid``, and the reason.
+        rows: one per image, interpreter and attack.
+        heads: of each attack, what all its images share.
+        flags: of each attack, how many batches raised which.
+    """
+
+    members: dict[str, dict[Path, list[str]]] = field(default_factory=dict)
+    statuses: dict[str, dict[str, Status]] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    heads: dict[Key, Row] = field(default_factory=dict)
+    flags: dict[Key, Counter[str]] = field(default_factory=dict)
+
+    def add(self, path: Path, header: Row, arrays: dict[str, Array]) -> None:
+        """Take in one record; an image that came before (a padded sampler) counts once."""
+        name = header["interpreter"]
+        known = self.statuses.setdefault(name, {})
+        self.rows += [row for row in image_rows(header, arrays) if row["image_id"] not in known]
+        groups = [dict.fromkeys(header["image_id"], ("attacked", ""))]
+        groups += [dict.fromkeys(header["already_wrong"], ("already_wrong", ""))]
+        groups += [{image_id: ("invalid", reason) for image_id, reason in header["invalid"].items()}]
+        for group in groups:
+            self.statuses[name] = known = {**group, **known}
+        lists = header["image_id"], header["already_wrong"], header["invalid"]
+        self.members.setdefault(name, {})[path] = [image_id for ids in lists for image_id in ids]
+        for attack in header["attacks"]:
+            key = name, attack["attack"], attack["schedule"]
+            self.heads.setdefault(key, {"steps": attack["steps"], "unit": attack["unit"], "target": header["target"]})
+            self.flags.setdefault(key, Counter()).update(set(attack["flags"]))
+
+    def table(self) -> dict[Key, Row]:
+        """What ``results.json`` says of each attack, and under ``counts`` what its denominators say."""
+        table = {}
+        for key, head in self.heads.items():
+            own = [row for row in self.rows if key_of(row) == key]
+            kept = [row for row in own if row["valid"]]
+            n, successful = len(kept), sum(row["success"] for row in kept)
+            table[key] = {
+                **head,
+                "n": n,
+                "asr": successful / n if n else None,
+                **{name: math.fsum(row[name] for row in kept) / n if n else None for name in MEANS},
+                "flags": dict(self.flags[key]),
+                "counts": {"n": n, "invalid": len(own) - n, "successful": successful},
+            }
+        return table

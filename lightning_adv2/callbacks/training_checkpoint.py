@@ -1,0 +1,148 @@
+"""Save ``fit`` so that it goes on exactly as if it had never stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+
+from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO, previous
+from lightning_adv2.runtime.describe import describe_training
+from lightning_adv2.runtime.experiment import claim
+from lightning_adv2.runtime.processes import on_rank_zero
+from lightning_adv2.runtime.progress import begin_epoch, mend, validation_due
+from lightning_adv2.runtime.seeds import derived, run_seed, seed_global_generators
+
+_KEY = "training_checkpoint"
+
+
+class TrainingCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt``, whole and sealed, after every validation and epoch; a run that goes on from it is exact.
+
+    Every training step starts from random generators that are seeded by (run's seed, number of the batch, process), so
+    that nothing drawn elsewhere matters and nothing about them need be saved. For choosing the best of several states
+    put a ``ModelCheckpoint(monitor=...)`` beside it.
+
+    Args:
+        dirpath: the folder; None takes ``<default_root_dir>/checkpoints``.
+        every_n_steps: save after every so many optimiser steps as well, or None.
+
+    Raises:
+        ValueError: ``every_n_steps`` below 1.
+    """
+
+    def __init__(self, dirpath: str | None = None, every_n_steps: int | None = None) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"every_n_steps={every_n_steps}: give at least 1, or leave it out")
+        self.dirpath, self.every_n_steps = dirpath, every_n_steps
+        self._seed: int | None = None
+        self._saved_step = 0
+        self._new_epoch = False
+
+    def file(self, default_root_dir: str | Path) -> Path:
+        """Where the checkpoint of a run in this folder lies."""
+        return Path(self.dirpath or Path(default_root_dir) / "checkpoints") / "last.ckpt"
+
+    def found(self, default_root_dir: str | Path) -> Path | None:
+        """The checkpoint to go on from, if a former run in this folder left one."""
+        file = self.file(default_root_dir)
+        return file if file.exists() or previous(file).exists() else None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make checkpoints sealed ones, refuse another training's, and sweep up what a killed process left.
+
+        Raises:
+            DifferentExperimentError: the folder's checkpoint is of another training; names what differs.
+        """
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = SealedCheckpointIO()
+        self.dirpath = str(self.file(trainer.default_root_dir).parent)
+        if stage == "fit" and not getattr(trainer, "fast_dev_run", False):
+            on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
+
+    def _open(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        folder = self.file(trainer.default_root_dir).parent
+        data: Any = getattr(trainer, "datamodule", None)
+        if not self.found(trainer.default_root_dir):
+            (folder / "experiment.json").unlink(missing_ok=True)  # nothing there to go on with
+        claim(folder, describe_training(pl_module, data))
+        for rest in folder.glob(".*.ckpt*.tmp"):
+            rest.unlink(missing_ok=True)
+        return True
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save now; all processes must ask at once.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; the former checkpoint is untouched.
+        """
+        trainer.save_checkpoint(self.file(trainer.default_root_dir))
+        self._saved_step = trainer.global_step
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Fix the run's seed, unless it goes on with one."""
+        if self._seed is None:
+            self._seed = run_seed(trainer)
+        if self._new_epoch:
+            begin_epoch(trainer)
+            self._new_epoch = False
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed all global generators."""
+        assert self._seed is not None
+        seed_global_generators(derived(self._seed, "step", trainer.fit_loop.total_batch_idx, trainer.global_rank))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save every n optimiser steps."""
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self._save_new(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save, even if this step is saved: going on from before the validation would repeat it."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._saved_step = -1
+            self._save_new(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save, where no validation has just done so."""
+        self._save_new(trainer)
+
+    def _save_new(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step != self._saved_step and not getattr(trainer, "fast_dev_run", False):
+            self.save(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what Lightning does not keep, whoever saves."""
+        checkpoint[_KEY] = {"seed": self._seed, "validation_due": validation_due(trainer)}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on with its seed, right behind where it was saved."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        kept = checkpoint.get(_KEY)
+        if kept is None:
+            rank_zero_warn(
+                f"{trainer.ckpt_path} was saved without TrainingCheckpoint: this run goes on, but not exactly"
+            )
+        else:
+            self._seed = kept["seed"]
+            self._new_epoch = mend(
+                checkpoint["loops"]["fit_loop"], kept["validation_due"], by_steps=trainer.max_steps != -1
+            )
+        self._saved_step = checkpoint["global_step"]
+        rank_zero_info(
+            f"Going on from step {checkpoint['global_step']} in epoch {checkpoint['epoch']}: {trainer.ckpt_path}"
+        )

@@ -1,0 +1,46 @@
+"""Which folder is which class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+
+def check_classes(images: dict[str, list[str]], classes: Sequence[str] | None, where: str) -> tuple[str, ...]:
+    """The class names in the order of their indices: ``classes``, or the folders' sorted names.
+
+    Args:
+        images: the image paths of each class folder.
+        classes: the names asked for, or None.
+        where: the split, for errors.
+
+    Raises:
+        FileNotFoundError: there is no image at all.
+        ValueError: an empty folder where ``classes`` does not fix the indices; a folder that is not among
+            ``classes``; names that are the same, or differ in case only.
+    """
+    if not any(images.values()):
+        found = f"only empty class folders ({', '.join(list(images)[:10])})" if images else "no class folders"
+        raise FileNotFoundError(f"{where} has {found}; put images into {where}/<class>/<image>")
+    _refuse_look_alikes(images if classes is None else classes, where)
+    if classes is None:
+        empty = [name for name, paths in images.items() if not paths]
+        if empty:
+            raise ValueError(f"{where}: no images for class {', '.join(empty)}; remove the folder, or give classes")
+        return tuple(images)
+    unknown = [name for name in images if name not in classes]
+    if unknown:
+        raise ValueError(
+            f"{where}: folder {', '.join(unknown[:10])} is not among the {len(classes)} given classes; add it"
+        )
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"classes={list(classes)}: a name appears twice")
+    return tuple(classes)
+
+
+def _refuse_look_alikes(names: Collection[str], where: str) -> None:
+    """Cat and cat are one folder on some file systems, and then the classes after them move up."""
+    folded = Counter(name.casefold() for name in set(names))
+    alike = sorted(name for name in set(names) if folded[name.casefold()] > 1)
+    if alike:
+        raise ValueError(f"{where}: the classes {', '.join(alike[:10])} differ in case only; rename or join them")

@@ -1,0 +1,90 @@
+"""Images that cannot be read are left out by name, up to a limit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning_adv2.data.images import ImageDataset, Item
+
+
+class UnreadableImageError(RuntimeError):
+    """An image that cannot be read; whoever reads many may leave it out, by name.
+
+    Args:
+        image_id: its name in the dataset.
+        reason: why, in words that are the same on every machine.
+    """
+
+    def __init__(self, image_id: str, reason: str) -> None:
+        super().__init__(image_id, reason)  # as given, so that it survives pickling
+        self.image_id, self.reason = image_id, reason
+
+    def __str__(self) -> str:
+        return f"cannot read the image {self.image_id} ({self.reason}); replace or remove it"
+
+
+def read_items(images: ImageDataset, indices: Iterable[int], replace: bool) -> tuple[list[Item], list[tuple[str, str]]]:
+    """The readable images, and id and reason of those asked for that are not.
+
+    Args:
+        images: the dataset.
+        indices: which.
+        replace: whether the next readable image takes the place of one that is not.
+
+    Raises:
+        RuntimeError: ``replace``, and no image at all can be read.
+    """
+    items: list[Item] = []
+    skipped: list[tuple[str, str]] = []
+    for index in indices:
+        for turn in range(len(images) if replace else 1):
+            try:
+                items.append(images[(index + turn) % len(images)])
+                break
+            except UnreadableImageError as error:
+                if not turn:
+                    skipped.append((error.image_id, error.reason))
+        else:
+            if replace:
+                raise RuntimeError(f"none of the {len(images)} images can be read; the first: {skipped[0][1]}")
+    return items, skipped
+
+
+class Skipped(dict[str, str]):
+    """Image id -> reason of all that this process had to leave out of a split.
+
+    Args:
+        split: its name, for messages.
+        num_images: how many it has.
+        limit: the largest share of them that may be left out.
+        total: adds a number up over all processes.
+    """
+
+    def __init__(self, split: str, num_images: int, limit: float, total: Callable[[int], int]) -> None:
+        super().__init__()
+        self.split, self.num_images, self.limit, self.total = split, num_images, limit, total
+
+    def note(self, found: Iterable[tuple[str, str]]) -> None:
+        """Name each once.
+
+        Raises:
+            RuntimeError: this process alone left out more than the limit.
+        """
+        for image_id, reason in found:
+            if image_id not in self:
+                self[image_id] = reason
+                warnings.warn(f"left out: cannot read the image {image_id} ({reason})", stacklevel=2)
+        self.check(len(self))
+
+    def check(self, count: int) -> None:
+        """Raise RuntimeError if ``count`` unreadable images are too many."""
+        if count > self.limit * self.num_images:
+            first = ", ".join(f"{name} ({reason})" for name, reason in list(self.items())[:5])
+            raise RuntimeError(
+                f"{count} of the {self.num_images} images of the {self.split} split cannot be read, more than "
+                f"max_skipped={self.limit:g} allows: {first or 'see the other processes'}. Replace or remove them, or "
+                "raise max_skipped"
+            )

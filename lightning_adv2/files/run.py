@@ -1,0 +1,102 @@
+"""A run's record files: what they are called, and what is in them as NumPy arrays. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lightning_adv2.files.sealed import Array, read_metadata, read_sealed
+
+FORMAT = "lightning_adv2 record 3"
+AGAIN = "run the same command again, and it is made anew"
+
+
+def record_key(attack: str, schedule: str) -> str:
+    """Unique within a run, for log keys and records: ``adv2-fast``, or ``noise`` for a control."""
+    return attack if schedule == "control" else f"{attack}-{schedule}"
+
+
+def record_path(folder: Path, interpreter: str, batch_index: int) -> Path:
+    """The file of one batch under one interpreter; ``folder`` is a run's ``records``."""
+    return folder / interpreter / f"batch_{batch_index:05d}.safetensors"
+
+
+def record_paths(folder: Path) -> list[Path]:
+    """All record files below ``folder``: by interpreter in the module's order, then by batch.
+
+    ``folder`` is a run's ``records``, or one interpreter's folder in it.
+
+    Raises:
+        ValueError: a file is no record of this version.
+    """
+    folders = {path.parent for path in folder.rglob("batch_*.safetensors")}
+    ordered = sorted(folders, key=lambda one: (_place(min(one.glob("batch_*.safetensors"))), one.name))
+    # By number: a name has five digits or more.
+    return [p for one in ordered for p in sorted(one.glob("batch_*.safetensors"), key=lambda p: (len(p.name), p.name))]
+
+
+def _place(path: Path) -> int:
+    try:
+        metadata = read_metadata(path)
+        _check(metadata)
+        return int(json.loads(metadata["header"])["place"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: {error}; {AGAIN}") from error
+
+
+def _check(metadata: dict[str, str]) -> None:
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"no record of this version (format {metadata.get('format')!r}, not {FORMAT!r})")
+    if "sha256" not in metadata:
+        raise ValueError("the file is damaged: its seal is gone")
+
+
+def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The header and the tensors of a record, once its seal is checked.
+
+    Raises:
+        ValueError: the file is missing, damaged, or no record of this version; says what to do.
+    """
+    try:
+        return _read(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}; {AGAIN}") from error
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    metadata, arrays = read_sealed(path)
+    _check(metadata)
+    try:
+        header: dict[str, Any] = json.loads(metadata["header"])
+        own = record_path(path.parent.parent, header["interpreter"], header["batch_index"])
+    except (KeyError, TypeError) as error:
+        raise ValueError("it has no header of a record") from error
+    if own != path:
+        raise ValueError(f"it is the record of {own.parent.name}/{own.name}")
+    return header, arrays
+
+
+def damaged(path: Path) -> str | None:
+    """Why a record file is no finished one: missing, cut off, changed, of another version or batch; else None."""
+    try:
+        _read(path)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def pictures(folder: Path, header: dict[str, Any], arrays: dict[str, Array]) -> Iterator[tuple[Path, Array]]:
+    """Where each image of a record is exported to, and its pixels ``(H, W, C)`` uint8.
+
+    ``<folder>/<interpreter>/<attack>/<image>.png``, and ``<folder>/benign/<image>.png``, which all interpreters share.
+    ``/`` in an image's name becomes ``%2F``: one file name, whatever folders it had, and no two collide.
+    """
+    keys = [record_key(row["attack"], row["schedule"]) for row in header["attacks"]]
+    groups = [(folder / "benign", arrays["benign/images"])]
+    groups += [(folder / header["interpreter"] / key, arrays[f"{key}/adv_images"]) for key in keys]
+    for under, images in groups:
+        for image_id, image in zip(header["image_id"], images, strict=True):
+            name = image_id.replace("%", "%25").replace("/", "%2F")
+            yield under / f"{name}.png", image.transpose(1, 2, 0)

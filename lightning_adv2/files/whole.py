@@ -1,0 +1,64 @@
+"""Write files so that a reader finds the old content or the new, never a part."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+
+@contextmanager
+def written_whole(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary file beside ``path``; it takes the place of ``path`` once the block is over without an error.
+
+    The temporary file lies in the same folder, because a rename is atomic only within one file system. Its name starts
+    with a dot, ends in ``.tmp`` and comes only once: what a killed process leaves behind is never taken for content.
+
+    Raises:
+        OSError: the disk is full, the folder cannot be written, or the like; ``path`` is as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary), str(path.parent)):
+            raise  # of another file, which the block read
+        message = (
+            f"{error.strerror}; the file is not written and what was there before is untouched: "
+            "free space or permit writing, then run the same command again"
+        )
+        raise OSError(error.errno, message, str(path)) from error  # of the subclass that belongs to the number
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the rename outlasts a power failure; some network file systems cannot, and then it is theirs to keep."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text; see :func:`written_whole`."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON, indented, with a newline at its end; see :func:`written_whole`."""
+    write_text(path, json.dumps(content, indent=1) + "\n")

@@ -1,0 +1,71 @@
+"""A run's folder and its report: tables, files and figures are pure functions of what lies in ``records/``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_adv2.report.records import BatchRecord, read_records
+from lightning_adv2.report.results import write_figures, write_results
+from lightning_adv2.report.tables import Summary, print_table, summarize
+from lightning_adv2.runtime.experiment import read_experiment
+
+
+@dataclass(frozen=True)
+class Run:
+    """An evaluation as its folder has it.
+
+    Attributes:
+        folder: holds ``records/``.
+        experiment: all that the results depend on; see ``runtime.experiment``.
+        about: ``dataset``, ``classifier``, ``classes``, ``stage``; from the manifest, if there is one, ``selected``,
+            how many images it has, and ``passed_over``, status and reason of those that it left out.
+        summary: all tables.
+    """
+
+    folder: Path
+    experiment: dict[str, Any]
+    about: dict[str, Any]
+    summary: Summary
+
+    def records(self, interpreter: str = "") -> Iterator[BatchRecord]:
+        """All records, or one interpreter's, one in memory at a time."""
+        return read_records(self.folder / "records" / interpreter)
+
+    @property
+    def interpreters(self) -> list[str]:
+        """Their names, in the table's order."""
+        return list(self.experiment["interpreters"])
+
+
+def read_run(folder: Path) -> Run:
+    """Read a folder and compute its tables.
+
+    Raises:
+        FileNotFoundError: there is no evaluation in ``folder``.
+        ValueError: a file of it is damaged.
+    """
+    try:
+        known = read_experiment(folder / "records")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{folder} holds no evaluation: there is no {error.filename}") from error
+    about = known["about"]
+    names = {"dataset": about["dataset"], "classifier": about["classifier"]}
+    summary = summarize(read_records(folder / "records"), names, about["passed_over"], about["selected"])
+    return Run(folder, known["experiment"], about, summary)
+
+
+def write_report(run: Run, stamp: dict[str, Any]) -> list[Path]:
+    """Write tables and figures, show the table in the terminal; returns the pictures.
+
+    Args:
+        run: what to report.
+        stamp: what it takes to get the same numbers again; see ``report.stamp``.
+    """
+    write_results(run.folder, run.summary, stamp)
+    pictures = write_figures(run.folder / "figures", run.records(), run.summary, run.about["classes"])
+    selected = max((part["selected"] for part in run.summary.parts), default=0)
+    print_table(run.summary, f"{run.about['dataset']}, {run.about['classifier']}: {selected} images")
+    return pictures

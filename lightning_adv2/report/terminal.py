@@ -1,0 +1,81 @@
+"""A run's table on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from lightning_adv2.report.records import BENIGN, record_key, titled
+from lightning_adv2.report.summary import Row, Summary, denominator_lines
+
+
+def print_table(summary: Summary, title: str, console: Console | None = None) -> None:
+    """Show the rows, below them where every image went, and what was flagged; ADV2 in bold, controls dimmed."""
+    rows = summary.rows
+    targets = [row["target"] for row in rows if row["target"] != BENIGN]
+    moved = any(row["unit"] != "Linf" for row in rows)
+    title = titled(title, ", ".join(dict.fromkeys(targets)) or BENIGN)
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for heading in ("interpreter", "attack", "schedule"):
+        table.add_column(heading)
+    numbers = ["steps", "images", "ASR", "confidence", "map L1", "map IoU", "plausible"]
+    numbers += [*(["benign L1", "benign IoU"] if targets else []), *(["size"] if moved else []), "Linf x255", "s/image"]
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    previous = None
+    for row in rows:
+        if previous not in (None, row["interpreter"]):
+            table.add_section()
+        previous = row["interpreter"]
+        style = "bold" if "adv2" in row["attack"] else "dim" if row["schedule"] == "control" else ""
+        cells = [row["interpreter"], row["attack"], row["schedule"], str(row["steps"]), str(row["n"])]
+        cells += [_format(row["asr"], "{:.1%}"), *(_format(row[k], "{:.3f}") for k in ("confidence", "l1", "iou"))]
+        cells.append(_format(row["plausible"], "{:.1%}"))
+        if targets:
+            cells += [_format(row[k], "{:.3f}") for k in ("l1_benign", "iou_benign")]
+        if moved:
+            cells.append(_format(row["size"], ("{:.3f} " if row["unit"] == "Linf" else "{:.2f} ") + row["unit"]))
+        cells.append(_format(row["linf"] and row["linf"] * 255, "{:.1f}"))
+        cells.append(_format(_seconds(summary, row), "{:.3f}"))
+        table.add_row(*cells, style=style)
+    below = [Text("\n".join(denominator_lines(summary)))] if summary.denominators else []
+    if warnings := _invalid(summary) + _flags(rows):
+        below.append(Text("\n".join(warnings), style="yellow"))
+    show(Group(table, *below), console)
+
+
+def _seconds(summary: Summary, row: Row) -> float | None:
+    """Per image that was attacked, whether or not it counts."""
+    key = record_key(row["attack"], row["schedule"])
+    attacked = summary.by_interpreter[row["interpreter"]]["selected"]
+    return summary.seconds[row["interpreter"]][key] / attacked if attacked else None
+
+
+def _invalid(summary: Summary) -> list[str]:
+    return [
+        f"! {key}/{name}: {count['invalid']} of {part['selected']} images not finite under attack, left out"
+        for name, part in summary.by_interpreter.items()
+        for key, count in part["attacks"].items()
+        if count["invalid"]
+    ]
+
+
+def _flags(rows: list[Row]) -> list[str]:
+    return [
+        f"! {record_key(row['attack'], row['schedule'])}/{row['interpreter']}: {flag}" + f", {n} batches" * (n > 1)
+        for row in rows
+        for flag, n in row["flags"].items()
+    ]
+
+
+def show(table: Table | Group, console: Console | None = None) -> None:
+    """Print a table whole: a file or a pipe has no width, and rich would squeeze it into 80 columns."""
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 200)
+    console.print(table)
+
+
+def _format(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)

@@ -1,0 +1,100 @@
+"""The offline runs that earlier starts left in a run's folder: found, mended after a kill, read back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+FILE = "wandb.json"
+MARK = "report/row"
+"""Key of the text ``digest/number`` in every row of a report."""
+
+_HEADER, _CHUNK, _BLOCK = 7, 7, 32768  # bytes; the format of LevelDB's log behind a header of W&B's own
+_FULL, _LAST = 1, 4
+
+
+def read_state(folder: Path) -> dict[str, str]:
+    """What is known of a folder's W&B run, from its ``wandb.json``: ``id``, ``project``, ``name``, ``reported``.
+
+    ``reported`` is the digest of the report that W&B has for certain. A missing or damaged file is an empty answer.
+    """
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def starts(folder: Path, run_id: str, kind: str = "offline-run") -> list[Path]:
+    """The folders that earlier starts left of a W&B run, oldest first; ``kind`` is ``run`` for those online."""
+    return sorted((folder / "wandb").glob(f"{kind}-*-{run_id}*"))  # the second in a second ends in -1
+
+
+def uploads(folder: Path, run_id: str) -> str:
+    """The command that uploads what is not uploaded yet."""
+    return " ".join(["wandb sync", *(str(path) for path in starts(folder, run_id) if not list(path.glob("*.synced")))])
+
+
+def mend(path: Path) -> None:
+    """Cut a killed offline run behind its last whole record; delete it where there is none.
+
+    ``wandb sync`` stops at a cut-off record: it uploads nothing that comes later, and all before it again each time.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    for file in path.glob("*.wandb"):
+        whole = _whole_records(file)
+        if not whole:
+            shutil.rmtree(path)
+        elif whole < file.stat().st_size:
+            os.truncate(file, whole)
+
+
+def _whole_records(file: Path) -> int:
+    """Where the last whole record ends; 0 for none."""
+    offset, whole, size = _HEADER, 0, file.stat().st_size
+    with file.open("rb") as stream:
+        while True:
+            left = _BLOCK - offset % _BLOCK
+            offset += left if left < _CHUNK else 0  # a block's last bytes may be too few for a chunk
+            stream.seek(offset)
+            head = stream.read(_CHUNK)
+            if len(head) < _CHUNK or not _FULL <= head[6] <= _LAST:
+                return whole
+            offset += _CHUNK + int.from_bytes(head[4:6], "little")
+            if offset > size:
+                return whole
+            if head[6] in (_FULL, _LAST):
+                whole = offset
+
+
+def rows_of(path: Path, digest: str) -> int:
+    """How many rows of a report an offline run has, by W&B's own reader; a killed process leaves fewer than it logged.
+
+    Raises:
+        RuntimeError: the reader fails.
+    """
+    if not list(path.glob("*.wandb")):
+        return 0
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{path} cannot be read ({done.stderr.strip()[-300:]}); delete it to have all logged anew")
+    numbers = [0]
+    for line in done.stdout.splitlines():
+        record = json.loads(line) if MARK in line else {}
+        if record.get("type") == "history":
+            numbers.append(row_number(record["history"]["item"].get(MARK), digest))
+    return max(numbers)
+
+
+def row_number(mark: Any, digest: str) -> int:
+    """The number in a row's mark; 0 for another report's."""
+    text = str(mark)
+    return int(text.rpartition("/")[2]) if text.startswith(f"{digest}/") else 0

@@ -1,0 +1,1 @@
+"""What keeps a run exact and alive: its identity, its processes, its signals, its checkpoints."""

@@ -1,0 +1,83 @@
+"""How the processes of one run wait for each other.
+
+Waiting goes over a gloo group of its own: it does not mind slow processes (an attack on a batch may take an hour, and
+the usual groups give up after ten to thirty minutes), it notices dead ones at once, and signals get through meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(days=7)
+_POLL = 0.02  # seconds
+_groups: dict[int, Any] = {}
+
+
+def wait_for_all(trainer: pl.Trainer) -> None:
+    """Return when every process has come here.
+
+    Raises:
+        RuntimeError: one of them has died.
+    """
+    if trainer.world_size > 1:
+        _finish(dist.barrier(group=_group(), async_op=True))
+
+
+def highest(trainer: pl.Trainer, value: int) -> int:
+    """The highest of all processes' values, on all of them."""
+    if trainer.world_size == 1:
+        return value
+    values = torch.tensor([value])
+    _finish(dist.all_reduce(values, dist.ReduceOp.MAX, group=_group(), async_op=True))
+    return int(values)
+
+
+def on_rank_zero(trainer: pl.Trainer, compute: Callable[[], T]) -> T:
+    """The result of ``compute`` on the process of global rank 0, on all of them; so is the exception that it raises.
+
+    Raises:
+        RuntimeError: one of the processes has died.
+    """
+    outcome: T | Exception | None = None
+    if trainer.is_global_zero:
+        try:
+            outcome = compute()
+        except Exception as error:  # the other processes wait for the broadcast: they must hear of it
+            outcome = error
+    wait_for_all(trainer)
+    outcome = trainer.strategy.broadcast(outcome)
+    if isinstance(outcome, Exception):
+        raise outcome
+    assert outcome is not None
+    return outcome
+
+
+def _group() -> Any:
+    """The gloo group of all processes; all make it at their first wait."""
+    world = id(dist.group.WORLD)
+    if world not in _groups:
+        _groups.clear()
+        _groups[world] = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    return _groups[world]
+
+
+def _finish(work: Any) -> None:
+    """Poll, because Python hears of a signal only between two calls."""
+    try:
+        while not work.is_completed():
+            time.sleep(_POLL)
+        work.wait()  # raises what went wrong
+    except RuntimeError as error:
+        raise RuntimeError(
+            "another process of this run has ended (see its output); what is finished is saved: "
+            "run the same command again to go on"
+        ) from error

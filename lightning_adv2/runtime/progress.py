@@ -1,0 +1,71 @@
+"""Put right what Lightning gets wrong when it goes on from a checkpoint.
+
+Lightning notes how many batches, validations and epochs are ready, started, processed and completed, and guesses from
+that where it was. Found by saving after every batch, validation and epoch and going on from each (2.6.6):
+
+- Saved after a batch: a validation due then is never run, nor is ``on_train_epoch_end`` after the last batch.
+- Saved in ``on_train_epoch_end`` of a run limited by ``max_steps``: one more epoch counts as done, or one of its
+  batches is trained on again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+Loops = dict[str, Any]
+
+
+def validation_due(trainer: pl.Trainer) -> bool:
+    """Inside ``on_train_batch_end``: whether a validation follows."""
+    fit = trainer.fit_loop
+    return fit._data_fetcher is not None and fit.epoch_loop._should_check_val_fx(fit._data_fetcher)
+
+
+def mend(loops: Loops, validation_due: bool, by_steps: bool) -> bool:
+    """Rewrite the progress of the fit loop, in place, so that Lightning goes on right behind it.
+
+    Args:
+        loops: ``checkpoint["loops"]["fit_loop"]``.
+        validation_due: what :func:`validation_due` said when it was saved.
+        by_steps: whether the run that goes on is limited by ``max_steps``.
+
+    Returns:
+        Whether :func:`begin_epoch` must be called in ``on_train_start``.
+    """
+    epoch, batch = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+    validation = loops["epoch_loop.val_loop.batch_progress"]
+    if epoch["current"]["processed"] == epoch["current"]["ready"]:
+        if by_steps and epoch["current"]["completed"] == epoch["current"]["processed"] - 1:
+            # After an epoch: as if saved after its last batch, all of whose consequences Lightning takes for done.
+            _add(epoch, "processed", -1)
+            _add(batch, "completed", -1)
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+            return True
+        return False
+    after_batch = batch["current"]["completed"] == batch["current"]["processed"] - 1
+    if after_batch and (validation_due or batch["is_last_batch"]):
+        _add(batch, "completed", 1)
+        if not validation_due:
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+    elif after_batch:
+        return False
+    # A validation that was broken off starts again: nothing of what it measured is in the checkpoint.
+    unfinished = validation_due if after_batch else validation["current"]["completed"] < validation["current"]["ready"]
+    for counts in (validation["total"], validation["current"]):
+        if unfinished:
+            counts.update(ready=1, started=1, processed=0, completed=0)
+        else:
+            counts.update(validation["current"])
+    return False
+
+
+def begin_epoch(trainer: pl.Trainer) -> None:
+    """Count the first epoch as new, and call the hooks at its start; Lightning takes it for one that is under way."""
+    trainer.fit_loop.reset_restart_stage()
+
+
+def _add(progress: dict[str, Any], name: str, count: int) -> None:
+    for counts in (progress["total"], progress["current"]):
+        counts[name] += count

@@ -1,0 +1,63 @@
+"""Put a job that was told to stop back into SLURM's queue."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+
+import pytorch_lightning as pl
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+
+SECONDS = 30
+"""How long the controller may take to answer; the job has little time left."""
+
+
+def requeue(trainer: pl.Trainer) -> bool:
+    """Ask SLURM to run this job again, from global rank 0; call it when everything is saved, for it ends the job.
+
+    Lightning's own handler saves in the middle of a step and inside the signal handler, which is never exact and can
+    hang with several processes. This takes the handler's place; Lightning's environment stays as it is.
+
+    Returns:
+        whether the job is in the queue again. False on other ranks, outside SLURM, with
+        ``SLURMEnvironment(auto_requeue=False)``, and where SLURM refuses: then a warning names the command to run by
+        hand. Never raises.
+    """
+    environment = trainer._accelerator_connector.cluster_environment
+    if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue or not trainer.is_global_zero:
+        return False
+    job = job_name(dict(os.environ))
+    if job is None:
+        rank_zero_warn(
+            "SLURM: SLURM_JOB_ID or SLURM_ARRAY_TASK_ID is no number, so the job cannot be put back into the queue; "
+            "submit the same file again and it continues"
+        )
+        return False
+    command = ["scontrol", "requeue", job]
+    try:
+        # A session of its own: the SIGTERM that a requeue brings must not reach scontrol before it has answered.
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False,
+            start_new_session=True,
+        )  # fmt: skip
+        failure = None if done.returncode == 0 else f"exit code {done.returncode}: {done.stderr or done.stdout}".strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        failure = str(error)
+    if failure is not None:
+        rank_zero_warn(
+            f"SLURM: '{' '.join(command)}' failed ({failure}); everything is saved: "
+            "run that command by hand, or submit the same file again, and it continues"
+        )
+        return False
+    rank_zero_info(f"SLURM: job {job} is in the queue again and continues from what is saved")
+    return True
+
+
+def job_name(variables: dict[str, str]) -> str | None:
+    """What ``scontrol`` calls this job, ``123`` or for one task of an array ``123_4``; None if it cannot be told."""
+    job = variables.get("SLURM_JOB_ID", "")
+    if array := variables.get("SLURM_ARRAY_JOB_ID"):
+        job = f"{array}_{variables.get('SLURM_ARRAY_TASK_ID', '')}"
+    return job if re.fullmatch(r"[0-9]+(_[0-9]+)?", job) else None

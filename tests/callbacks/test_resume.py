@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from torch import Tensor
+
+from callbacks.lab import attack_data, idls, run_python, short_attacks, trainer, untrained_rts, victim
+from lightning_adv2.attacks import adv2_cam, pgd
+from lightning_adv2.callbacks import AttackEvaluation, attack_evaluation
+from lightning_adv2.data import AttackDataModule
+from lightning_adv2.interpreters import CAM
+from lightning_adv2.modules import IDLS
+from lightning_adv2.runtime.experiment import DifferentExperimentError
+
+SCRIPT = Path(__file__).with_name("interrupted.py")
+BOUND = 60.0
+"""Seconds in which a run must end whose process was killed or told to stop."""
+
+
+def start(folder: Path, devices: int, kind: str = "cam") -> subprocess.Popen[bytes]:
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")} | {"OMP_NUM_THREADS": "1"}
+    with (folder / "output.txt").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(folder), str(devices), kind],
+            stdout=output, stderr=output, env=environment, start_new_session=True,
+        )  # fmt: skip
+
+
+def children(pid: int) -> list[int]:
+    """Processes of the run besides the first, by the operating system's own account."""
+    tasks = Path(f"/proc/{pid}/task")
+    try:
+        found = [int(word) for task in tasks.iterdir() for word in (task / "children").read_text().split()]
+    except FileNotFoundError:
+        return []
+    return [one for one in found if b"interrupted.py" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = BOUND) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def gone(pids: list[int]) -> bool:
+    return not any(map(alive, pids))
+
+
+def under_way(run: subprocess.Popen[bytes], folder: Path, attacked: int) -> bool:
+    """It has begun one more attack, or is over."""
+    return len(begun(folder)) > attacked or run.poll() is not None
+
+
+def begun(folder: Path) -> list[tuple[str, str]]:
+    log = folder / "begun.txt"
+    return [(words[0], words[1]) for words in map(str.split, log.read_text().splitlines())] if log.exists() else []
+
+
+def finished(folder: Path) -> dict[tuple[str, str], tuple[int, int]]:
+    """(batch, interpreter) -> what changes when a file is written again."""
+    paths = (folder / "records").glob("*/batch_*.safetensors")
+    return {(str(int(p.stem[6:])), p.parent.name): (p.stat().st_ino, p.stat().st_mtime_ns) for p in paths}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The metrics of a run on one process that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = run_python(SCRIPT, folder, 1, "cam", folder=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(begun(folder)) == 13 * 2
+    return (folder / "results.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_promise_1_and_11_killed_at_random_and_started_again(tmp_path: Path, whole: bytes) -> None:
+    """SIGKILL for one or all of two processes at random moments; the last round runs to its end."""
+    kills, moments = 6, random.Random(0)
+    slowest = 0.0
+    for _ in range(kills):
+        before, attacked = finished(tmp_path), len(begun(tmp_path))
+        run = start(tmp_path, 2)
+        wait_until(partial(under_way, run, tmp_path, attacked), 120)
+        time.sleep(moments.uniform(0, 2.0))
+        victims = [run.pid, *children(run.pid)]
+        everyone = list(victims)
+        if moments.random() < 0.7:
+            victims = [moments.choice(victims)]
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        killed = time.monotonic()
+        run.wait(BOUND)
+        wait_until(partial(gone, everyone))
+        slowest = max(slowest, time.monotonic() - killed)
+        again = set(begun(tmp_path)[attacked:])
+        assert not again & before.keys(), "a finished batch was attacked twice"
+        assert {key: finished(tmp_path)[key] for key in before} == before
+    done = run_python(SCRIPT, tmp_path, 2, "cam", folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "results.json").read_bytes() == whole
+    twice = sum(count - 1 for count in Counter(begun(tmp_path)).values())
+    print(f"{kills} kills, {twice} of 26 units of work begun twice, slowest end after a kill {slowest:.1f} s")
+    assert twice <= 2 * kills
+
+
+@pytest.mark.parametrize("processes", [(1, 2), (3, 1)])
+@pytest.mark.slow
+def test_promise_1_the_number_of_processes_may_change(tmp_path: Path, whole: bytes, processes: tuple[int, int]) -> None:
+    run = start(tmp_path, processes[0])
+    wait_until(lambda: len(finished(tmp_path)) >= 4 or run.poll() is not None, 120)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    kept = finished(tmp_path)
+    assert kept
+    done = run_python(SCRIPT, tmp_path, processes[1], "cam", folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "results.json").read_bytes() == whole
+    assert {key: finished(tmp_path)[key] for key in kept} == kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("kind", ["cam", "mask"])
+@pytest.mark.parametrize("who", ["first", "all"])
+def test_promise_10_a_signal_ends_an_evaluation_and_it_goes_on(
+    tmp_path: Path, whole: bytes, number: signal.Signals, kind: str, who: str
+) -> None:
+    if kind == "mask" and who == "first":
+        pytest.skip("the same path as with all")
+    run = start(tmp_path, 2, kind)
+    wait_until(lambda: len(begun(tmp_path)) >= 3 or (kind == "mask" and len(begun(tmp_path)) == 2), 120)
+    processes = [run.pid, *children(run.pid)]
+    assert len(processes) == 2
+    told = time.monotonic()
+    for pid in processes if who == "all" else processes[:1]:
+        os.kill(pid, number)
+    assert run.wait(BOUND) == 128 + number
+    wait_until(partial(gone, processes))
+    seconds = time.monotonic() - told
+    print(f"{kind}, {number.name}, {who}: ended after {seconds:.1f} s")
+    text = (tmp_path / "output.txt").read_text()
+    assert f"{number.name}: finished batches are saved; run the same command again to go on" in text
+    assert not (tmp_path / "results.json").exists()
+    assert not list((tmp_path / "records").rglob("*.tmp")), "nothing half written stays"
+    if kind == "cam":
+        kept = finished(tmp_path)
+        done = run_python(SCRIPT, tmp_path, 2, kind, folder=tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert (tmp_path / "results.json").read_bytes() == whole
+        assert {key: finished(tmp_path)[key] for key in kept} == kept
+
+
+def changed_pixel(data: AttackDataModule) -> AttackDataModule:
+    dataset = data.source.dataset("test")
+    original = dataset.load
+
+    def load(index: int) -> tuple[object, object]:
+        pixels, mask = original(index)
+        pixels = pixels.copy()
+        pixels[0, 0, 0] ^= 1
+        return pixels, mask
+
+    dataset.load = load  # type: ignore[method-assign,assignment]
+    return data
+
+
+def changed_weight(module: IDLS) -> IDLS:
+    weight: Tensor = next(module.classifier.parameters())
+    weight.data.view(-1)[0] += 1e-3
+    return module
+
+
+def test_promise_5_another_experiment_is_refused_by_name(tmp_path: Path) -> None:
+    def run(module: IDLS | None = None, data: AttackDataModule | None = None, **options: object) -> None:
+        evaluation = AttackEvaluation(**{"attacks": short_attacks(), "seed": 1} | options)  # type: ignore[arg-type]
+        trainer(tmp_path, evaluation).test(module or idls(), data or attack_data(num_images=5), verbose=False)
+
+    run()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    run()  # nothing to do, and nothing refused
+    epsilon = [pgd(steps=6, epsilon=0.02), adv2_cam(steps=6)]
+    with pytest.raises(DifferentExperimentError, match=r"epsilon: 0\.031 before, 0\.02 now"):
+        run(attacks=epsilon)
+    with pytest.raises(DifferentExperimentError, match=r"steps: 6 before, 7 now"):
+        run(attacks=[pgd(steps=6), adv2_cam(steps=7)])
+    with pytest.raises(DifferentExperimentError, match="seed: 1 before, 2 now"):
+        run(seed=2)
+    with pytest.raises(RuntimeError, match=r"classifier.*before.*now"):
+        run(module=changed_weight(idls()))
+    with pytest.raises(DifferentExperimentError, match=r"interpreters.*CAM before, .*RTS now"):
+        run(module=IDLS(victim(), untrained_rts()))
+    with pytest.raises(RuntimeError, match=r"num_images: 5 .*, 6 now"):
+        run(data=attack_data(num_images=6))
+    with pytest.raises(ValueError, match=r"differs|sha256|changed"):
+        run(data=changed_pixel(attack_data(num_images=5)))
+    after = {path: path.read_bytes() for path in before}
+    stamp = tmp_path / "stamp.json"
+    assert {p: b for p, b in after.items() if p != stamp} == {p: b for p, b in before.items() if p != stamp}
+
+
+def test_promise_5_a_refusal_names_the_remedy_and_the_command_fails(tmp_path: Path) -> None:
+    """As a user meets it: a real process, its exit status and its last line."""
+    program = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
+        "from callbacks.lab import *; from lightning_adv2.callbacks import AttackEvaluation;"
+        "trainer(Path(sys.argv[2]), AttackEvaluation(short_attacks(), seed=int(sys.argv[3])))"
+        ".test(idls(), attack_data(num_images=2), verbose=False)"
+    )
+    for seed, status in (("1", 0), ("2", 1)):
+        done = run_python("-c", program, Path(__file__).parents[1], tmp_path / "run", seed, folder=tmp_path)
+        assert done.returncode == status, done.stderr[-2000:]
+    assert "seed: 1 before, 2 now" in done.stderr
+    assert "--trainer.default_root_dir" in done.stderr
+
+
+def test_promise_7_a_damaged_record_is_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> None:
+        trainer(tmp_path, AttackEvaluation(short_attacks())).test(idls(), attack_data(), verbose=False)
+
+    run()
+    results = (tmp_path / "results.json").read_bytes()
+    path = tmp_path / "records" / "cam" / "batch_00002.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 8
+    path.write_bytes(content)
+    attacked = []
+    original = attack_evaluation.attack_batch
+
+    def counting(*args: object, batch_index: int, **kwargs: object) -> object:
+        attacked.append(batch_index)
+        return original(*args, batch_index=batch_index, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(attack_evaluation, "attack_batch", counting)
+    run()
+    assert attacked == [2]
+    assert "batch_00002.safetensors" in capsys.readouterr().out
+    assert (tmp_path / "results.json").read_bytes() == results
+    shutil.rmtree(tmp_path / "figures")
+    run()
+    assert attacked == [2]
+    assert (tmp_path / "figures" / "gallery.png").exists(), "all that is computed from records is made anew"
+
+
+def test_records_of_a_loader_without_a_fixed_order_are_not_mixed(tmp_path: Path) -> None:
+    from callbacks.lab import shapes
+
+    trainer(tmp_path, AttackEvaluation(short_attacks())).test(idls(), shapes(num_test=20), verbose=False)
+    with pytest.raises(RuntimeError, match="other images than batch"):
+        trainer(tmp_path, AttackEvaluation(short_attacks())).test(idls(), shapes(num_test=17), verbose=False)
+
+
+def test_two_interpreters_one_of_them_done(tmp_path: Path) -> None:
+    """A run killed between two interpreters: the second's records are the same whether or not the first's were kept."""
+
+    def run(folder: Path) -> dict[str, object]:
+        module = IDLS(victim(), [CAM(), untrained_rts()])
+        trainer(folder, AttackEvaluation(short_attacks(), seed=3)).test(
+            module, attack_data(num_images=5), verbose=False
+        )
+        return json.loads((folder / "results.json").read_text())  # type: ignore[no-any-return]
+
+    first = run(tmp_path)
+    shutil.rmtree(tmp_path / "records" / "rts")
+    assert run(tmp_path) == first

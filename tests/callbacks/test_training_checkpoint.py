@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from full_disk import SmallDisk, small_disk  # noqa: F401 - a fixture
+
+from callbacks.lab import run_python
+from lightning_adv2.callbacks import TrainingCheckpoint
+from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
+
+SCRIPT = Path(__file__).with_name("training.py")
+EPOCHS = {"max_epochs": 4}  # of 4 steps each
+INSIDE = {"max_steps": 14, "max_epochs": -1, "val_check_interval": 3, "check_val_every_n_epoch": None}
+
+
+def fit(folder: Path, die_before: int = -1, **options: Any) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    given = {"folder": str(folder), "die_before": die_before, "devices": 1, "num_workers": 0} | options
+    done = run_python(SCRIPT, json.dumps(given), folder=folder)
+    assert done.returncode == 0 or die_before >= 0, done.stderr[-3000:]
+    return done.returncode
+
+
+def diary(folder: Path, rank: int) -> list[Any]:
+    return [json.loads(line) for line in (folder / f"diary-{rank}.jsonl").read_text().splitlines()]
+
+
+def state(folder: Path) -> dict[str, Any]:
+    return SealedCheckpointIO().load_checkpoint(folder / "checkpoints" / "last.ckpt")
+
+
+def assert_equal(found: Any, expected: Any, where: str = "") -> None:
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for key in expected:
+            assert_equal(found[key], expected[key], f"{where}/{key}")
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected), where
+        for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+            assert_equal(one, other, f"{where}/{number}")
+    elif isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), where
+    else:
+        assert found == expected, where
+
+
+def compare(tmp_path: Path, die_before: int, **options: Any) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    fit(whole, **options)
+    assert fit(parts, die_before=die_before, **options) != 0, "nobody was killed"
+    killed_at = state(parts)["global_step"]
+    assert 0 < killed_at <= die_before
+    fit(parts, **options)
+    for rank in range(options.get("devices", 1)):
+        expected = diary(whole, rank)
+        assert len({images for _, _, images in expected}) == len(expected), "two batches alike show no order"
+        assert diary(parts, rank) == expected[:die_before] + expected[killed_at:]
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+        assert_equal(state(parts)[key], state(whole)[key], key)
+    name = "rts.safetensors" if options["kind"] == "rts" else "classifier.safetensors"
+    assert (parts / name).read_bytes() == (whole / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["rts", "classifier"])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_promise_9_four_epochs_against_two_and_a_kill_and_two(tmp_path: Path, kind: str, num_workers: int) -> None:
+    compare(tmp_path, die_before=9, kind=kind, num_workers=num_workers, limits=EPOCHS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize(("limits", "every"), [(EPOCHS, 3), (INSIDE, None), (INSIDE, 2)], ids=str)
+def test_promise_9_from_inside_an_epoch(tmp_path: Path, num_workers: int, limits: Any, every: int | None) -> None:
+    compare(tmp_path, die_before=8, kind="rts", num_workers=num_workers, limits=limits, every_n_steps=every)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "limits", "every"), [("rts", EPOCHS, None), ("classifier", INSIDE, 2)], ids=str)
+def test_promise_9_on_two_processes(tmp_path: Path, kind: str, limits: Any, every: int | None) -> None:
+    compare(tmp_path, die_before=9, kind=kind, limits=limits, every_n_steps=every, devices=2)
+
+
+@pytest.mark.slow
+def test_another_seed_is_another_run_but_a_resumed_one_keeps_its_own(tmp_path: Path) -> None:
+    options = {"kind": "rts", "limits": EPOCHS}
+    fit(tmp_path / "whole", **options)
+    fit(tmp_path / "other", seed=8, **options)
+    assert diary(tmp_path / "other", 0) != diary(tmp_path / "whole", 0)
+    fit(tmp_path / "parts", die_before=9, **options)
+    fit(tmp_path / "parts", seed=8, **options)
+    assert_equal(state(tmp_path / "parts")["state_dict"], state(tmp_path / "whole")["state_dict"])
+
+
+@pytest.mark.slow
+def test_promise_24_training_on_a_full_disk_fails_loudly_and_goes_on_later(
+    small_disk: SmallDisk,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    options: dict[str, Any] = {"kind": "rts", "every_n_steps": 2}
+    fit(tmp_path / "whole", **options, limits=EPOCHS)
+    run = small_disk.folder / "run"
+    fit(run, die_before=5, **options, limits=EPOCHS)
+    small_disk.fill()
+    given = {"folder": str(run), "die_before": -1, "devices": 1, "num_workers": 0, **options, "limits": EPOCHS}
+    done = run_python(SCRIPT, json.dumps(given), folder=tmp_path)
+    assert done.returncode != 0
+    assert "No space left" in done.stderr
+    assert state(run)["global_step"] == 4
+    small_disk.free()
+    fit(run, **options, limits=EPOCHS)
+    assert_equal(state(run)["state_dict"], state(tmp_path / "whole")["state_dict"])
+
+
+def test_where_it_lies_and_what_it_takes(tmp_path: Path) -> None:
+    assert TrainingCheckpoint().file(tmp_path) == tmp_path / "checkpoints" / "last.ckpt"
+    assert TrainingCheckpoint(dirpath=str(tmp_path)).file("elsewhere") == tmp_path / "last.ckpt"
+    assert TrainingCheckpoint().found(tmp_path) is None
+    with pytest.raises(ValueError, match="every_n_steps=0"):
+        TrainingCheckpoint(every_n_steps=0)

@@ -1,0 +1,67 @@
+"""Started by test_training_checkpoint.py: one fit, which may be told to die by SIGKILL in the middle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from callbacks.lab import shapes, untrained_rts, victim
+from lightning_adv2.callbacks import TrainingCheckpoint
+from lightning_adv2.models import ResidualClassifier
+from lightning_adv2.modules import ClassifierModule, RTSModule
+
+
+class Diary(pl.Callback):
+    """Writes each batch down before it is trained on, and kills the process before the given one."""
+
+    def __init__(self, folder: Path, die_before: int) -> None:
+        self.folder, self.die_before = folder, die_before
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        number = trainer.fit_loop.total_batch_idx
+        if number == self.die_before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        images = hashlib.sha256("".join(batch["image_id"]).encode()).hexdigest()[:12]
+        with (self.folder / f"diary-{trainer.global_rank}.jsonl").open("a") as stream:
+            stream.write(json.dumps([number, trainer.current_epoch, images]) + "\n")
+
+
+def module(kind: str) -> pl.LightningModule:
+    if kind == "rts":
+        return RTSModule(victim(), untrained_rts(), selector_steps=3)
+    torch.manual_seed(0)
+    network = ResidualClassifier(num_classes=7, widths=(8, 12, 16), stem_stride=2)
+    return ClassifierModule(network)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)  # the order of a sum depends on the number of threads
+    options = json.loads(sys.argv[1])
+    folder = Path(options["folder"])
+    pl.seed_everything(options.get("seed", 7), workers=True, verbose=False)
+    checkpoint = TrainingCheckpoint(every_n_steps=options.get("every_n_steps"))
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=options["devices"],
+        strategy="ddp" if options["devices"] > 1 else "auto",
+        logger=False,
+        inference_mode=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=[Diary(folder, options["die_before"]), checkpoint],
+        **options["limits"],
+    )
+    found = checkpoint.found(folder)
+    data = shapes(num_train=67, num_val=19, batch_size=16 // options["devices"], num_workers=options["num_workers"])
+    trainer.fit(module(options["kind"]), data, ckpt_path=found)

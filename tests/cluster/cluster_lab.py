@@ -1,0 +1,148 @@
+"""What the tests of this folder share: small configurations and an environment with a SLURM of our own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from callbacks.lab import WIDTHS, victim_weights, wandb_environment
+
+from cluster import fake_slurm
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "configs" / "cluster"
+SHAPES: dict[str, Any] = {
+    "class_path": "lightning_adv2.data.ShapesDataModule",
+    "init_args": {"num_train": 64, "num_val": 14, "num_test": 35, "image_size": 32, "batch_size": 8},
+}
+
+
+def classifier(weights: Path | None) -> dict[str, Any]:
+    options = {"num_classes": 7, "widths": list(WIDTHS), "stem_stride": 2, "weights": weights and str(weights)}
+    return {"class_path": "lightning_adv2.models.ResidualClassifier", "init_args": options}
+
+
+def evaluation(folder: Path, steps: int = 4) -> Path:
+    """A configuration for ``test``: 13 images in batches of 2, PGD and CAM's joint attack."""
+    attacks = [
+        {"class_path": "lightning_adv2.attacks.pgd", "init_args": {"steps": steps}},
+        {"class_path": "lightning_adv2.attacks.adv2_cam", "init_args": {"steps": steps}},
+    ]
+    explained = {"class_path": "lightning_adv2.interpreters.CAM"}
+    callback = {"class_path": "lightning_adv2.callbacks.AttackEvaluation", "init_args": {"attacks": attacks}}
+    options = {"classifier": classifier(victim_weights(folder)), "interpreter": explained}
+    return _write(
+        folder / "evaluation.yaml",
+        {"class_path": "lightning_adv2.modules.IDLS", "init_args": options},
+        {
+            "class_path": "lightning_adv2.data.AttackDataModule",
+            "init_args": {"source": SHAPES, "num_images": 13, "batch_size": 2},
+        },
+        {"callbacks": [callback]},
+    )
+
+
+def training(folder: Path, epochs: int = 6) -> Path:
+    """A configuration for ``fit``: RTS on 64 images."""
+    weights = victim_weights(folder)
+    interpreter = {"encoder": classifier(weights), "map_stride": 4, "width": 4}
+    options = {
+        "classifier": classifier(weights),
+        "interpreter": {"class_path": "lightning_adv2.interpreters.RTS", "init_args": interpreter},
+        "selector_steps": 4,
+    }
+    model = {"class_path": "lightning_adv2.modules.RTSModule", "init_args": options}
+    return _write(folder / "training.yaml", model, SHAPES, {"max_epochs": epochs, "log_every_n_steps": 1})
+
+
+def _write(path: Path, model: dict[str, Any], data: dict[str, Any], trainer: dict[str, Any]) -> Path:
+    quiet = {"logger": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "enable_progress_bar": False}
+    content = {"model": model, "data": data, "trainer": quiet | {"accelerator": "cpu", "devices": 1} | trainer}
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def environment(folder: Path, **more: object) -> dict[str, str]:
+    """Variables of a shell on a login node: our SLURM first on PATH, one thread, nobody's W&B settings."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "COV_", "SLURM_"))}
+    binaries = fake_slurm.install(folder / "bin")
+    own = {
+        "PATH": f"{binaries}:{os.environ['PATH']}",
+        "FAKE_SLURM": str(folder / "slurm"),
+        "OMP_NUM_THREADS": "1",
+        "ADV2": str(Path(sys.executable).with_name("lightning-adv2")),
+        "TORCHRUN": str(Path(sys.executable).with_name("torchrun")),
+        "ACCELERATOR": "cpu",
+    }
+    return inherited | wandb_environment(folder / "wandb_home") | own | {k: str(v) for k, v in more.items()}
+
+
+def one_process(config: Path, run: Path, verb: str = "test", *words: str) -> Path:
+    """The same without any cluster: what every other run is compared with."""
+    command = [sys.executable, "-m", "lightning_adv2", verb, "--config", str(config)]
+    done = subprocess.run(
+        [*command, f"--trainer.default_root_dir={run}", *words],
+        env=environment(run.parent), cwd=run.parent, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return run
+
+
+_started: list[tuple[subprocess.Popen[str], Path]] = []
+
+
+def start(command: list[object], folder: Path, **variables: object) -> subprocess.Popen[str]:
+    """Start a command on the login node; its output goes to ``folder/output.txt``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "output.txt").open("a") as stream:
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            cwd=folder, env=environment(folder, **variables), stdout=stream, stderr=stream, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+    _started.append((process, folder))
+    return process
+
+
+def end_all() -> None:
+    """End what a failed test left running: the commands' process groups and the steps of their jobs."""
+    for process, folder in _started:
+        if process.poll() is None:
+            for step in (folder / "slurm").glob("*/step.json"):
+                fake_slurm.tell(step.parent, signal.SIGKILL)
+            for pid in (*children(process.pid), process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+    _started.clear()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started, and those that they started."""
+    answer = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    own = [int(word) for word in answer.stdout.split()]
+    return own + [below for one in own for below in children(one)]
+
+
+def wait_until(
+    happened: Callable[[], object], process: subprocess.Popen[str], folder: Path, seconds: int = 240
+) -> None:
+    """Poll; fail with the output when the process ends first or time runs out."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None, f"ended with {process.returncode}:\n{text_of(folder)}"
+        assert time.monotonic() < end, f"not in {seconds} s:\n{text_of(folder)}"
+        time.sleep(0.02)
+
+
+def text_of(folder: Path) -> str:
+    """All that commands and jobs wrote to the terminal."""
+    return "\n".join(path.read_text(errors="replace")[-4000:] for path in sorted(folder.glob("*.[ot][ux]t")))
