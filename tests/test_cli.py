@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-import wandb
 import yaml
 from callbacks.lab import WIDTHS, run_python, victim_weights, wandb_home  # noqa: F401 - the fixture is autouse
 
+import wandb
+from lightning_adv2.__main__ import main as entry_point
 from lightning_adv2.cli import main
 from lightning_adv2.models import read_weights
 from lightning_adv2.report import read_records
@@ -298,7 +299,7 @@ def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_installed_command() -> None:
     found = entry_points(group="console_scripts", name="lightning-adv2")
-    assert [entry.load() for entry in found] == [main]
+    assert [entry.load() for entry in found] == [entry_point]
 
 
 def test_the_table_survives_a_pipe(tmp_path: Path) -> None:

@@ -30,9 +30,9 @@ def identity(
     source, manifest = getattr(data, "source", data), getattr(data, "manifest", None)
     classifier: Any = pl_module.classifier
     experiment = {
-        **settings,
         "classifier": describe(classifier),
         "interpreters": {one.name: describe(one) for one in interpreters_of(pl_module)},
+        **settings,
         "manifest": manifest and hashlib.sha256(manifest.to_json().encode()).hexdigest(),
         "batch_size": getattr(data, "batch_size", None),
         "precision": str(trainer.precision),

@@ -43,6 +43,7 @@ class TrainingCheckpoint(Checkpoint):
         self._seed: int | None = None
         self._saved_step = 0
         self._new_epoch = False
+        self._order: dict[str, Any] | None = None
 
     def file(self, default_root_dir: str | Path) -> Path:
         """Where the checkpoint of a run in this folder lies."""
@@ -85,9 +86,13 @@ class TrainingCheckpoint(Checkpoint):
         self._saved_step = trainer.global_step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Fix the run's seed, unless it goes on with one."""
+        """Fix the run's seed, unless it goes on with one; before the first batch is asked for."""
         if self._seed is None:
             self._seed = run_seed(trainer)
+        if self._order is not None:
+            loader: Any = trainer.train_dataloader
+            loader.load_state_dict(self._order)
+            self._order = None
         if self._new_epoch:
             begin_epoch(trainer)
             self._new_epoch = False
@@ -142,6 +147,9 @@ class TrainingCheckpoint(Checkpoint):
             self._new_epoch = mend(
                 checkpoint["loops"]["fit_loop"], kept["validation_due"], by_steps=trainer.max_steps != -1
             )
+        # Lightning forgets this where the length of an epoch was asked for before (``estimated_stepping_batches``).
+        loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])
+        self._order = dict(loaders[0]) if len(loaders) == 1 else None
         self._saved_step = checkpoint["global_step"]
         rank_zero_info(
             f"Going on from step {checkpoint['global_step']} in epoch {checkpoint['epoch']}: {trainer.ckpt_path}"

@@ -115,26 +115,29 @@ def _name(thing: Any) -> str:
     return f"{thing.__module__}.{thing.__qualname__}"
 
 
-def differences(before: Any, now: Any) -> list[str]:
+def differences(before: Any, now: Any, place: str = "") -> list[str]:
     """What differs between two descriptions, one line each: ``epsilon: 0.031 before, 0.05 now``."""
-    first, second = _flat(before), _flat(now)
-    missing = "(nothing)"
+    first, second = _parts(before), _parts(now)
+    if first is None or second is None:
+        return [] if before == now else [f"{place}: {_short(before)} before, {_short(now)} now"]
     return [
-        f"{key}: {first.get(key, missing)} before, {second.get(key, missing)} now"
+        line
         for key in dict.fromkeys([*first, *second])
-        if first.get(key, missing) != second.get(key, missing)
+        for line in differences(first.get(key, _NOTHING), second.get(key, _NOTHING), f"{place}.{key}".lstrip("."))
     ]
 
 
-def _flat(thing: Any, prefix: str = "") -> dict[str, Any]:
-    items: list[tuple[str, Any]]
+_NOTHING = "(nothing)"
+
+
+def _parts(thing: Any) -> dict[str, Any] | None:
     if isinstance(thing, Mapping):
-        items = [(str(key), value) for key, value in thing.items()]
-    elif isinstance(thing, list):
-        items = [(str(key), value) for key, value in enumerate(thing)]
-    else:
-        return {prefix: thing}
-    found: dict[str, Any] = {}
-    for key, value in items:
-        found |= _flat(value, f"{prefix}.{key}" if prefix else key)
-    return found
+        return {str(key): value for key, value in thing.items()}
+    return {str(key): value for key, value in enumerate(thing)} if isinstance(thing, list) else None
+
+
+def _short(thing: Any) -> str:
+    """In one line; what is in a part that the other side lacks altogether matters less than that it is there."""
+    if isinstance(thing, Mapping):
+        return str(thing.get("class") or thing.get("function") or f"{len(thing)} settings")
+    return f"{len(thing)} entries" if isinstance(thing, list) else str(thing)

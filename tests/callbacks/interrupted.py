@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from benchmarks.kills import note_attacks
 from callbacks.lab import attack_data, trainer, untrained_rts, victim
 from lightning_adv2.attacks import adv2_cam, adv2_mask, pgd
-from lightning_adv2.callbacks import AttackEvaluation, attack_evaluation
+from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.interpreters import CAM, MASK
 from lightning_adv2.modules import IDLS
 from lightning_adv2.runtime.signals import Interruption
 
-attack_batch = attack_evaluation.attack_batch
-
-
-def noted(*args: Any, batch_index: int, **kwargs: Any) -> Any:
-    """One line per attack begun, whole whatever is killed: a short append is one write."""
-    line = f"{batch_index} {args[1].name} {os.getpid()}\n".encode()
-    log = os.open(folder / "begun.txt", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-    os.write(log, line)
-    os.close(log)
-    return attack_batch(*args, batch_index=batch_index, **kwargs)
-
-
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, devices, kind = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    attack_evaluation.attack_batch = noted  # type: ignore[assignment]
+    note_attacks(folder)
     strategy = "ddp" if devices > 1 else "auto"
     if kind == "mask":  # one batch that takes minutes
         evaluation = AttackEvaluation([adv2_mask(schedule="paper")])

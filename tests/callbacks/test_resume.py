@@ -2,21 +2,19 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 from torch import Tensor
 
-from callbacks.lab import attack_data, idls, run_python, short_attacks, trainer, untrained_rts, victim
+from benchmarks.kills import BOUND, alive, begun, finished, kill_at_random, processes, start, wait_until
+from callbacks.lab import attack_data, idls, run_python, shapes, short_attacks, trainer, untrained_rts, victim
 from lightning_adv2.attacks import adv2_cam, pgd
 from lightning_adv2.callbacks import AttackEvaluation, attack_evaluation
 from lightning_adv2.data import AttackDataModule
@@ -25,62 +23,22 @@ from lightning_adv2.modules import IDLS
 from lightning_adv2.runtime.experiment import DifferentExperimentError
 
 SCRIPT = Path(__file__).with_name("interrupted.py")
-BOUND = 60.0
-"""Seconds in which a run must end whose process was killed or told to stop."""
 
 
-def start(folder: Path, devices: int, kind: str = "cam") -> subprocess.Popen[bytes]:
-    folder.mkdir(parents=True, exist_ok=True)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")} | {"OMP_NUM_THREADS": "1"}
-    with (folder / "output.txt").open("ab") as output:
-        return subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(folder), str(devices), kind],
-            stdout=output, stderr=output, env=environment, start_new_session=True,
-        )  # fmt: skip
+def command(folder: Path, devices: int, kind: str = "cam") -> list[str]:
+    return [sys.executable, str(SCRIPT), str(folder), str(devices), kind]
 
 
-def children(pid: int) -> list[int]:
-    """Processes of the run besides the first, by the operating system's own account."""
-    tasks = Path(f"/proc/{pid}/task")
-    try:
-        found = [int(word) for task in tasks.iterdir() for word in (task / "children").read_text().split()]
-    except FileNotFoundError:
-        return []
-    return [one for one in found if b"interrupted.py" in Path(f"/proc/{one}/cmdline").read_bytes()]
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")} | {"OMP_NUM_THREADS": "1"}
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = BOUND) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def launch(folder: Path, devices: int, kind: str = "cam") -> subprocess.Popen[bytes]:
+    return start(command(folder, devices, kind), folder, environment())
 
 
 def gone(pids: list[int]) -> bool:
     return not any(map(alive, pids))
-
-
-def under_way(run: subprocess.Popen[bytes], folder: Path, attacked: int) -> bool:
-    """It has begun one more attack, or is over."""
-    return len(begun(folder)) > attacked or run.poll() is not None
-
-
-def begun(folder: Path) -> list[tuple[str, str]]:
-    log = folder / "begun.txt"
-    return [(words[0], words[1]) for words in map(str.split, log.read_text().splitlines())] if log.exists() else []
-
-
-def finished(folder: Path) -> dict[tuple[str, str], tuple[int, int]]:
-    """(batch, interpreter) -> what changes when a file is written again."""
-    paths = (folder / "records").glob("*/batch_*.safetensors")
-    return {(str(int(p.stem[6:])), p.parent.name): (p.stat().st_ino, p.stat().st_mtime_ns) for p in paths}
 
 
 @pytest.fixture(scope="module")
@@ -96,44 +54,26 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.mark.slow
 def test_promise_1_and_11_killed_at_random_and_started_again(tmp_path: Path, whole: bytes) -> None:
     """SIGKILL for one or all of two processes at random moments; the last round runs to its end."""
-    kills, moments = 6, random.Random(0)
-    slowest = 0.0
-    for _ in range(kills):
-        before, attacked = finished(tmp_path), len(begun(tmp_path))
-        run = start(tmp_path, 2)
-        wait_until(partial(under_way, run, tmp_path, attacked), 120)
-        time.sleep(moments.uniform(0, 2.0))
-        victims = [run.pid, *children(run.pid)]
-        everyone = list(victims)
-        if moments.random() < 0.7:
-            victims = [moments.choice(victims)]
-        for pid in victims:
-            os.kill(pid, signal.SIGKILL)
-        killed = time.monotonic()
-        run.wait(BOUND)
-        wait_until(partial(gone, everyone))
-        slowest = max(slowest, time.monotonic() - killed)
-        again = set(begun(tmp_path)[attacked:])
-        assert not again & before.keys(), "a finished batch was attacked twice"
-        assert {key: finished(tmp_path)[key] for key in before} == before
-    done = run_python(SCRIPT, tmp_path, 2, "cam", folder=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    outcome = kill_at_random(command(tmp_path, 2), tmp_path, environment(), kills=6, wait=2.0)
+    print(outcome)
+    assert outcome.kills >= 4
+    assert outcome.units == 26
+    assert outcome.again == outcome.rewritten == 0, "a finished batch was attacked twice"
+    assert outcome.begun_twice <= 2 * outcome.kills
+    assert outcome.slowest_end < BOUND
     assert (tmp_path / "results.json").read_bytes() == whole
-    twice = sum(count - 1 for count in Counter(begun(tmp_path)).values())
-    print(f"{kills} kills, {twice} of 26 units of work begun twice, slowest end after a kill {slowest:.1f} s")
-    assert twice <= 2 * kills
 
 
-@pytest.mark.parametrize("processes", [(1, 2), (3, 1)])
+@pytest.mark.parametrize("counts", [(1, 2), (3, 1)])
 @pytest.mark.slow
-def test_promise_1_the_number_of_processes_may_change(tmp_path: Path, whole: bytes, processes: tuple[int, int]) -> None:
-    run = start(tmp_path, processes[0])
+def test_promise_1_the_number_of_processes_may_change(tmp_path: Path, whole: bytes, counts: tuple[int, int]) -> None:
+    run = launch(tmp_path, counts[0])
     wait_until(lambda: len(finished(tmp_path)) >= 4 or run.poll() is not None, 120)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     kept = finished(tmp_path)
     assert kept
-    done = run_python(SCRIPT, tmp_path, processes[1], "cam", folder=tmp_path)
+    done = run_python(SCRIPT, tmp_path, counts[1], "cam", folder=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "results.json").read_bytes() == whole
     assert {key: finished(tmp_path)[key] for key in kept} == kept
@@ -148,15 +88,15 @@ def test_promise_10_a_signal_ends_an_evaluation_and_it_goes_on(
 ) -> None:
     if kind == "mask" and who == "first":
         pytest.skip("the same path as with all")
-    run = start(tmp_path, 2, kind)
+    run = launch(tmp_path, 2, kind)
     wait_until(lambda: len(begun(tmp_path)) >= 3 or (kind == "mask" and len(begun(tmp_path)) == 2), 120)
-    processes = [run.pid, *children(run.pid)]
-    assert len(processes) == 2
+    everyone = processes(run)
+    assert len(everyone) == 2
     told = time.monotonic()
-    for pid in processes if who == "all" else processes[:1]:
+    for pid in everyone if who == "all" else everyone[:1]:
         os.kill(pid, number)
     assert run.wait(BOUND) == 128 + number
-    wait_until(partial(gone, processes))
+    wait_until(partial(gone, everyone))
     seconds = time.monotonic() - told
     print(f"{kind}, {number.name}, {who}: ended after {seconds:.1f} s")
     text = (tmp_path / "output.txt").read_text()
@@ -208,7 +148,7 @@ def test_promise_5_another_experiment_is_refused_by_name(tmp_path: Path) -> None
         run(seed=2)
     with pytest.raises(RuntimeError, match=r"classifier.*before.*now"):
         run(module=changed_weight(idls()))
-    with pytest.raises(DifferentExperimentError, match=r"interpreters.*CAM before, .*RTS now"):
+    with pytest.raises(DifferentExperimentError, match=r"interpreters\.rts: \(nothing\) before, .*RTS now"):
         run(module=IDLS(victim(), untrained_rts()))
     with pytest.raises(RuntimeError, match=r"num_images: 5 .*, 6 now"):
         run(data=attack_data(num_images=6))
@@ -265,8 +205,6 @@ def test_promise_7_a_damaged_record_is_made_again(
 
 
 def test_records_of_a_loader_without_a_fixed_order_are_not_mixed(tmp_path: Path) -> None:
-    from callbacks.lab import shapes
-
     trainer(tmp_path, AttackEvaluation(short_attacks())).test(idls(), shapes(num_test=20), verbose=False)
     with pytest.raises(RuntimeError, match="other images than batch"):
         trainer(tmp_path, AttackEvaluation(short_attacks())).test(idls(), shapes(num_test=17), verbose=False)

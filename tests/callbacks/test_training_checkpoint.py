@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,11 @@ EPOCHS = {"max_epochs": 4}  # of 4 steps each
 INSIDE = {"max_steps": 14, "max_epochs": -1, "val_check_interval": 3, "check_val_every_n_epoch": None}
 
 
-def fit(folder: Path, die_before: int = -1, **options: Any) -> int:
+def fit(folder: Path, die_before: int = -1, expected: int = 0, **options: Any) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     given = {"folder": str(folder), "die_before": die_before, "devices": 1, "num_workers": 0} | options
     done = run_python(SCRIPT, json.dumps(given), folder=folder)
-    assert done.returncode == 0 or die_before >= 0, done.stderr[-3000:]
+    assert done.returncode == expected or die_before >= 0, done.stderr[-3000:]
     return done.returncode
 
 
@@ -83,6 +85,40 @@ def test_promise_9_from_inside_an_epoch(tmp_path: Path, num_workers: int, limits
 @pytest.mark.parametrize(("kind", "limits", "every"), [("rts", EPOCHS, None), ("classifier", INSIDE, 2)], ids=str)
 def test_promise_9_on_two_processes(tmp_path: Path, kind: str, limits: Any, every: int | None) -> None:
     compare(tmp_path, die_before=9, kind=kind, limits=limits, every_n_steps=every, devices=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("devices", "rank", "number", "before"),
+    [(1, 0, signal.SIGTERM, 6), (1, 0, signal.SIGUSR1, 7), (2, 0, signal.SIGTERM, 5), (2, 1, signal.SIGUSR1, 9)],
+)
+def test_promise_10_a_signal_ends_fit_at_a_step_and_it_goes_on_exactly(
+    tmp_path: Path, devices: int, rank: int, number: int, before: int
+) -> None:
+    """Sent to any one process: all stop after the same step, in the middle of an epoch of four."""
+    options: dict[str, Any] = {"kind": "rts", "devices": devices, "limits": EPOCHS}
+    fit(tmp_path / "whole", **options)
+    start = time.monotonic()
+    fit(tmp_path / "parts", expected=128 + number, tell=[before, rank, int(number)], **options)
+    assert time.monotonic() - start < 60, "no deadlock"
+    assert state(tmp_path / "parts")["global_step"] == before + 1
+    fit(tmp_path / "parts", **options)
+    for one in range(devices):
+        assert diary(tmp_path / "parts", one) == diary(tmp_path / "whole", one)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+        assert_equal(state(tmp_path / "parts")[key], state(tmp_path / "whole")[key], key)
+
+
+@pytest.mark.slow
+def test_promise_5_another_training_is_refused_by_name(tmp_path: Path) -> None:
+    fit(tmp_path, kind="rts", limits={"max_epochs": 1})
+    given = {"folder": str(tmp_path), "die_before": -1, "devices": 1, "num_workers": 0, "kind": "classifier"}
+    done = run_python(SCRIPT, json.dumps(given | {"limits": {"max_epochs": 2}}), folder=tmp_path)
+    assert done.returncode == 1
+    assert "module: lightning_adv2.modules.rts.RTSModule before, " in done.stderr
+    assert "ClassifierModule now" in done.stderr
+    fit(tmp_path, kind="rts", limits={"max_epochs": 2})
+    assert state(tmp_path)["epoch"] == 1, "more epochs are no other training"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Started by test_training_checkpoint.py: one fit, which may be told to die by SIGKILL in the middle."""
+"""Started by test_training_checkpoint.py: one fit, which may be killed or sent a signal in the middle."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from callbacks.lab import shapes, untrained_rts, victim
 from lightning_adv2.callbacks import TrainingCheckpoint
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import ClassifierModule, RTSModule
+from lightning_adv2.runtime.signals import Interruption
 
 
 class Diary(pl.Callback):
-    """Writes each batch down before it is trained on, and kills the process before the given one."""
+    """Writes each batch down before it is trained on; before the given one it kills the process, or signals it."""
 
-    def __init__(self, folder: Path, die_before: int) -> None:
-        self.folder, self.die_before = folder, die_before
+    def __init__(self, folder: Path, die_before: int, tell: list[int] | None) -> None:
+        self.folder, self.die_before, self.tell = folder, die_before, tell
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         number = trainer.fit_loop.total_batch_idx
         if number == self.die_before:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.tell is not None and [number, trainer.global_rank] == self.tell[:2]:
+            os.kill(os.getpid(), self.tell[2])
         images = hashlib.sha256("".join(batch["image_id"]).encode()).hexdigest()[:12]
         with (self.folder / f"diary-{trainer.global_rank}.jsonl").open("a") as stream:
             stream.write(json.dumps([number, trainer.current_epoch, images]) + "\n")
@@ -59,7 +62,7 @@ if __name__ == "__main__":
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        callbacks=[Diary(folder, options["die_before"]), checkpoint],
+        callbacks=[Diary(folder, options["die_before"], options.get("tell")), checkpoint, Interruption()],
         **options["limits"],
     )
     found = checkpoint.found(folder)
