@@ -38,15 +38,23 @@ DESCRIPTION = (
 class SaveConfig(SaveConfigCallback):
     """Keep the resolved configuration: as ``config.yaml`` in the run's folder, and in W&B."""
 
+    kept = False
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Not yet: the folder may be another experiment's, and then this run is refused."""
+
+    def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write it where the run's other files lie, not where the logger has its own."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.sanity_checking or self.kept:
             return
+        self.kept = True
         resolved = self.parser.dump(self.config, skip_none=False)
         write_text(Path(trainer.default_root_dir) / "config.yaml", resolved)
         logger = trainer.logger
         if isinstance(logger, WandbLogger):
             attempt(logger, lambda: logger.log_hyperparams(yaml.safe_load(resolved)))
+
+    on_train_start = on_validation_start = on_test_start = on_predict_start = _keep
 
 
 class CLI(LightningCLI):
@@ -80,7 +88,8 @@ class CLI(LightningCLI):
         """Seal checkpoints, keep one while training, and log to W&B in the run's folder, unless told otherwise."""
         config = self._get(self.config_init, "trainer", default={})
         given = _listed(config.get("callbacks"))
-        added: list[pl.Callback] = [Interruption()]
+        interruption = Interruption()
+        added: list[pl.Callback] = [interruption]
         if config.get("enable_progress_bar") is not False and not any(isinstance(bar, ProgressBar) for bar in given):
             added.append(RichProgressBar())  # Lightning takes one bar or none, and refuses two
         wanted = config.get("enable_checkpointing") is not False and not config.get("fast_dev_run")
@@ -92,7 +101,9 @@ class CLI(LightningCLI):
             kwargs["plugins"] = [*plugins, SealedCheckpointIO()]
         if config.get("logger") is None and "logger" not in kwargs:
             kwargs["logger"] = default_logger(config.get("default_root_dir") or ".")
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        interruption.listen(trainer)
+        return trainer
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Let ``fit``, run again in the same folder, go on from the checkpoint there; ``--ckpt_path`` wins."""

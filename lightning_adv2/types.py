@@ -23,6 +23,7 @@ class Batch(TypedDict):
         other_images: ``(B, C, H, W)`` like ``images``, for each image another one that does not show its target class;
             where the data module was asked for partners.
         other_label: ``(B,)`` int64, their true classes.
+        skipped: identifier and reason of the images that belong here but cannot be read.
     """
 
     images: Tensor
@@ -32,6 +33,7 @@ class Batch(TypedDict):
     target_class: NotRequired[Tensor]
     other_images: NotRequired[Tensor]
     other_label: NotRequired[Tensor]
+    skipped: NotRequired[dict[str, str]]
 
 
 @dataclass

@@ -159,6 +159,15 @@ def test_the_saved_config_runs_again(tmp_path: Path) -> None:
     assert first == second
 
 
+def test_promise_5_a_refused_run_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    words = ["test", "--config", evaluation(tmp_path, victim_weights(tmp_path)), "--trainer.logger=false"]
+    main(words)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(RuntimeError, match="seed"):
+        main([*words, "--data.init_args.seed=77"])
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+
+
 def test_print_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["test", "--config", evaluation(tmp_path, tmp_path / "not there.safetensors"), "--print_config"])

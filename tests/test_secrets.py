@@ -43,7 +43,7 @@ def test_promise_16_keys_are_in_no_file_of_the_run(task: str, mode: str, tmp_pat
         if mode == "netrc":
             del environment["WANDB_API_KEY"]
             netrc = tmp_path / "netrc"
-            netrc.write_text(f"machine 127.0.0.1\n  login user\n  password {NETRC_KEY}\n")
+            netrc.write_text(f"machine {running.url.removeprefix('http://')}\n  login user\n  password {NETRC_KEY}\n")
             environment["NETRC"] = str(netrc)
         done = run_python("-m", "lightning_adv2", *config(tmp_path, task), folder=tmp_path, **environment)
         assert done.returncode == 0, done.stderr[-3000:]

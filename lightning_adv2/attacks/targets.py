@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,16 @@ class MapFile(Target):
         if self.path.is_file():
             return _read(self.path, like).expand(len(request.image_id), -1, -1, -1).contiguous()
         return torch.cat([_read(self._find(image_id), like) for image_id in request.image_id])
+
+    def description(self) -> dict[str, str]:
+        """What a run is compared by: the maps, wherever they lie. Reads them all."""
+        digest = sha256()
+        files = [self.path] if self.path.is_file() else sorted(self.path.rglob("*"))
+        for file in files:
+            if file.suffix in _READERS and file.is_file():
+                place = file.suffix if file == self.path else file.relative_to(self.path).as_posix()
+                digest.update(f"{place}\0{sha256(file.read_bytes()).hexdigest()}\n".encode())
+        return {"maps": digest.hexdigest()}
 
     def _find(self, image_id: str) -> Path:
         candidates = [self.path / f"{image_id}{suffix}" for suffix in _READERS]

@@ -87,7 +87,7 @@ class Contents:
 
     Attributes:
         members: interpreter -> file -> the images that it speaks of.
-        statuses: interpreter -> image -> ``attacked``, ``already_wrong`` or ``invalid``, and the reason.
+        statuses: interpreter -> image -> ``attacked``, ``already_wrong``, ``invalid`` or ``skipped``, and the reason.
         rows: one per image, interpreter and attack.
         heads: of each attack, what all its images share.
         flags: of each attack, how many batches raised which.
@@ -106,10 +106,11 @@ class Contents:
         self.rows += [row for row in image_rows(header, arrays) if row["image_id"] not in known]
         groups = [dict.fromkeys(header["image_id"], ("attacked", ""))]
         groups += [dict.fromkeys(header["already_wrong"], ("already_wrong", ""))]
-        groups += [{image_id: ("invalid", reason) for image_id, reason in header["invalid"].items()}]
+        for status in ("invalid", "skipped"):
+            groups += [{image_id: (status, reason) for image_id, reason in header[status].items()}]
         for group in groups:
             self.statuses[name] = known = {**group, **known}
-        lists = header["image_id"], header["already_wrong"], header["invalid"]
+        lists = [header[name] for name in ("image_id", "already_wrong", "invalid", "skipped")]
         self.members.setdefault(name, {})[path] = [image_id for ids in lists for image_id in ids]
         for attack in header["attacks"]:
             key = name, attack["attack"], attack["schedule"]

@@ -106,6 +106,7 @@ def attack_batch(
         target_map=target_map[keep].float().cpu(),
         already_wrong=[name for i, name in enumerate(batch["image_id"]) if not correct[i] and name not in invalid],
         invalid=invalid,
+        skipped=dict(batch.get("skipped", {})),
         attacks=[],
         interpreter=interpreter.name,
         place=place,

@@ -5,20 +5,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_adv2.attacks import Attack, Preset, adv2_attack, pgd
 from lightning_adv2.attacks.checks import check_gradient
 from lightning_adv2.attacks.targets import BenignMap, Target
 from lightning_adv2.callbacks.attack_batch import Timed, attack_batch
-from lightning_adv2.callbacks.identity import identity
-from lightning_adv2.callbacks.memory import halving
+from lightning_adv2.callbacks.identity import check_same_images, identity, num_batches
+from lightning_adv2.callbacks.memory import halving, rows_of
 from lightning_adv2.callbacks.progress import StepProgress
 from lightning_adv2.callbacks.running import RunningMeans
 from lightning_adv2.interpreters import Interpreter
@@ -32,7 +32,8 @@ from lightning_adv2.report.tables import check_invalid
 from lightning_adv2.report.wandb_panels import log_run
 from lightning_adv2.runtime.describe import describe
 from lightning_adv2.runtime.experiment import claim
-from lightning_adv2.runtime.processes import highest, on_rank_zero, wait_for_all
+from lightning_adv2.runtime.folders import continues, results_folder
+from lightning_adv2.runtime.processes import on_rank_zero, wait_for_all
 from lightning_adv2.runtime.signals import Abandoned, interruption_of
 from lightning_adv2.types import Batch
 
@@ -52,8 +53,8 @@ class AttackEvaluation(pl.Callback):
     Args:
         attacks: what to run, each fitted to the interpreter; None takes PGD and the interpreter's own ADV2, both in the
             ``fast`` schedule.
-        num_images: attack no more than so many images, shared out evenly; None attacks all. For validation during
-            ``fit``.
+        num_images: during ``fit``, attack no more than so many images, shared out evenly among the processes; None
+            attacks all.
         seed: for everything that is drawn per image.
         target: makes the target maps that ADV2 aims at and that all maps are compared with; None takes the benign maps.
         max_invalid: share of the images under an attack that may be invalid (NaN, infinity, a constant benign map)
@@ -87,9 +88,16 @@ class AttackEvaluation(pl.Callback):
         self._fitting_size: dict[str, int] = {}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check that the loop can be attacked, and start with an empty record folder."""
+        """Check that the loop can be attacked, and whose records lie in the folder."""
         if trainer.sanity_checking:
             return
+        if self.num_images is not None and trainer.state.fn != TrainerFn.FITTING:
+            raise ValueError(
+                f"num_images={self.num_images}: only for validation during fit, for it takes other images on another "
+                "number of processes; give the data module's num_images (AttackDataModule)"
+            )
+        if len(trainer.num_test_batches if trainer.testing else trainer.num_val_batches) > 1:
+            raise ValueError("dataloaders: AttackEvaluation takes one; run one evaluation per dataloader")
         missing = [name for name in ("classifier", "interpreter") if not hasattr(pl_module, name)]
         if missing:
             raise TypeError(
@@ -123,7 +131,7 @@ class AttackEvaluation(pl.Callback):
             left = share + (trainer.global_rank < rest) - self._attacked
             if left <= 0:
                 return
-            batch = {key: value[:left] if hasattr(value, "__len__") else value for key, value in batch.items()}
+            batch = rows_of(batch, slice(0, left))
         index = batch.get("batch_index", batch_idx * trainer.world_size + trainer.global_rank)
         try:
             self._attack(trainer, pl_module, batch, index)
@@ -155,7 +163,7 @@ class AttackEvaluation(pl.Callback):
                     )  # fmt: skip
                     with interruption.abandonable():
                         record = self._halving(run, batch, interpreter.name, shared)
-                    write_record(record, self._folder(trainer) / "records")
+                    write_record(record, results_folder(trainer) / "records")
                 self._running.update(record)
                 count = max(count, len(record.image_id))
         self._attacked += count
@@ -168,8 +176,8 @@ class AttackEvaluation(pl.Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             with interruption.leaving(trainer):
                 wait_for_all(trainer)
-        elif highest(trainer, interruption.received):
-            return  # not all is attacked, and the run stops at the end of this validation
+        elif interruption.stop_training(trainer, left_validation=True):
+            return  # some batches were not attacked, and the run stops after the next step
         self.summary = on_rank_zero(trainer, lambda: self._report(trainer, pl_module))
         stage = self._stage(trainer)
         for row in self.summary.rows:
@@ -187,24 +195,20 @@ class AttackEvaluation(pl.Callback):
     def _stage(self, trainer: pl.Trainer) -> str:
         return "test" if trainer.testing else "val"
 
-    def _folder(self, trainer: pl.Trainer) -> Path:
-        root = Path(trainer.default_root_dir)
-        if getattr(trainer, "fast_dev_run", False):
-            return root / "fast_dev_run"  # a rehearsal must not replace finished results
-        fitting = trainer.state.fn == TrainerFn.FITTING
-        return root / "validation" / f"step_{trainer.global_step:06d}" if fitting else root
-
     def _open(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         """Say whose records these are, or check it; a rehearsal and a validation inside ``fit`` start with none."""
-        folder = self._folder(trainer) / "records"
-        if folder != Path(trainer.default_root_dir) / "records":
+        folder = results_folder(trainer) / "records"
+        if not continues(trainer):
             shutil.rmtree(folder, ignore_errors=True)
+        for rest in folder.glob("*/.*.tmp"):  # of killed processes
+            rest.unlink(missing_ok=True)
         interpreters = interpreters_of(pl_module)
         settings = {
             "attacks": {one.name: describe(self._attacks(one)) for one in interpreters},
             "target": describe(self.target),
             "seed": self.seed,
             "num_images": self.num_images,
+            "batches": num_batches(trainer),
         }
         experiment, about = identity(trainer, pl_module, settings)
         claim(folder, experiment, about)
@@ -212,7 +216,7 @@ class AttackEvaluation(pl.Callback):
 
     def _finished(self, trainer: pl.Trainer, interpreter: Interpreter, index: int, batch: Batch) -> BatchRecord | None:
         """The record of an earlier run of the same experiment, unless it is damaged."""
-        path = record_path(self._folder(trainer) / "records", interpreter.name, index)
+        path = record_path(results_folder(trainer) / "records", interpreter.name, index)
         if not path.exists():
             return None
         try:
@@ -220,11 +224,7 @@ class AttackEvaluation(pl.Callback):
         except ValueError as error:
             print(f"{error}\nIts batch is attacked again", flush=True)
             return None
-        if {*record.image_id, *record.already_wrong, *record.invalid} != set(batch["image_id"]):
-            raise RuntimeError(
-                f"{path} is of other images than batch {index}: the loader yields other batches than before. "
-                "Take a data module with a fixed order, such as AttackDataModule, or another folder"
-            )
+        check_same_images(record, batch, path)
         return record
 
     def _halving(
@@ -244,15 +244,16 @@ class AttackEvaluation(pl.Callback):
         return record
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Summary:
-        manifest: Any = getattr(getattr(trainer, "datamodule", None), "manifest", None)
-        if manifest is not None and self.num_images is None:
-            batches = -(-len(manifest.entries) // trainer.datamodule.batch_size)  # type: ignore[attr-defined]
-            wait_for_records(
-                record_path(self._folder(trainer) / "records", one.name, index)
-                for one in interpreters_of(pl_module)
-                for index in range(batches)
+        count = num_batches(trainer)
+        if count is not None and self.num_images is None:
+            asked = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
+            paths = (
+                record_path(results_folder(trainer) / "records", interpreter.name, index)
+                for interpreter in interpreters_of(pl_module)
+                for index in range(int(min(count, asked[0] * trainer.world_size)))
             )
-        run = read_run(self._folder(trainer))
+            wait_for_records(paths)
+        run = read_run(results_folder(trainer))
         pieces = {name: sum(record.pieces - 1 for record in run.records(name)) for name in run.interpreters}
         hashes = {interpreter.name: weights_hash(interpreter) for interpreter in interpreters_of(pl_module)}
         stamp = make_stamp(
@@ -269,5 +270,10 @@ class AttackEvaluation(pl.Callback):
         pictures = write_report(run, stamp)
         if isinstance(trainer.logger, WandbLogger):
             log_run(trainer.logger, run, pictures)
-        check_invalid(run.summary, self.max_invalid)
+        try:
+            check_invalid(run.summary, self.max_invalid)
+        except RuntimeError as error:
+            if trainer.state.fn != TrainerFn.FITTING:
+                raise
+            rank_zero_warn(str(error))  # a glance at a few images must not end a training
         return run.summary

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,6 +21,7 @@ from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.detection import detection_rows, print_detection, score_records, write_detection
 from lightning_adv2.report.records import read_records, record_key
 from lightning_adv2.report.tables import Row
+from lightning_adv2.runtime.folders import results_folder
 from lightning_adv2.runtime.processes import on_rank_zero
 from lightning_adv2.runtime.signals import interruption_of
 
@@ -85,8 +85,7 @@ class DetectionEvaluation(pl.Callback):
     on_test_epoch_end = on_validation_epoch_end
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[Row]:
-        root = Path(trainer.default_root_dir)
-        folder = root / "fast_dev_run" if getattr(trainer, "fast_dev_run", False) else root
+        folder = results_folder(trainer)
         records = list(read_records(folder / "records"))
         stage = "test" if trainer.testing else "val"
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
 from rich.table import Table
 
+from lightning_adv2.files import write_json
 from lightning_adv2.metrics import MapQuality
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.tables import show
+from lightning_adv2.runtime.folders import results_folder
+from lightning_adv2.runtime.processes import wait_for_all
+from lightning_adv2.runtime.signals import interruption_of
 
 
 class MapQualityEvaluation(pl.Callback):
@@ -58,11 +63,15 @@ class MapQualityEvaluation(pl.Callback):
         """Log, print and write the means."""
         if trainer.sanity_checking:
             return
+        # The metrics' own exchange gives up after minutes, and others may still attack.
+        interruption = interruption_of(trainer)
+        with nullcontext() if trainer.state.fn == TrainerFn.FITTING else interruption.leaving(trainer):
+            wait_for_all(trainer)
         stage = "test" if trainer.testing else "val"
         values = {name: quality.compute() for name, quality in self.quality.items()}
         for name, means in values.items():
             pl_module.log_dict({f"{stage}/benign/{name}/{key}": mean for key, mean in means.items()})
-        _report(values, Path(trainer.default_root_dir))
+        _report(values, results_folder(trainer))
 
     on_validation_start = on_test_start
     on_validation_batch_end = on_test_batch_end
@@ -71,8 +80,7 @@ class MapQualityEvaluation(pl.Callback):
 
 @rank_zero_only
 def _report(values: dict[str, dict[str, float]], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "map_quality.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "map_quality.json", values)
     table = Table(title="What the benign maps are worth", title_justify="left", title_style="bold")
     table.add_column("interpreter")
     keys = list(dict.fromkeys(key for means in values.values() for key in means))

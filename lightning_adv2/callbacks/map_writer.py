@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,6 +12,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from lightning_adv2.models import save_weights
 from lightning_adv2.report.figures import map_sheet, save
 from lightning_adv2.report.records import to_uint8
+from lightning_adv2.runtime.folders import results_folder
 from lightning_adv2.types import Interpretation
 
 
@@ -46,7 +46,7 @@ class MapWriter(BasePredictionWriter):
             self._write(trainer, shown, batch, index, name)
 
     def _write(self, trainer: pl.Trainer, prediction: Interpretation, batch: Any, index: int, name: str) -> None:
-        folder = Path(trainer.default_root_dir)
+        folder = results_folder(trainer)
         confidence, predicted = prediction.logits.softmax(1).max(1)
         tensors = {"attribution_map": prediction.attribution_map, "predicted": predicted, "confidence": confidence}
         ids = {"image_id": json.dumps(batch["image_id"])}

@@ -43,7 +43,7 @@ def halving(attack: Callable[[Batch], BatchRecord], batch: Batch, most: int | No
         # Only here, outside: the error holds on to the failed attempt's tensors.
         garbage_collection_cuda()
     middle = (count + 1) // 2
-    parts = [_rows(batch, slice(0, middle)), _rows(batch, slice(middle, count))]
+    parts = [rows_of(batch, slice(0, middle)), rows_of(batch, slice(middle, count))]
     return join([halving(attack, part, most) for part in parts])
 
 
@@ -53,9 +53,21 @@ def _out_of_memory(error: BaseException) -> bool:
     return known or "could not create a primitive" in str(error)
 
 
-def _rows(batch: Batch, rows: slice) -> Batch:
-    values: dict[str, Any] = dict(batch)
-    return cast(Batch, {key: value[rows] if hasattr(value, "__len__") else value for key, value in values.items()})
+def rows_of(batch: Batch, rows: slice) -> Batch:
+    """Some of a batch's images.
+
+    Args:
+        batch: of B images. Its tensors, lists and tuples of length B are cut; all else is of the whole batch, and kept.
+        rows: which.
+    """
+    count, values = len(batch["images"]), dict[str, Any](batch)
+    return cast(Batch, {key: value[rows] if _length(value) == count else value for key, value in values.items()})
+
+
+def _length(value: Any) -> int | None:
+    if isinstance(value, Tensor):
+        return len(value) if value.dim() else None
+    return len(value) if isinstance(value, (list, tuple)) else None
 
 
 def join(records: Sequence[BatchRecord]) -> BatchRecord:

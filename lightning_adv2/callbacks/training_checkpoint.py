@@ -17,6 +17,7 @@ from lightning_adv2.runtime.experiment import claim
 from lightning_adv2.runtime.processes import on_rank_zero
 from lightning_adv2.runtime.progress import begin_epoch, mend, validation_due
 from lightning_adv2.runtime.seeds import derived, run_seed, seed_global_generators
+from lightning_adv2.runtime.signals import interruption_of
 
 _KEY = "training_checkpoint"
 
@@ -42,7 +43,7 @@ class TrainingCheckpoint(Checkpoint):
         self.dirpath, self.every_n_steps = dirpath, every_n_steps
         self._seed: int | None = None
         self._saved_step = 0
-        self._new_epoch = False
+        self._new_epoch, self._put_off = False, False
         self._order: dict[str, Any] | None = None
 
     def file(self, default_root_dir: str | Path) -> Path:
@@ -63,6 +64,9 @@ class TrainingCheckpoint(Checkpoint):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = SealedCheckpointIO()
         self.dirpath = str(self.file(trainer.default_root_dir).parent)
+        # Behind every ModelCheckpoint, whose state it keeps; a new list, for Lightning is walking through the old one.
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        trainer.callbacks = [one for one in callbacks if one is not self] + [self]  # type: ignore[attr-defined]
         if stage == "fit" and not getattr(trainer, "fast_dev_run", False):
             on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
 
@@ -82,8 +86,9 @@ class TrainingCheckpoint(Checkpoint):
         Raises:
             OSError: the disk is full or the folder cannot be written; the former checkpoint is untouched.
         """
-        trainer.save_checkpoint(self.file(trainer.default_root_dir))
-        self._saved_step = trainer.global_step
+        if not getattr(trainer, "fast_dev_run", False):
+            trainer.save_checkpoint(self.file(trainer.default_root_dir))
+            self._saved_step = trainer.global_step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fix the run's seed, unless it goes on with one; before the first batch is asked for."""
@@ -107,8 +112,8 @@ class TrainingCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save every n optimiser steps."""
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+        """Save every n optimiser steps, and what could not be saved when it was due."""
+        if self._put_off or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
             self._save_new(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -122,14 +127,17 @@ class TrainingCheckpoint(Checkpoint):
         self._save_new(trainer)
 
     def _save_new(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step != self._saved_step and not getattr(trainer, "fast_dev_run", False):
+        # Between two batches whose gradients are accumulated, the first one's would be lost.
+        self._put_off = trainer.fit_loop._should_accumulate()
+        if trainer.global_step != self._saved_step and not self._put_off:
             self.save(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add what Lightning does not keep, whoever saves."""
-        checkpoint[_KEY] = {"seed": self._seed, "validation_due": validation_due(trainer)}
+        left = interruption_of(trainer).left_validation
+        checkpoint[_KEY] = {"seed": self._seed, "validation_due": validation_due(trainer), "left_validation": left}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -145,7 +153,10 @@ class TrainingCheckpoint(Checkpoint):
         else:
             self._seed = kept["seed"]
             self._new_epoch = mend(
-                checkpoint["loops"]["fit_loop"], kept["validation_due"], by_steps=trainer.max_steps != -1
+                checkpoint["loops"]["fit_loop"],
+                kept["validation_due"],
+                by_steps=trainer.max_steps != -1,
+                left_validation=kept["left_validation"],
             )
         # Lightning forgets this where the length of an epoch was asked for before (``estimated_stepping_batches``).
         loaders = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [])

@@ -16,10 +16,13 @@ from lightning_adv2.data.images import ImageDataModule, ImageDataset, Item, Spli
 from lightning_adv2.data.manifest import Manifest, ManifestEntry
 from lightning_adv2.data.sampling import BatchShard
 from lightning_adv2.data.scan import build_manifest
+from lightning_adv2.data.workers import shield
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.models import weights_hash
 from lightning_adv2.runtime.experiment import check_same
+from lightning_adv2.runtime.folders import continues, results_folder
 from lightning_adv2.runtime.processes import on_rank_zero
+from lightning_adv2.runtime.signals import interruption_of
 from lightning_adv2.types import Batch
 
 
@@ -186,7 +189,7 @@ class AttackDataModule(pl.LightningDataModule):
         """Make or read the manifest on global rank 0, and tell the others.
 
         Raises:
-            DifferentExperimentError: the folder's manifest is of another dataset, split, seed, number or classifier.
+            DifferentExperimentError: the folder's manifest is of another split, seed, number or classifier.
             TypeError: the module has no ``classifier``.
         """
         if self.trainer is None:
@@ -198,19 +201,22 @@ class AttackDataModule(pl.LightningDataModule):
                 f"{type(module).__name__} has no attribute classifier, which chooses the images to attack; "
                 "give a module that has one"
             )
-        folder = Path(self.trainer.default_root_dir)
-        if getattr(self.trainer, "fast_dev_run", False):
-            folder = folder / "fast_dev_run"
-        device = self.trainer.strategy.root_device
-        self.manifest = on_rank_zero(self.trainer, lambda: self._choose(folder, classifier, device))
+        trainer = self.trainer
+        folder = results_folder(trainer)
+        with interruption_of(trainer).leaving(trainer, "no image was attacked yet"):
+            self.manifest = on_rank_zero(
+                trainer, lambda: self._choose(folder, classifier, trainer.strategy.root_device, continues(trainer))
+            )
 
-    def _choose(self, folder: Path, classifier: Callable[[Tensor], Tensor], device: torch.device) -> Manifest:
+    def _choose(
+        self, folder: Path, classifier: Callable[[Tensor], Tensor], device: torch.device, reuse: bool
+    ) -> Manifest:
         """The choice of an earlier run of the same experiment, or a new one, kept in the folder."""
         path = folder / "manifest.json"
-        if path.exists():
+        if path.exists() and reuse:
             manifest = Manifest.load(path)
             sha256 = weights_hash(classifier) if isinstance(classifier, nn.Module) else ""
-            arguments = self.source.name, self.split, self.seed, self.num_images, sha256
+            arguments = self.split, self.seed, self.num_images, sha256
             check_same(folder, manifest.differences(*arguments))
             return manifest
         manifest = self.manifest_for(classifier, device)
@@ -235,6 +241,7 @@ class AttackDataModule(pl.LightningDataModule):
             batch_size=None,
             sampler=BatchShard(batches.num_batches, world_size, rank),
             num_workers=self.num_workers,
+            worker_init_fn=shield,
             generator=torch.Generator().manual_seed(0),  # or starting to iterate would draw from the global one
         )
 

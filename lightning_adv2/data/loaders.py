@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from lightning_adv2.data.sampling import Rest
 from lightning_adv2.data.skipping import Skipped, read_items
+from lightning_adv2.data.workers import shield
 from lightning_adv2.types import Batch
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class FixedBatches(Dataset[Any]):
         start, end = index * self.batch_size, min((index + 1) * self.batch_size, len(self.images))
         items, skipped = read_items(self.images, range(start, end), replace=False)
         batch: dict[str, Any] = default_collate(items) if items else self._empty()
-        return batch | {"batch_index": index if index < self.num_batches else -1, "skipped": skipped}
+        return batch | {"batch_index": index if index < self.num_batches else -1, "skipped": dict(skipped)}
 
     def _empty(self) -> dict[str, Any]:
         """No images, but everything in its shape."""
@@ -56,7 +57,7 @@ class ChosenBatches(Dataset[Any]):
     def __getitem__(self, indices: Sequence[int]) -> dict[str, Any]:
         items, skipped = read_items(self.images, indices, replace=True)
         batch: dict[str, Any] = default_collate(items)
-        return batch | {"skipped": skipped}
+        return batch | {"skipped": dict(skipped)}
 
 
 class BatchLoader(Iterable[Batch]):
@@ -85,6 +86,7 @@ class BatchLoader(Iterable[Batch]):
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=shield,
             generator=Generator().manual_seed(0),
         )
         self._position: dict[str, int] = {}
@@ -102,7 +104,7 @@ class BatchLoader(Iterable[Batch]):
         missed = 0
         for number, batch in enumerate(self._loader, start + 1):
             missed += len(batch["skipped"])
-            self.skipped.note(batch.pop("skipped"))
+            self.skipped.note(batch["skipped"].items())
             if number == len(self):
                 self.skipped.check(self.skipped.total(missed))
             # What was handed out, not what workers have fetched ahead.

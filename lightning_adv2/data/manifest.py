@@ -52,7 +52,7 @@ class Manifest:
     """The images that an evaluation runs on: correctly classified ones, in a seeded random order.
 
     Attributes:
-        dataset: the dataset's name.
+        dataset: the dataset's name, for tables.
         split: train, val or test.
         seed: of the order and of the target classes.
         num_classes: K.
@@ -92,15 +92,13 @@ class Manifest:
             **{image_id: ("invalid", reason) for image_id, reason in self.invalid},
         }
 
-    def differences(
-        self, dataset: str, split: str, seed: int, num_images: int | None, classifier_sha256: str
-    ) -> list[str]:
+    def differences(self, split: str, seed: int, num_images: int | None, classifier_sha256: str) -> list[str]:
         """What keeps this manifest from serving for the arguments, each in words; empty where nothing does.
 
-        A classifier without a hash (a plain callable) cannot be told from another one.
+        A classifier without a hash (a plain callable) cannot be told from another one. The dataset's name does not
+        matter, for it may come from a folder that was moved: the entries' hashes say which images are meant.
         """
         now = {
-            "dataset": dataset,
             "split": split,
             "seed": seed,
             "num_images": num_images,

@@ -119,14 +119,17 @@ def _bytes(value: Tensor) -> memoryview:
 
 
 def weights_hash(module: nn.Module) -> str:
-    """SHA-256 over names, shapes and bytes of all of a module's parameters and buffers, as 64 hexadecimal digits.
+    """SHA-256 over names, shapes and values of all of a module's parameters and buffers, as 64 hexadecimal digits.
 
-    Buffers that no file holds count too: with another normalisation it is another network.
+    Buffers that no file holds count too: with another normalisation it is another network. The same values in single
+    and in double precision give the same hash, for ``Trainer(precision="64-true")`` converts a module in place.
     """
     digest = hashlib.sha256()
     for name, value in sorted([*module.named_parameters(), *module.named_buffers()]):
         if name.endswith(_OPTIONAL_SUFFIX):
             continue
+        if value.dtype == torch.float64 and torch.equal(value.float(), value):
+            value = value.float()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(_bytes(value))
     return digest.hexdigest()

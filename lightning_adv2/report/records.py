@@ -100,6 +100,8 @@ class BatchRecord:
         attacks: in the order of the table.
         invalid: identifier and reason of the images that were left out because nothing could be said about them: NaN or
             infinity in image, logits, benign or target map, or a constant benign map.
+        skipped: identifier and reason of the images that could not be read. A batch of which no image can be read
+            leaves no record, and so none of it here; the loader's warnings name those.
         interpreter: the interpreter's name.
         place: the interpreter's place among those of the module.
         target: the target map's name; ``benign`` when it is the benign map.
@@ -116,6 +118,7 @@ class BatchRecord:
     already_wrong: list[str]
     attacks: list[AttackRecord]
     invalid: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     interpreter: str = field(kw_only=True)
     place: int = 0
     target: str = BENIGN
@@ -135,7 +138,9 @@ def to_float(images: Tensor) -> Tensor:
 _BENIGN = ("label", "target_class", "images", "benign_map", "target_map")
 _ATTACK = ("adv_images", "adv_map", "adv_predicted", "confidence", "valid", "size")
 _ATTACK_HEADER = ("attack", "schedule", "steps", "seconds", "unit", "flags", "epsilon")
-_HEADER = ("batch_index", "image_id", "already_wrong", "invalid", "interpreter", "place", "target", "pieces")
+_HEADER = (
+    "batch_index", "image_id", "already_wrong", "invalid", "skipped", "interpreter", "place", "target", "pieces",
+)  # fmt: skip
 
 
 def write_record(record: BatchRecord, folder: Path) -> Path:

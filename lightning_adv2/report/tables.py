@@ -74,6 +74,8 @@ class _Tally:
             self.statuses.setdefault(name, ("already_wrong", ""))
         for name, reason in record.invalid.items():
             self.statuses.setdefault(name, ("invalid", reason))
+        for name, reason in record.skipped.items():
+            self.statuses.setdefault(name, ("skipped", reason))
         for attack in record.attacks:
             self.images += [_image_row(record, attack, i, self.names) for i in fresh]
             if attack.key not in self.attacks:

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,20 @@ def mend(path: Path) -> None:
             shutil.rmtree(path)
         elif whole < file.stat().st_size:
             os.truncate(file, whole)
+
+
+def wait_for(path: Path, seconds: float = 10.0) -> None:
+    """Return once an offline run that was finished is on disk: W&B says so a little early.
+
+    Raises:
+        TimeoutError: it does not come.
+    """
+    deadline = time.monotonic() + seconds
+    for file in path.glob("*.wandb"):
+        while not 0 < _whole_records(file) == file.stat().st_size:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{file} does not get whole within {seconds:.0f} s")
+            time.sleep(0.02)
 
 
 def _whole_records(file: Path) -> int:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import atexit
 import fcntl
-import netrc
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.loggers.logger import DummyLogger
-from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_adv2.files import write_json
-from lightning_adv2.report.wandb_files import FILE, mend, read_state, starts
+from lightning_adv2.report.wandb_files import FILE, mend, read_state, starts, wait_for
+from lightning_adv2.report.wandb_keys import has_key, warn
 
 PROJECT = "lightning_adv2"
 SYNC = "lightning-adv2 sync"
@@ -77,13 +76,18 @@ class RunLogger(WandbLogger):
 
     def connect(self) -> None:
         """Start the W&B run now; the only method that raises."""
-        if _rank() != 0:
+        if _rank() != 0 or self._experiment is not None:
             return
         other = RunLogger._active
         if other is not None and other is not self:
             other.close()  # Lightning would go on with its W&B run
         self._claim()
-        _ = super().experiment
+        mode = os.environ.get("WANDB_MODE")
+        try:
+            _ = super().experiment
+        finally:
+            if mode is None:
+                os.environ.pop("WANDB_MODE", None)  # Lightning's, which every later logger would obey
         RunLogger._active = self
         atexit.register(self.close)
 
@@ -104,7 +108,7 @@ class RunLogger(WandbLogger):
     @property
     def offline(self) -> bool:
         """Whether it logs to files only."""
-        return bool(self._offline)
+        return bool(self._offline or getattr(self._experiment, "offline", False))
 
     @property
     def failed(self) -> bool:
@@ -150,6 +154,8 @@ class RunLogger(WandbLogger):
             return False
         try:
             run.finish()  # returns when all is written or uploaded
+            if run.offline:
+                wait_for(Path(run.dir).parent)
             for folder, digest in self._reports.items():
                 known = {"id": run.id, "project": self._project or PROJECT, "name": run.name}
                 write_json(folder / FILE, known | read_state(folder) | {"reported": digest})
@@ -185,11 +191,13 @@ def wandb_logger(
         save_dir: folder of the run.
         project: W&B project.
         name: display name of the run; the folder's where it is left out.
-        offline: None decides by itself: online when a key is set up and the server answers, else offline.
+        offline: None decides by itself: as ``WANDB_MODE`` says; without it online when a key is set up and the server
+            answers, else offline.
     """
     folder = Path(save_dir)
     if offline is None:
-        offline = os.environ.get("WANDB_MODE") in (None, "offline") and not _has_key()
+        mode = os.environ.get("WANDB_MODE")
+        offline = mode in ("offline", "dryrun") or (mode is None and not has_key())
     logger = RunLogger(folder, project, name, offline)
     if not offline:
         try:
@@ -205,7 +213,9 @@ def wandb_logger(
 def default_logger(folder: str | Path) -> Logger:
     """W&B in the run's folder; CSV files where wandb is not installed or does not even start."""
     try:
-        return wandb_logger(folder, name=Path(folder).name)
+        logger = wandb_logger(folder, name=Path(folder).name)
+        logger.connect()
+        return logger
     except ModuleNotFoundError:
         pass
     except Exception as error:  # such as a malformed setting in the environment
@@ -223,15 +233,6 @@ def attempt(logger: WandbLogger, act: Callable[[], None]) -> None:
         warn(error, f"the run goes on; '{SYNC} RUN' logs an evaluation later")
 
 
-def warn(error: Exception, remedy: str) -> None:
-    """Warn without telling secrets: a validation error repeats what was given."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    for name, value in os.environ.items():
-        if name.endswith(("_KEY", "_TOKEN")) and value.strip():
-            text = text.replace(value.strip(), "***")
-    rank_zero_warn(f"W&B does not work ({text}); {remedy}")
-
-
 def _rank() -> int:
     return int(getattr(rank_zero_only, "rank", 0))
 
@@ -245,17 +246,3 @@ def _tear_down(logger: RunLogger) -> None:
         with suppress(Exception, SystemExit):  # teardown exits with the status of a service that was killed
             end()
     wandb.run = None
-
-
-def _has_key() -> bool:
-    """Whether a key is set up: in the environment, or by ``wandb login`` in the user's netrc file."""
-    import wandb
-
-    settings = wandb.Settings()
-    if os.environ.get("WANDB_API_KEY") or settings.api_key:
-        return True
-    try:
-        host = urlsplit(settings.base_url).hostname or ""
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from functools import partial
 from pathlib import PurePath
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -24,11 +25,19 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 def describe(thing: Any) -> Any:
     """A description in JSON's terms: equal settings give equal descriptions, in any process and at any time.
 
-    An object is its class and its public attributes; a function its name and what it closes over; a tensor its shape
-    and hash; a network its class, its public settings, its printed architecture's hash and its weights' hash.
+    An object is its class and its settings; a function its name, its defaults and what it closes over; a tensor or
+    array its shape and hash; a generator its state; a network its class, its settings, its printed architecture's hash
+    and its weights' hash.
+
+    Settings are all public attributes, and of the private ones those that are numbers, texts, or tuples of such. So
+    what an object fills in while it is used belongs into a private attribute, and into no number, text or tuple. An
+    object that knows better what it is has a method ``description()``, which returns its settings.
 
     Args:
         thing: numbers, texts, containers, functions, networks, and objects made of these.
+
+    Raises:
+        TypeError: part of it is an object whose settings cannot be seen.
     """
     return _describe(thing, ())
 
@@ -43,8 +52,17 @@ def _describe(thing: Any, above: tuple[int, ...]) -> Any:
     if isinstance(thing, Tensor):
         content = thing.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         return {"shape": list(thing.shape), "type": str(thing.dtype), "sha256": hashlib.sha256(content).hexdigest()}
+    if isinstance(thing, np.generic):
+        return {"type": str(thing.dtype), "value": _describe(thing.item(), above)}
+    if isinstance(thing, np.ndarray) and not thing.dtype.hasobject:
+        sha256 = hashlib.sha256(thing.tobytes()).hexdigest()
+        return {"shape": list(thing.shape), "type": str(thing.dtype), "sha256": sha256}
+    if isinstance(thing, torch.Generator):
+        return {"class": _name(type(thing)), "device": str(thing.device), "state": _describe(thing.get_state(), above)}
     if isinstance(thing, type):
         return _name(thing)
+    if isinstance(thing, ModuleType):
+        return thing.__name__
     if id(thing) in above:
         return "<itself>"
     above = (*above, id(thing))
@@ -54,6 +72,10 @@ def _describe(thing: Any, above: tuple[int, ...]) -> Any:
         return sorted(str(_describe(value, above)) for value in thing)
     if isinstance(thing, Sequence) and not isinstance(thing, bytes):
         return [_describe(value, above) for value in thing]
+    if isinstance(thing, np.ndarray):
+        return _describe(thing.tolist(), above)
+    if callable(getattr(type(thing), "description", None)):
+        return {"class": _name(type(thing)), **_describe(thing.description(), above)}
     if isinstance(thing, nn.Module):
         return _module(thing, above)
     if isinstance(thing, partial):
@@ -62,10 +84,18 @@ def _describe(thing: Any, above: tuple[int, ...]) -> Any:
         return {"function": _name(thing.__func__), "of": _describe(thing.__self__, above)}
     if isinstance(thing, FunctionType):
         return _function(thing, above)
-    if isinstance(thing, BuiltinFunctionType) or not hasattr(thing, "__dict__"):
-        return _ADDRESS.sub("", repr(thing))
-    settings = {key: value for key, value in vars(thing).items() if not key.startswith("_")}
-    return {"class": _name(type(thing)), **{key: _describe(value, above) for key, value in settings.items()}}
+    if isinstance(thing, BuiltinFunctionType):
+        return _builtin(thing, above)
+    slots = {slot for base in type(thing).__mro__ for slot in _slots(base) if hasattr(thing, slot)}
+    if hasattr(thing, "__dict__") or slots:
+        settings = _settings({slot: getattr(thing, slot) for slot in sorted(slots)} | getattr(thing, "__dict__", {}))
+        return {"class": _name(type(thing)), **{key: _describe(value, above) for key, value in settings.items()}}
+    if _ADDRESS.search(repr(thing)):
+        raise TypeError(
+            f"cannot tell what {thing!r} is, and so whether a later run has the same; give a number, text or object "
+            "with attributes, or give its class a method description() that returns its settings"
+        )
+    return repr(thing)
 
 
 def describe_training(module: pl.LightningModule, data: Any) -> Any:
@@ -77,21 +107,61 @@ def describe_training(module: pl.LightningModule, data: Any) -> Any:
         module: before its first step.
         data: the data module, or None.
     """
-    frozen = hashlib.sha256()
-    for name, parameter in sorted(module.named_parameters()):
-        if not parameter.requires_grad:
-            frozen.update(f"{name} {describe(parameter)}".encode())
     return {
         "module": _name(type(module)),
         "hyper-parameters": describe(dict(module.hparams)),
         "architecture": hashlib.sha256(_ADDRESS.sub("", str(module)).encode()).hexdigest(),
-        "frozen weights": frozen.hexdigest(),
-        "data": data and {"class": _name(type(data)), "name": describe(getattr(data, "name", None))},
+        "frozen weights": _frozen(module, ""),
+        "data": data and _data(data),
     }
 
 
+def _frozen(module: nn.Module, place: str) -> dict[str, Any]:
+    """A hash for each part that is frozen as a whole, statistics and normalisation included, and of what is left."""
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        return {place: weights_hash(module)} if next(module.parameters(), None) is not None else {}
+    own = module.named_parameters(recurse=False)
+    found = {f"{place}{name}": describe(value) for name, value in own if not value.requires_grad}
+    for name, child in module.named_children():
+        found |= _frozen(child, f"{place}{name}.")
+    return found
+
+
+_DATA_SETTINGS = ("seed", "resize", "crop", "exif_rotation")
+
+
+def _data(data: Any) -> dict[str, Any]:
+    """Which images, as far as it shows without reading them."""
+    found: dict[str, Any] = {"class": _name(type(data))}
+    found |= {name: describe(getattr(data, name)) for name in _DATA_SETTINGS if hasattr(data, name)}
+    if not hasattr(data, "dataset"):
+        return found
+    train = data.dataset("train")
+    found |= {"classes": describe(getattr(train, "classes", None)), "train images": len(train)}
+    try:
+        return found | {"val images": len(data.dataset("val"))}
+    except FileNotFoundError:  # a run without validation
+        return found
+
+
+def _settings(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in attributes.items() if not key.startswith("_") or _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str)) or (isinstance(value, tuple) and all(map(_is_plain, value)))
+
+
+def _slots(base: type) -> Sequence[str]:
+    slots = base.__dict__.get("__slots__", ())
+    return [slots] if isinstance(slots, str) else [slot for slot in slots if slot not in ("__dict__", "__weakref__")]
+
+
+_MODULE_ATTRIBUTES = vars(nn.Module()).keys()
+
+
 def _module(module: nn.Module, above: tuple[int, ...]) -> Any:
-    settings = {k: v for k, v in vars(module).items() if not k.startswith("_") and k != "training"}
+    settings = _settings({k: v for k, v in vars(module).items() if k not in _MODULE_ATTRIBUTES})
     for name, child in module.named_children():
         members = list(child) if isinstance(child, nn.ModuleList) else [child]
         if all(isinstance(member, (Classifier, Interpreter)) for member in members):
@@ -108,7 +178,17 @@ def _module(module: nn.Module, above: tuple[int, ...]) -> Any:
 def _function(function: FunctionType, above: tuple[int, ...]) -> Any:
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     closed = {name: _describe(cell.cell_contents, above) for name, cell in cells}
+    defaults = [*(function.__defaults__ or ()), *([function.__kwdefaults__] if function.__kwdefaults__ else [])]
+    if defaults:
+        closed["defaults"] = _describe(defaults, above)
     return {"function": _name(function), **closed} if closed else _name(function)
+
+
+def _builtin(function: Any, above: tuple[int, ...]) -> Any:
+    owner = function.__self__
+    if owner is None or isinstance(owner, (type, ModuleType)):
+        return _ADDRESS.sub("", repr(function))
+    return {"function": function.__qualname__, "of": _describe(owner, above)}
 
 
 def _name(thing: Any) -> str:

@@ -18,7 +18,7 @@ import torch.distributed as dist
 T = TypeVar("T")
 
 _PATIENCE = timedelta(days=7)
-_POLL = 0.02  # seconds
+_SHORTEST, _LONGEST = 1e-4, 0.02  # seconds between two looks
 _groups: dict[int, Any] = {}
 
 
@@ -73,8 +73,10 @@ def _group() -> Any:
 def _finish(work: Any) -> None:
     """Poll, because Python hears of a signal only between two calls."""
     try:
+        pause = _SHORTEST
         while not work.is_completed():
-            time.sleep(_POLL)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST)
         work.wait()  # raises what went wrong
     except RuntimeError as error:
         raise RuntimeError(

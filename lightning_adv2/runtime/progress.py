@@ -23,13 +23,14 @@ def validation_due(trainer: pl.Trainer) -> bool:
     return fit._data_fetcher is not None and fit.epoch_loop._should_check_val_fx(fit._data_fetcher)
 
 
-def mend(loops: Loops, validation_due: bool, by_steps: bool) -> bool:
+def mend(loops: Loops, validation_due: bool, by_steps: bool, left_validation: bool = False) -> bool:
     """Rewrite the progress of the fit loop, in place, so that Lightning goes on right behind it.
 
     Args:
         loops: ``checkpoint["loops"]["fit_loop"]``.
         validation_due: what :func:`validation_due` said when it was saved.
         by_steps: whether the run that goes on is limited by ``max_steps``.
+        left_validation: whether a signal broke off the validation that it was saved in.
 
     Returns:
         Whether :func:`begin_epoch` must be called in ``on_train_start``.
@@ -52,7 +53,8 @@ def mend(loops: Loops, validation_due: bool, by_steps: bool) -> bool:
     elif after_batch:
         return False
     # A validation that was broken off starts again: nothing of what it measured is in the checkpoint.
-    unfinished = validation_due if after_batch else validation["current"]["completed"] < validation["current"]["ready"]
+    missing = validation["current"]["completed"] < validation["current"]["ready"]
+    unfinished = validation_due if after_batch else left_validation or missing
     for counts in (validation["total"], validation["current"]):
         if unfinished:
             counts.update(ready=1, started=1, processed=0, completed=0)

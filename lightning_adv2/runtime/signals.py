@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
+from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.trainer.states import TrainerFn
 
 from lightning_adv2.runtime.processes import highest
@@ -35,35 +37,58 @@ class Interruption(pl.Callback):
 
     def __init__(self) -> None:
         self.received = 0
+        self.left_validation = False
         self._abandonable = False
         self._trainer: pl.Trainer | None = None
         self._parent = 0
+        self._before: dict[signal.Signals, Any] = {}
 
-    def _listen(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning installs its handlers just before this, and puts back what was there before at the end."""
+    def listen(self, trainer: pl.Trainer) -> None:
+        """Note signals from now on; the command line calls this before anything else, ``setup`` calls it as well."""
         self._trainer, self._parent = trainer, os.getppid()
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python gives signals to the main thread alone
+        # Lightning would install its own just before the loops start.
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        for number in SIGNALS:
+            if signal.getsignal(number) != self._note:
+                self._before[number] = signal.signal(number, self._note)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Listen; and go last in the list, so that whatever is saved has seen the same step or validation."""
+        self.listen(trainer)
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        # A new list, for Lightning is walking through the old one.
+        trainer.callbacks = [one for one in callbacks if one is not self] + [self]  # type: ignore[attr-defined]
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Put back what listened before."""
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """The same; ``teardown`` is not called then."""
         if not self.received:
-            for number in SIGNALS:
-                signal.signal(number, self._note)
-
-    on_sanity_check_start = on_train_start = on_predict_start = _listen
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen, outside ``fit`` as well."""
-        if trainer.state.fn != TrainerFn.FITTING:
-            self._listen(trainer, pl_module)
-
-    on_test_start = on_validation_start
+            self.teardown(trainer, pl_module, "")
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """The handler: remember it, pass it on to the processes that Lightning started, leave a running attack."""
+        """The handler: remember it, tell the processes that Lightning started, leave a running attack."""
         first, self.received = not self.received, self.received or number
-        launcher: Any = None if self._trainer is None else self._trainer.strategy.launcher
-        if first and launcher is not None and getattr(launcher, "procs", None):
-            launcher.kill(number)
+        if first and self._trainer is not None:
+            self._tell_others(self._trainer, number)
         if self._abandonable:
             self._abandonable = False
             raise Abandoned
+
+    def _tell_others(self, trainer: pl.Trainer, number: int) -> None:
+        """Only where Lightning started the processes; torchrun and SLURM signal all by themselves."""
+        launcher: Any = trainer.strategy.launcher
+        if launcher is not None and getattr(launcher, "procs", None):
+            launcher.kill(number)
+        elif trainer.local_rank and isinstance(
+            trainer._accelerator_connector.cluster_environment, LightningEnvironment
+        ):
+            os.kill(self._parent, number)
 
     @contextmanager
     def abandonable(self) -> Iterator[None]:
@@ -100,20 +125,33 @@ class Interruption(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here, but not between two batches whose gradients are accumulated."""
-        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or batch_idx + 1 == trainer.num_training_batches
-        if whole:
-            self._stop_training(trainer)
+        """Stop here."""
+        self.stop_training(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Inside ``fit``: stop here as well, for a validation with attacks takes long."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self._stop_training(trainer)
+            self.stop_training(trainer)
 
-    def _stop_training(self, trainer: pl.Trainer) -> None:
+    def stop_training(self, trainer: pl.Trainer, left_validation: bool = False) -> bool:
+        """Save and stop if any process got a signal; all must ask at once.
+
+        Args:
+            trainer: inside ``fit``.
+            left_validation: a signal has broken the validation off, so that it must be repeated.
+
+        Returns:
+            False: nobody got a signal. True: somebody did, and the run stops at a later point.
+
+        Raises:
+            SystemExit: it stops here.
+        """
         self.received = highest(trainer, self.received)
         if not self.received:
-            return
+            return False
+        if trainer.fit_loop._should_accumulate():  # gradients of the batches before would be lost
+            return True
+        self.left_validation = left_validation
         keepers: list[Any] = [one for one in trainer.checkpoint_callbacks if hasattr(one, "save")]
         if not keepers:
             self.stop(trainer, "not saved, for there is no TrainingCheckpoint among the callbacks")
@@ -130,7 +168,7 @@ class Interruption(pl.Callback):
 
     on_validation_batch_start = on_predict_batch_start = on_test_batch_start
 
-    def stop(self, trainer: pl.Trainer, saved: str) -> None:
+    def stop(self, trainer: pl.Trainer, saved: str) -> NoReturn:
         """End the process, and requeue the job where that is asked for.
 
         Processes that Lightning or a launcher started end with 0: it would take another status for a crash, and kill

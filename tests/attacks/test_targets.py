@@ -15,6 +15,7 @@ from lightning_adv2.attacks import targets
 from lightning_adv2.attacks.targets import BenignMap, MapFile, RandomClass, RandomPatch, Target, TargetRequest
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Gradient
+from lightning_adv2.runtime.describe import describe
 
 IDS = ["val/cat/0.png", "val/cat/1.png", "val/dog/0.jpg", "4"]
 
@@ -228,3 +229,19 @@ def test_a_damaged_or_coloured_file_is_refused(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "colour.png")
     with pytest.raises(ValueError, match=r"colour\.png: .*'RGB'.*convert"):
         MapFile(tmp_path / "colour.png")(request())
+
+
+def test_promise_5_maps_from_files_are_compared_by_what_is_in_them(tmp_path):
+    folder = write_npy(tmp_path / "maps")
+    before = describe(MapFile(folder))
+    folder.rename(tmp_path / "moved")
+    moved = MapFile(tmp_path / "moved")
+    assert describe(moved) == before
+    file = next((tmp_path / "moved").rglob("*.npy"))
+    single = describe(MapFile(file))
+    np.save(file, 1 - np.load(file))
+    assert describe(moved) != before
+    assert describe(MapFile(file)) != single
+    np.save(file, 1 - np.load(file))
+    file.rename(file.with_name("another.npy"))
+    assert describe(moved) != before, "another image's map"

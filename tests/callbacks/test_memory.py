@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from callbacks.lab import interpreter, run_python, short_attacks, test_batch, victim
 from lightning_adv2.callbacks.attack_batch import attack_batch
-from lightning_adv2.callbacks.memory import halving
+from lightning_adv2.callbacks.memory import halving, rows_of
 from lightning_adv2.report import BatchRecord
 from lightning_adv2.types import Batch
 
@@ -71,6 +72,28 @@ def test_other_errors_are_not_taken_for_it() -> None:
     with pytest.raises(RuntimeError, match="size mismatch"):
         halving(broken, some(4))
     assert len(tried) == 1
+
+
+def test_only_what_is_per_image_is_cut() -> None:
+    batch: Any = some(4) | {
+        "batch_index": 3, "scale": torch.tensor(2.0), "classes": torch.arange(7), "skipped": {"a": "cut off"},
+        "source": "val", "names": ("a", "b", "c", "d"), "pair": [1, 2],
+    }  # fmt: skip
+    part: Any = rows_of(batch, slice(1, 3))
+    assert torch.equal(part["images"], batch["images"][1:3])
+    assert part["image_id"] == batch["image_id"][1:3]
+    assert part["names"] == ("b", "c")
+    for name in ("batch_index", "scale", "classes", "skipped", "source", "pair"):
+        assert part[name] is batch[name], name
+    record = halving(partial(out_of_memory_above, 2), batch)
+    assert record.pieces == 2
+    assert record.skipped == {"a": "cut off"}
+
+
+def out_of_memory_above(count: int, batch: Batch) -> BatchRecord:
+    if len(batch["images"]) > count:
+        raise MemoryError
+    return attack(batch)
 
 
 SCRIPT = """

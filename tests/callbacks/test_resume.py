@@ -9,6 +9,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor
@@ -17,7 +18,7 @@ from benchmarks.kills import BOUND, alive, begun, finished, kill_at_random, proc
 from callbacks.lab import attack_data, idls, run_python, shapes, short_attacks, trainer, untrained_rts, victim
 from lightning_adv2.attacks import adv2_cam, pgd
 from lightning_adv2.callbacks import AttackEvaluation, attack_evaluation
-from lightning_adv2.data import AttackDataModule
+from lightning_adv2.data import AttackDataModule, ShapesDataset
 from lightning_adv2.interpreters import CAM
 from lightning_adv2.modules import IDLS
 from lightning_adv2.runtime.experiment import DifferentExperimentError
@@ -206,8 +207,61 @@ def test_promise_7_a_damaged_record_is_made_again(
 
 def test_records_of_a_loader_without_a_fixed_order_are_not_mixed(tmp_path: Path) -> None:
     trainer(tmp_path, AttackEvaluation(short_attacks())).test(idls(), shapes(num_test=20), verbose=False)
-    with pytest.raises(RuntimeError, match="other images than batch"):
+    with pytest.raises(RuntimeError, match="other images than this batch"):
         trainer(tmp_path, AttackEvaluation(short_attacks())).test(idls(), shapes(num_test=17), verbose=False)
+
+
+def test_promise_5_changed_images_are_refused_without_a_manifest_too(tmp_path: Path) -> None:
+    class Inverted(ShapesDataset):
+        def load(self, index: int) -> Any:
+            pixels, mask = super().load(index)
+            return 255 - pixels, mask
+
+    def run(**options: Any) -> None:
+        data = shapes(num_test=8, batch_size=4)
+        if options:
+            data.dataset("test").__class__ = Inverted
+        trainer(tmp_path, AttackEvaluation(short_attacks())).test(idls(), data, verbose=False)
+
+    run()
+    with pytest.raises(RuntimeError, match="they have changed"):
+        run(inverted=True)
+
+
+def test_fewer_images_are_another_experiment(tmp_path: Path) -> None:
+    """Or records that nobody asked for would count."""
+    trainer(tmp_path, AttackEvaluation(short_attacks())).test(idls(), shapes(num_test=12, batch_size=4), verbose=False)
+    with pytest.raises(DifferentExperimentError, match="batches: 3 before, 2 now"):
+        trainer(tmp_path, AttackEvaluation(short_attacks())).test(
+            idls(), shapes(num_test=8, batch_size=4), verbose=False
+        )
+
+
+@pytest.mark.parametrize("limit", [{"fast_dev_run": True}, {"limit_test_batches": 1}], ids=str)
+def test_a_part_of_the_batches_is_reported_at_once(tmp_path: Path, limit: dict[str, Any]) -> None:
+    start = time.monotonic()
+    for num_images in (13, 9):  # a second rehearsal may be of another experiment
+        folder = tmp_path if "fast_dev_run" in limit else tmp_path / str(num_images)
+        evaluation = AttackEvaluation(short_attacks())
+        trainer(folder, evaluation, **limit).test(idls(), attack_data(num_images=num_images), verbose=False)
+        assert evaluation.summary is not None
+        assert evaluation.summary.denominators["selected"] == 4
+    assert time.monotonic() - start < 60
+    assert (tmp_path / "fast_dev_run" / "results.json").exists() == ("fast_dev_run" in limit)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_what_depends_on_the_number_of_processes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"num_images=2: only for validation during fit"):
+        trainer(tmp_path, AttackEvaluation(short_attacks(), num_images=2)).test(idls(), attack_data(), verbose=False)
+
+
+def test_left_overs_of_killed_processes_are_swept_up(tmp_path: Path) -> None:
+    rest = tmp_path / "records" / "cam" / ".batch_00000.safetensors.abc.tmp"
+    rest.parent.mkdir(parents=True)
+    rest.touch()
+    trainer(tmp_path, AttackEvaluation(short_attacks())).test(idls(), attack_data(num_images=2), verbose=False)
+    assert not rest.exists()
 
 
 def test_two_interpreters_one_of_them_done(tmp_path: Path) -> None:

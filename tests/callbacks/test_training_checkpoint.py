@@ -110,6 +110,38 @@ def test_promise_10_a_signal_ends_fit_at_a_step_and_it_goes_on_exactly(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_promise_10_a_signal_inside_an_attack_of_a_validation(tmp_path: Path, devices: int) -> None:
+    """The validation is repeated, and a ModelCheckpoint that watches it has all that it has without the signal."""
+    limits = {"max_epochs": 2, "num_sanity_val_steps": 0}  # and a validation after each
+    options: dict[str, Any] = {"kind": "rts", "devices": devices, "limits": limits, "attack": True}
+    fit(tmp_path / "whole", **options)
+    start = time.monotonic()
+    fit(tmp_path / "parts", expected=128 + signal.SIGTERM, tell_in=4, **options)
+    assert time.monotonic() - start < 60, "no deadlock"
+    assert not (tmp_path / "parts" / "validation" / "step_000004" / "results.json").exists()
+    fit(tmp_path / "parts", **options)
+    for step in ("step_000004", "step_000008"):
+        found, expected = (tmp_path / n / "validation" / step / "results.json" for n in ("parts", "whole"))
+        assert found.read_bytes() == expected.read_bytes()
+    kept = [sorted(path.name for path in (tmp_path / n / "best").iterdir()) for n in ("parts", "whole")]
+    assert [name.removesuffix(".previous") for name in kept[0]] == kept[1] == ["step=4.ckpt", "step=8.ckpt"]
+    assert_equal(state(tmp_path / "parts")["state_dict"], state(tmp_path / "whole")["state_dict"])
+
+
+@pytest.mark.slow
+def test_promise_9_between_batches_whose_gradients_are_accumulated(tmp_path: Path) -> None:
+    """A validation that falls between two of them: nothing is saved there, and nothing lost."""
+    limits = {"max_epochs": 4, "accumulate_grad_batches": 2, "val_check_interval": 3}
+    options: dict[str, Any] = {"kind": "rts", "limits": limits}
+    fit(tmp_path / "whole", **options)
+    fit(tmp_path / "parts", die_before=7, **options)
+    fit(tmp_path / "parts", **options)
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+        assert_equal(state(tmp_path / "parts")[key], state(tmp_path / "whole")[key], key)
+
+
+@pytest.mark.slow
 def test_promise_5_another_training_is_refused_by_name(tmp_path: Path) -> None:
     fit(tmp_path, kind="rts", limits={"max_epochs": 1})
     given = {"folder": str(tmp_path), "die_before": -1, "devices": 1, "num_workers": 0, "kind": "classifier"}

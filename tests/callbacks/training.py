@@ -7,16 +7,20 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from callbacks.lab import shapes, untrained_rts, victim
-from lightning_adv2.callbacks import TrainingCheckpoint
+from lightning_adv2.attacks import adv2_rts
+from lightning_adv2.callbacks import AttackEvaluation, TrainingCheckpoint
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import ClassifierModule, RTSModule
 from lightning_adv2.runtime.signals import Interruption
@@ -39,6 +43,19 @@ class Diary(pl.Callback):
             stream.write(json.dumps([number, trainer.current_epoch, images]) + "\n")
 
 
+class TellInAttack(AttackEvaluation):
+    """Validation by an attack, in the middle of which a signal comes."""
+
+    def __init__(self, step: int | None) -> None:
+        super().__init__([adv2_rts(steps=20)])
+        self.step = step
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *rest: Any) -> None:
+        if trainer.global_step == self.step:
+            Timer(0.05, partial(os.kill, os.getpid(), signal.SIGTERM)).start()
+        super().on_validation_batch_end(trainer, *rest)
+
+
 def module(kind: str) -> pl.LightningModule:
     if kind == "rts":
         return RTSModule(victim(), untrained_rts(), selector_steps=3)
@@ -53,6 +70,10 @@ if __name__ == "__main__":
     folder = Path(options["folder"])
     pl.seed_everything(options.get("seed", 7), workers=True, verbose=False)
     checkpoint = TrainingCheckpoint(every_n_steps=options.get("every_n_steps"))
+    callbacks = [Diary(folder, options["die_before"], options.get("tell")), checkpoint, Interruption()]
+    if options.get("attack"):
+        best = ModelCheckpoint(folder / "best", monitor="val/adv2-fast/rts/iou", save_top_k=-1, filename="{step}")
+        callbacks += [TellInAttack(options.get("tell_in")), best]
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=options["devices"],
@@ -62,7 +83,7 @@ if __name__ == "__main__":
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        callbacks=[Diary(folder, options["die_before"], options.get("tell")), checkpoint, Interruption()],
+        callbacks=callbacks,
         **options["limits"],
     )
     found = checkpoint.found(folder)

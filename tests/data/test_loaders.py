@@ -149,7 +149,9 @@ def test_promise_12_unreadable_images_are_left_out_named_and_counted(num_workers
     assert batches[1]["images"].shape == (0, 3, 32, 32)
     assert batches[1]["mask"].shape == (0, 1, 32, 32)
     assert batches[1]["image_id"] == []
-    assert all("skipped" not in batch for batch in batches)
+    assert [list(batch["skipped"].items()) for batch in batches] == [
+        [(name, "cut off") for name in group] for group in (expected[:1], expected[1:], [])
+    ]
     assert dict(data.skipped("val")) == dict.fromkeys(expected, "cut off")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

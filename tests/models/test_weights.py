@@ -295,6 +295,17 @@ def test_hash_sees_the_normalisation():
     assert weights_hash(first) != weights_hash(second), "same weights, other inputs: another experiment"
 
 
+def test_hash_is_the_same_in_double_precision_unless_the_values_differ():
+    classifier = small_classifier()
+    before = weights_hash(classifier)
+    classifier.double()
+    assert weights_hash(classifier) == before
+    with torch.no_grad():
+        next(classifier.parameters()).view(-1)[0] += 1e-13  # lost in single precision
+    assert weights_hash(classifier) != before
+    assert weights_hash(small_classifier().half()) != before
+
+
 def test_hash_sees_the_shape():
     first, second = nn.Module(), nn.Module()
     first.weight, second.weight = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(3, 2))

@@ -19,6 +19,7 @@ import wandb
 from lightning_adv2.files.run import damaged, record_paths
 from lightning_adv2.report import default_logger, wandb_logger, write_figures
 from lightning_adv2.report.wandb_files import read_state
+from lightning_adv2.report.wandb_logger import RunLogger
 from lightning_adv2.report.wandb_panels import log_run
 from report.build import make_record
 from report.runs import CLASSES, KEY, WANDB, check_report, has, history, make_run, offline_runs
@@ -114,6 +115,32 @@ def test_a_folder_keeps_its_wandb_run(tmp_path: Path) -> None:
         assert len(files["wandb-history.jsonl"]) == 2, "one run with both rows"
 
 
+def test_what_is_open_is_not_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = default_logger(tmp_path)  # of which the disk has nothing yet
+    assert isinstance(logger, RunLogger)
+    assert logger.offline
+    logger.connect()
+    logger.log_metrics({"loss": 1.0})
+    other = RunLogger(tmp_path, "p", None, True)
+    other.log_metrics({"loss": 2.0})
+    logger.log_metrics({"loss": 3.0})
+    assert logger.close()
+    assert [row["loss"] for row in history(tmp_path)] == [1.0, 2.0, 3.0]
+
+
+def test_another_process_may_not_log_to_the_same_run(tmp_path: Path) -> None:
+    logger = wandb_logger(tmp_path)
+    logger.log_metrics({"loss": 1.0})
+    code = f"from lightning_adv2.report import default_logger; print(type(default_logger({str(tmp_path)!r})).__name__)"
+    done = run_python("-c", code, folder=tmp_path)
+    assert done.stdout == "CSVLogger\n", done.stderr
+    assert f"another process logs to the W&B run of {tmp_path}" in done.stderr
+    assert logger.close()
+    assert [row["loss"] for row in history(tmp_path)] == [1.0]
+
+
 def test_two_folders_in_one_process_have_a_run_each(tmp_path: Path) -> None:
     for name in ("a", "b"):
         logger = wandb_logger(tmp_path / name)
@@ -207,9 +234,8 @@ def test_promise_15_the_service_is_killed(task: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["test", "fit"])
-@pytest.mark.parametrize("size", ["64k", "256k"])  # full at the start, and later
-def test_promise_15_a_full_disk_under_wandb(size: str, task: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("task", "size"), [("test", "64k"), ("test", "256k"), ("fit", "8k"), ("fit", "20k")])
+def test_promise_15_a_full_disk_under_wandb(task: str, size: str, tmp_path: Path) -> None:
     folder = tmp_path / "run" / "wandb"
     folder.mkdir(parents=True)
     with mounted(folder, size):

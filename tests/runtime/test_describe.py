@@ -7,16 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from cases import ATTACKS, small_classifier
+from callbacks.lab import untrained_rts, victim
+from cases import ATTACKS, INTERPRETERS, lattice_images, other_class, small_classifier
 from torch import nn
 
-from lightning_adv2.attacks import adv2_cam, adv2_grad, pgd, stadv
+from lightning_adv2.attacks import Attack, Stage, adv2_cam, adv2_grad, pgd, run_attack, stadv
+from lightning_adv2.data import ShapesDataModule, ShapesDataset
 from lightning_adv2.functional import optim
+from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import CAM, MASK, Ensemble, Gradient, SmoothGrad
 from lightning_adv2.models import PaperReLU, Softplus
-from lightning_adv2.runtime.describe import describe, differences
+from lightning_adv2.modules import RTSModule
+from lightning_adv2.runtime.describe import describe, describe_training, differences
 
 
 def changed(one: Any, other: Any) -> list[str]:
@@ -84,3 +89,145 @@ def test_itself_inside_itself_ends() -> None:
     loop["me"] = loop
     assert describe(loop) == {"me": "<itself>"}
     assert describe(Path("a/b")) == "a/b"
+
+
+def takes(a: int = 1, *, b: float = 0.5) -> None: ...
+
+
+def also_takes(a: int = 2, *, b: float = 0.5) -> None: ...
+
+
+also_takes.__qualname__, also_takes.__module__ = takes.__qualname__, takes.__module__
+
+
+class Own:
+    def __init__(self, **kwargs: Any) -> None:
+        vars(self).update(kwargs)
+
+
+class Slotted:
+    __slots__ = ("_side", "scale")
+
+    def __init__(self, scale: int, side: int) -> None:
+        self.scale, self._side = scale, side
+
+
+class Says:
+    def __init__(self, path: str, content: int) -> None:
+        self.path, self.content = path, content
+
+    def description(self) -> dict[str, int]:
+        return {"content": self.content}
+
+
+class Layer(nn.Module):
+    def __init__(self, stages: int) -> None:
+        super().__init__()
+        self._stages = stages
+
+
+LONG, OTHER = np.zeros(5000), np.zeros(5000)
+OTHER[2500] = 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (LONG, OTHER, ["sha256"]),
+        (LONG, LONG.copy(), []),
+        (np.arange(6), np.arange(6).reshape(2, 3), ["0", "1"]),
+        (np.array(["a", None]), np.array(["a", 1], dtype=object), ["1"]),
+        (np.float32(0.5), np.float32(0.25), ["value"]),
+        (takes, also_takes, ["0"]),
+        (torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), ["sha256"]),
+        (torch.Generator().manual_seed(1), torch.Generator().manual_seed(1), []),
+        (Own(_side=3), Own(_side=4), ["_side"]),
+        (Own(_sides=(3, (4, "a"))), Own(_sides=(3, (5, "a"))), ["0"]),
+        (Own(_cache={}), Own(_cache={"a": torch.ones(1)}), []),
+        (Own(_cache=None), Own(_cache=torch.ones(1)), []),
+        (Slotted(1, 2), Slotted(1, 3), ["_side"]),
+        (Slotted(1, 2), Slotted(2, 2), ["scale"]),
+        (Says("here", 1), Says("there", 1), []),
+        (Says("here", 1), Says("here", 2), ["content"]),
+        (Layer(3), Layer(4), ["_stages"]),
+        ([3, 1].index, [3, 2].index, ["1"]),
+        (b"a" * 9000, b"a" * 8999 + b"b", [""]),
+    ],
+)
+def test_promise_5_what_a_repr_or_a_look_at_public_names_would_miss(one: Any, other: Any, expected: list[str]) -> None:
+    assert changed(one, other) == expected
+
+
+def test_what_cannot_be_described_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"cannot tell what .*Generator\(PCG64\).* give its class a method description"):
+        describe({"noise": np.random.default_rng(0)})
+
+
+@pytest.mark.parametrize("case", INTERPRETERS, ids=lambda case: case.name)
+def test_use_changes_no_description(case: Any) -> None:
+    """Whatever an interpreter or an attack fills in while it runs, the next run must find the same experiment."""
+    classifier = small_classifier(dtype=torch.float64)
+    explainer, images = case.build(classifier).double(), lattice_images(2, dtype=torch.float64)
+    whole = case.attack()
+    stages = [Stage(stage.step, min(2, stage.steps)) for stage in whole.stages]
+    attack = Attack(whole.name, whole.schedule, whole.perturbation, stages, whole.min_confidence)
+    before = describe([classifier, explainer, attack])
+    target_class = other_class(classifier, images)
+    target_map = explainer.explain(classifier, images, target_class).attribution_map
+    generators = image_generators(0, ["a", "b"], "attack")
+    run_attack(attack, classifier, explainer, images, target_class, target_map, generators=generators)
+    assert describe([classifier, explainer, attack]) == before
+
+
+class HeldOut(ShapesDataModule):
+    """With a folder, and another order of classes if you like."""
+
+    def __init__(self, root: str = "", turned: bool = False, **kwargs: Any) -> None:
+        super().__init__(**{"num_train": 20, "num_val": 7} | kwargs)
+        self.root, self.name, self.turned = root, root, turned
+
+    def build(self, split: Any) -> ShapesDataset:
+        dataset = super().build(split)
+        dataset.classes = dataset.classes[:: -1 if self.turned else 1]
+        return dataset
+
+
+def training() -> RTSModule:
+    return RTSModule(victim(), untrained_rts())
+
+
+def named(module: Any, data: Any) -> set[str]:
+    before = describe_training(training(), HeldOut())
+    return {line.split(":")[0] for line in differences(before, describe_training(module, data))}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, set()),
+        ({"root": "/tmp/job-17", "batch_size": 3, "num_workers": 2}, set()),
+        ({"num_val": 8}, {"data.val images"}),
+        ({"num_train": 21}, {"data.train images"}),
+        ({"seed": 1}, {"data.seed"}),
+        ({"turned": True}, {f"data.classes.{i}" for i in (0, 1, 2, 4, 5, 6)}),
+    ],
+)
+def test_promise_5_a_training_on_other_data_is_refused_by_name(options: dict[str, Any], expected: set[str]) -> None:
+    assert named(training(), HeldOut(**options)) == expected
+
+
+def test_promise_5_statistics_and_normalisation_of_a_frozen_network_count() -> None:
+    module = training()
+    first = next(m for m in module.classifier.modules() if isinstance(m, nn.BatchNorm2d))
+    assert first.running_mean is not None
+    first.running_mean[0] += 0.5
+    assert named(module, HeldOut()) == {"frozen weights.classifier."}
+    module = training()
+    module.interpreter.network.encoder.mean += 0.1
+    assert named(module, HeldOut()) == {"frozen weights.interpreter.network.encoder."}
+    module = training()
+    trained = next(p for p in module.interpreter.parameters() if p.requires_grad)
+    with torch.no_grad():
+        trained += 1
+    assert named(module, HeldOut()) == set(), "what is trained may start anywhere"
+    assert named(training().double(), HeldOut()) == set(), "as Trainer(precision='64-true') leaves it"

@@ -1,0 +1,31 @@
+"""What worker processes of a loader do about signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+from threading import Thread
+
+_SHIELDED = {signal.SIGTERM, signal.SIGUSR1}
+
+
+def shield(worker_id: int) -> None:
+    """For ``DataLoader(worker_init_fn=...)``: a worker ends when its parent wants it to, and not with its group.
+
+    Schedulers, service managers and ``torchrun`` signal all processes at once. The parent notes the signal, finishes
+    its step and saves; if its workers were gone by then, it would fail instead. Ignoring SIGTERM would go too far: a
+    parent that exits sends it to its workers, and waits for them.
+
+    Args:
+        worker_id: not used.
+    """
+    # Blocked, they are left to whoever asks for them, with their sender.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SHIELDED)
+    Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    while True:
+        told = signal.sigwaitinfo(_SHIELDED)
+        if told.si_signo == signal.SIGTERM and told.si_pid == os.getppid():
+            os._exit(0)
