@@ -121,11 +121,11 @@ def _manifest(folder: Path, manifest: Row, experiment: Row, contents: Contents) 
         for place in dict.fromkeys([*wanted, *held]):
             ids, counts = wanted.get(place, []), Counter(held.get(place, []))
             if place in wanted and place not in held:
-                if not place.is_file() and not experiment.get("num_images"):  # else it is damaged, and named already
+                if not place.is_file():  # else it is damaged, and named already
                     yield f"{place}: it is missing, and with it {_listed(ids)}; {AGAIN}"
                 continue
             absent = [image_id for image_id in ids if image_id not in counts]
-            if absent and not experiment.get("num_images"):
+            if absent:
                 yield f"{place}: {_listed(absent)} of manifest.json not in it"
             for image_id, count in counts.items():
                 if image_id not in ids:

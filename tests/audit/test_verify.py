@@ -453,18 +453,10 @@ def test_what_a_killed_process_leaves_disturbs_nothing(run: Path) -> None:
 
 def test_one_interpreter_and_no_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Images from a plain data module: there is no manifest to compare with, and that is said."""
-    evaluation = AttackEvaluation([pgd(steps=2)], num_images=4)
+    evaluation = AttackEvaluation([pgd(steps=2)])
     trainer(tmp_path / "run", evaluation).test(idls(), shapes(num_test=7), verbose=False)
     assert not (tmp_path / "run" / "manifest.json").exists()
     assert main(["verify", str(tmp_path / "run")]) == 0
     assert "compared with nothing" in capsys.readouterr().out
     edit(tmp_path / "run", "results.json", lambda content: content["denominators"].update(already_wrong=7))
     found_in(tmp_path / "run", "denominators of cam: already_wrong 7")
-
-
-def test_part_of_the_images(tmp_path: Path) -> None:
-    """Batches that were not asked for are not missing, but one of those asked for is not whole either."""
-    evaluation = AttackEvaluation([pgd(steps=1)], num_images=3)
-    trainer(tmp_path / "run", evaluation).test(idls(), attack_data(num_images=6, batch_size=2), verbose=False)
-    assert len(list(read_records(tmp_path / "run" / "records"))) == 2
-    assert verify(tmp_path / "run")[0] == []
