@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from callbacks.lab import run_python
 
+from benchmarks.kills import BOUND, alive, processes, wait_until
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
 
 TESTS = Path(__file__).parents[1]
@@ -65,6 +66,29 @@ def test_promise_10_a_signal_for_the_whole_group_ends_fit_at_a_step_and_it_goes_
     assert diary(parts) == diary(whole)
     for name, value in state(whole)["state_dict"].items():
         assert value.equal(state(parts)["state_dict"][name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("devices", "num_workers"), [(1, 2), (2, 0)], ids=["data worker", "rank 1"])
+def test_promise_11_a_killed_child_ends_fit_and_it_goes_on(tmp_path: Path, devices: int, num_workers: int) -> None:
+    options = OPTIONS | {"folder": str(tmp_path), "devices": devices, "num_workers": num_workers}
+    command = [sys.executable, str(TRAINING), json.dumps(options | {"limits": {"max_epochs": 1000}})]
+    with (tmp_path / "output.txt").open("wb") as output:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        run = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    while len(diary(tmp_path)) < 10 and run.poll() is None:
+        time.sleep(0.05)
+    everyone = processes(run)
+    os.kill(everyone[-1], signal.SIGKILL)
+    killed = time.monotonic()
+    assert run.wait(BOUND) != 0
+    wait_until(lambda: not any(map(alive, everyone)))
+    print(f"all {len(everyone)} processes ended {time.monotonic() - killed:.1f} s after the kill")
+    epochs = state(tmp_path)["epoch"] + 2
+    again = run_python(TRAINING, json.dumps(options | {"limits": {"max_epochs": epochs}}), folder=tmp_path)
+    assert again.returncode == 0, again.stderr[-2000:]
 
 
 SCRIPT = """
