@@ -169,8 +169,8 @@ def kill_at_random(
 def main() -> None:
     """Run it with a real configuration, and write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kills", description=__doc__)
-    parser.add_argument("--config", default="configs/evaluate/cifar10_cam.yaml")
-    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--config", default="configs/evaluate/cifar10_quick.yaml")
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--wait", type=float, default=8.0, help="longest time from an attack to the kill, in seconds")

@@ -128,6 +128,7 @@ def _quieten() -> None:
         r".*isinstance\(treespec, LeafSpec\).*",  # between Lightning and torch
         r".*module\(s\) in eval mode at the start of training.*",  # the frozen networks; on purpose
         r".*does not have many workers.*",  # the data lie in memory
+        r".*sync_dist=True.*",  # results are computed once, and equal on all processes
     ):
         warnings.filterwarnings("ignore", message=message)
     advertised = ("litlogger", "litmodels")
