@@ -245,7 +245,8 @@ class AttackEvaluation(pl.Callback):
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Summary:
         count = num_batches(trainer)
-        if count is not None and self.num_images is None:
+        manifest = getattr(getattr(trainer, "datamodule", None), "manifest", None)
+        if manifest is not None and count is not None:  # each batch of a manifest leaves its records
             asked = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
             paths = (
                 record_path(results_folder(trainer) / "records", interpreter.name, index)

@@ -11,14 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from torch import Tensor
 
 from benchmarks.kills import BOUND, alive, begun, finished, kill_at_random, processes, start, wait_until
 from callbacks.lab import attack_data, idls, run_python, shapes, short_attacks, trainer, untrained_rts, victim
 from lightning_adv2.attacks import adv2_cam, pgd
 from lightning_adv2.callbacks import AttackEvaluation, attack_evaluation
-from lightning_adv2.data import AttackDataModule, ShapesDataset
+from lightning_adv2.data import AttackDataModule, ImageFolderDataModule, ShapesDataset
 from lightning_adv2.interpreters import CAM
 from lightning_adv2.modules import IDLS
 from lightning_adv2.runtime.experiment import DifferentExperimentError
@@ -249,6 +251,22 @@ def test_a_part_of_the_batches_is_reported_at_once(tmp_path: Path, limit: dict[s
     assert time.monotonic() - start < 60
     assert (tmp_path / "fast_dev_run" / "results.json").exists() == ("fast_dev_run" in limit)
     assert not (tmp_path / "results.json").exists()
+
+
+def test_a_batch_without_a_readable_image_is_not_waited_for(tmp_path: Path) -> None:
+    root = tmp_path / "images"
+    for split, count in (("train", 1), ("val", 3)):
+        for name in ("a", "b"):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = np.random.default_rng(i).integers(0, 255, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{i}.png")
+    (root / "val" / "a" / "1.png").write_bytes(b"")
+    data = ImageFolderDataModule(root, batch_size=1, max_skipped=0.5)
+    start = time.monotonic()
+    with pytest.warns(UserWarning, match=r"val/a/1\.png"):
+        trainer(tmp_path / "run", AttackEvaluation([pgd(steps=1)])).test(idls(), data, verbose=False)
+    assert time.monotonic() - start < 60
 
 
 def test_what_depends_on_the_number_of_processes_is_refused(tmp_path: Path) -> None:
