@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+import wandb
 import yaml
 from callbacks.lab import WIDTHS, run_python, victim_weights, wandb_home  # noqa: F401 - the fixture is autouse
 
-import wandb
 from lightning_adv2.__main__ import main as entry_point
 from lightning_adv2.cli import main
 from lightning_adv2.models import read_weights

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import wandb
 from callbacks.lab import shut_in
 
-import wandb
 from lightning_adv2 import demo as module
 from lightning_adv2.data import ShapesDataModule
 from lightning_adv2.metrics import METRICS

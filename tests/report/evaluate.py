@@ -11,7 +11,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-
 import wandb
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from callbacks.lab import run_python, wandb_environment
 
-import wandb
 from lightning_adv2.cli import main
 from lightning_adv2.report.records import record_path
 from lightning_adv2.report.wandb_sync import sync

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import wandb
 from callbacks.lab import run_python, wandb_environment
 from pytorch_lightning.loggers import CSVLogger
 
-import wandb
 from lightning_adv2.files.run import damaged, record_paths
 from lightning_adv2.report import default_logger, wandb_logger, write_figures
 from lightning_adv2.report.wandb_files import read_state
