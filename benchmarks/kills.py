@@ -170,10 +170,10 @@ def main() -> None:
     """Run it with a real configuration, and write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kills", description=__doc__)
     parser.add_argument("--config", default="configs/evaluate/cifar10_quick.yaml")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--wait", type=float, default=8.0, help="longest time from an attack to the kill, in seconds")
+    parser.add_argument("--wait", type=float, default=2.0, help="longest time from an attack to the kill, in seconds")
     parser.add_argument("--folder", type=Path, help="where to; by default a temporary folder")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
