@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,22 @@ def fit(folder: Path, die_before: int = -1, expected: int = 0, **options: Any) -
     done = run_python(SCRIPT, json.dumps(given), folder=folder)
     assert done.returncode == expected or die_before >= 0, done.stderr[-3000:]
     return done.returncode
+
+
+@pytest.fixture(scope="module")
+def unhurt(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The folder of a run that nobody disturbed, made once for all that differs only in workers and saves."""
+    made: dict[str, Path] = {}
+
+    def get(**options: Any) -> Path:
+        options = {k: v for k, v in options.items() if k not in ("num_workers", "every_n_steps")}
+        key = json.dumps(options, sort_keys=True)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("unhurt")
+            fit(made[key], **options)
+        return made[key]
+
+    return get
 
 
 def diary(folder: Path, rank: int) -> list[Any]:
@@ -50,9 +67,7 @@ def assert_equal(found: Any, expected: Any, where: str = "") -> None:
         assert found == expected, where
 
 
-def compare(tmp_path: Path, die_before: int, **options: Any) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    fit(whole, **options)
+def compare(whole: Path, parts: Path, die_before: int, **options: Any) -> None:
     assert fit(parts, die_before=die_before, **options) != 0, "nobody was killed"
     killed_at = state(parts)["global_step"]
     assert 0 < killed_at <= die_before
@@ -70,21 +85,31 @@ def compare(tmp_path: Path, die_before: int, **options: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rts", "classifier"])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_promise_9_four_epochs_against_two_and_a_kill_and_two(tmp_path: Path, kind: str, num_workers: int) -> None:
-    compare(tmp_path, die_before=9, kind=kind, num_workers=num_workers, limits=EPOCHS)
+def test_promise_9_four_epochs_against_two_and_a_kill_and_two(
+    tmp_path: Path, unhurt: Callable[..., Path], kind: str, num_workers: int
+) -> None:
+    options: dict[str, Any] = {"kind": kind, "num_workers": num_workers, "limits": EPOCHS}
+    compare(unhurt(**options), tmp_path, die_before=9, **options)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize(("limits", "every"), [(EPOCHS, 3), (INSIDE, None), (INSIDE, 2)], ids=str)
-def test_promise_9_from_inside_an_epoch(tmp_path: Path, num_workers: int, limits: Any, every: int | None) -> None:
-    compare(tmp_path, die_before=8, kind="rts", num_workers=num_workers, limits=limits, every_n_steps=every)
+@pytest.mark.parametrize(
+    ("limits", "every", "num_workers"), [(EPOCHS, 3, 2), (EPOCHS, 7, 0), (INSIDE, None, 0), (INSIDE, 2, 2)], ids=str
+)
+def test_promise_9_from_inside_an_epoch(
+    tmp_path: Path, unhurt: Callable[..., Path], limits: Any, every: int | None, num_workers: int
+) -> None:
+    options = {"kind": "rts", "num_workers": num_workers, "limits": limits, "every_n_steps": every}
+    compare(unhurt(**options), tmp_path, die_before=8, **options)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "limits", "every"), [("rts", EPOCHS, None), ("classifier", INSIDE, 2)], ids=str)
-def test_promise_9_on_two_processes(tmp_path: Path, kind: str, limits: Any, every: int | None) -> None:
-    compare(tmp_path, die_before=9, kind=kind, limits=limits, every_n_steps=every, devices=2)
+def test_promise_9_on_two_processes(
+    tmp_path: Path, unhurt: Callable[..., Path], kind: str, limits: Any, every: int | None
+) -> None:
+    options = {"kind": kind, "limits": limits, "every_n_steps": every, "devices": 2}
+    compare(unhurt(**options), tmp_path, die_before=9, **options)
 
 
 @pytest.mark.slow
@@ -93,20 +118,20 @@ def test_promise_9_on_two_processes(tmp_path: Path, kind: str, limits: Any, ever
     [(1, 0, signal.SIGTERM, 6), (1, 0, signal.SIGUSR1, 7), (2, 0, signal.SIGTERM, 5), (2, 1, signal.SIGUSR1, 9)],
 )
 def test_promise_10_a_signal_ends_fit_at_a_step_and_it_goes_on_exactly(
-    tmp_path: Path, devices: int, rank: int, number: int, before: int
+    tmp_path: Path, unhurt: Callable[..., Path], devices: int, rank: int, number: int, before: int
 ) -> None:
     """Sent to any one process: all stop after the same step, in the middle of an epoch of four."""
     options: dict[str, Any] = {"kind": "rts", "devices": devices, "limits": EPOCHS}
-    fit(tmp_path / "whole", **options)
+    whole = unhurt(**options)
     start = time.monotonic()
     fit(tmp_path / "parts", expected=128 + number, tell=[before, rank, int(number)], **options)
     assert time.monotonic() - start < 60, "no deadlock"
     assert state(tmp_path / "parts")["global_step"] == before + 1
     fit(tmp_path / "parts", **options)
     for one in range(devices):
-        assert diary(tmp_path / "parts", one) == diary(tmp_path / "whole", one)
+        assert diary(tmp_path / "parts", one) == diary(whole, one)
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
-        assert_equal(state(tmp_path / "parts")[key], state(tmp_path / "whole")[key], key)
+        assert_equal(state(tmp_path / "parts")[key], state(whole)[key], key)
 
 
 @pytest.mark.slow
@@ -154,23 +179,26 @@ def test_promise_5_another_training_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_another_seed_is_another_run_but_a_resumed_one_keeps_its_own(tmp_path: Path) -> None:
-    options = {"kind": "rts", "limits": EPOCHS}
-    fit(tmp_path / "whole", **options)
+def test_another_seed_is_another_run_but_a_resumed_one_keeps_its_own(
+    tmp_path: Path, unhurt: Callable[..., Path]
+) -> None:
+    options: dict[str, Any] = {"kind": "rts", "limits": EPOCHS}
+    whole = unhurt(**options)
     fit(tmp_path / "other", seed=8, **options)
-    assert diary(tmp_path / "other", 0) != diary(tmp_path / "whole", 0)
+    assert diary(tmp_path / "other", 0) != diary(whole, 0)
     fit(tmp_path / "parts", die_before=9, **options)
     fit(tmp_path / "parts", seed=8, **options)
-    assert_equal(state(tmp_path / "parts")["state_dict"], state(tmp_path / "whole")["state_dict"])
+    assert_equal(state(tmp_path / "parts")["state_dict"], state(whole)["state_dict"])
 
 
 @pytest.mark.slow
 def test_promise_24_training_on_a_full_disk_fails_loudly_and_goes_on_later(
     small_disk: SmallDisk,  # noqa: F811
     tmp_path: Path,
+    unhurt: Callable[..., Path],
 ) -> None:
     options: dict[str, Any] = {"kind": "rts", "every_n_steps": 2}
-    fit(tmp_path / "whole", **options, limits=EPOCHS)
+    whole = unhurt(**options, limits=EPOCHS)
     run = small_disk.folder / "run"
     fit(run, die_before=5, **options, limits=EPOCHS)
     small_disk.fill()
@@ -181,7 +209,7 @@ def test_promise_24_training_on_a_full_disk_fails_loudly_and_goes_on_later(
     assert state(run)["global_step"] == 4
     small_disk.free()
     fit(run, **options, limits=EPOCHS)
-    assert_equal(state(run)["state_dict"], state(tmp_path / "whole")["state_dict"])
+    assert_equal(state(run)["state_dict"], state(whole)["state_dict"])
 
 
 def test_where_it_lies_and_what_it_takes(tmp_path: Path) -> None:
