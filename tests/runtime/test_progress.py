@@ -24,7 +24,7 @@ BATCHES = 4
 
 class Numbers(Dataset[Any]):
     def __getitem__(self, indices: list[int]) -> dict[str, Any]:
-        return {"indices": torch.tensor(indices), "skipped": []}
+        return {"indices": torch.tensor(indices), "skipped": {}}
 
 
 def loader() -> BatchLoader:
