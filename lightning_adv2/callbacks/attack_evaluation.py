@@ -28,7 +28,7 @@ from lightning_adv2.report import BatchRecord, Summary, make_stamp, read_record,
 from lightning_adv2.report.records import check_name, record_key, record_path, wait_for_records
 from lightning_adv2.report.results import logged_values
 from lightning_adv2.report.run import read_run, write_report
-from lightning_adv2.report.tables import check_invalid
+from lightning_adv2.report.summary import check_invalid
 from lightning_adv2.report.wandb_panels import log_run
 from lightning_adv2.runtime.describe import describe
 from lightning_adv2.runtime.experiment import claim

@@ -20,7 +20,7 @@ from lightning_adv2.models import Classifier
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.detection import detection_rows, print_detection, score_records, write_detection
 from lightning_adv2.report.records import read_records, record_key
-from lightning_adv2.report.tables import Row
+from lightning_adv2.report.summary import Row
 from lightning_adv2.runtime.folders import results_folder
 from lightning_adv2.runtime.processes import on_rank_zero
 from lightning_adv2.runtime.signals import interruption_of

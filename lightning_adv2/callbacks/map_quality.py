@@ -14,7 +14,7 @@ from rich.table import Table
 from lightning_adv2.files import write_json
 from lightning_adv2.metrics import MapQuality
 from lightning_adv2.modules.idls import interpreters_of
-from lightning_adv2.report.tables import show
+from lightning_adv2.report.terminal import show
 from lightning_adv2.runtime.folders import results_folder
 from lightning_adv2.runtime.processes import wait_for_all
 from lightning_adv2.runtime.signals import interruption_of

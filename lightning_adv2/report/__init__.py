@@ -1,9 +1,11 @@
 """Tables, figures and W&B, all computed from finished records."""
 
 from lightning_adv2.report.records import AttackRecord, BatchRecord, read_record, read_records, write_record
-from lightning_adv2.report.results import merge, write_figures, write_results
+from lightning_adv2.report.results import write_figures, write_results
 from lightning_adv2.report.stamp import make_stamp
-from lightning_adv2.report.tables import Summary, print_table, summarize
+from lightning_adv2.report.summary import Summary, merge
+from lightning_adv2.report.tables import summarize
+from lightning_adv2.report.terminal import print_table
 from lightning_adv2.report.wandb_logger import default_logger, wandb_logger
 
 __all__ = [

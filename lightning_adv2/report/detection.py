@@ -22,7 +22,9 @@ from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.figures import _COLOURS, save
 from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key, to_float
-from lightning_adv2.report.tables import Row, show, write_csv
+from lightning_adv2.report.summary import Row
+from lightning_adv2.report.tables import write_csv
+from lightning_adv2.report.terminal import show
 
 
 @dataclass

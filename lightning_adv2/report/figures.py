@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.functional.masking import resize_map
 from lightning_adv2.report.records import BENIGN, AttackRecord, BatchRecord, to_numpy
-from lightning_adv2.report.tables import Row
+from lightning_adv2.report.summary import Row
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 _GOOD, _BAD = "#2a7f3f", "#d1495b"

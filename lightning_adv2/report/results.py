@@ -15,8 +15,8 @@ from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.metrics import METRICS
 from lightning_adv2.report import figures
 from lightning_adv2.report.records import BENIGN, BatchRecord, titled
-from lightning_adv2.report.tables import Row, Summary, write_csv, write_status
-from lightning_adv2.report.tables import merge as merge
+from lightning_adv2.report.summary import Row, Summary
+from lightning_adv2.report.tables import write_csv, write_status
 
 
 def write_results(folder: Path, summary: Summary, stamp: dict[str, Any]) -> Path:

@@ -9,7 +9,9 @@ from typing import Any
 
 from lightning_adv2.report.records import BatchRecord, read_records
 from lightning_adv2.report.results import write_figures, write_results
-from lightning_adv2.report.tables import Summary, print_table, summarize
+from lightning_adv2.report.summary import Summary
+from lightning_adv2.report.tables import summarize
+from lightning_adv2.report.terminal import print_table
 from lightning_adv2.runtime.experiment import read_experiment
 
 

@@ -15,13 +15,7 @@ from lightning_adv2.files import written_whole
 from lightning_adv2.functional.agreement import map_iou, map_l1, map_l2, perturbation_size
 from lightning_adv2.metrics import METRICS, attack_metrics
 from lightning_adv2.report.records import AttackRecord, BatchRecord, to_float
-from lightning_adv2.report.summary import STATUS_KEYS, Status, count_statuses
-from lightning_adv2.report.summary import Row as Row
-from lightning_adv2.report.summary import Summary as Summary
-from lightning_adv2.report.summary import check_invalid as check_invalid
-from lightning_adv2.report.summary import merge as merge
-from lightning_adv2.report.terminal import print_table as print_table
-from lightning_adv2.report.terminal import show as show
+from lightning_adv2.report.summary import STATUS_KEYS, Row, Status, Summary, count_statuses, merge
 
 ROW_KEYS = (
     "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "n", *METRICS, "unit", "flags",

@@ -17,7 +17,8 @@ from lightning_adv2.callbacks import AttackEvaluation, attack_batch
 from lightning_adv2.interpreters import CAM
 from lightning_adv2.models import Classifier, ResidualClassifier
 from lightning_adv2.modules import IDLS
-from lightning_adv2.report.tables import check_invalid, summarize
+from lightning_adv2.report.summary import check_invalid
+from lightning_adv2.report.tables import summarize
 from lightning_adv2.types import Batch, Interpretation
 
 NAMES = {"dataset": "shapes", "classifier": "tiny"}

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from lightning_adv2.report import BatchRecord, Summary, print_table, summarize
-from lightning_adv2.report.tables import check_invalid, merge, write_status
+from lightning_adv2.report.summary import check_invalid, merge
+from lightning_adv2.report.tables import write_status
 from report.build import NAMES, make_record
 
 REASONS = ("image not finite", "logits not finite", "benign map not finite", "constant benign map")
