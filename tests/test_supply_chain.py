@@ -97,6 +97,17 @@ def test_promise_25_one_changed_byte_is_found(environment: Path, tmp_path: Path)
     assert (code, f"{COPIED}.py is not the published file" in text) == (1, True)
 
 
+def test_promise_25_added_certificates_are_said_and_no_finding(environment: Path, tmp_path: Path) -> None:
+    (site(environment) / "certifi").mkdir()
+    (site(environment) / "certifi" / "cacert.pem").write_text("the authority of this network\n")
+    fake_distribution(environment, "certifi", "1.0")
+    with (site(environment) / "certifi-1.0.dist-info" / "RECORD").open("a") as record:
+        record.write("certifi/cacert.pem,sha256=zuuue4knoyJ-UwPPXg8fezS7VCrXJQrAP7zeNuwvFQg,4\n")
+    code, text = audit(environment, project(tmp_path / "project"))
+    assert code == 0
+    assert "certifi 1.0: certifi/cacert.pem is not the published file" in text
+
+
 def test_promise_25_a_missing_file_and_a_missing_record_are_found(environment: Path, tmp_path: Path) -> None:
     (site(environment) / f"{COPIED}.py").unlink()
     fake_distribution(environment, "norecord", "1.0")

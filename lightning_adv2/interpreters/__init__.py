@@ -1,7 +1,7 @@
 """Interpreters: one file each; the classifier is an argument, the map is differentiable."""
 
 from lightning_adv2.interpreters.attention import Attention
-from lightning_adv2.interpreters.base import Interpreter
+from lightning_adv2.interpreters.base import Interpreter, TrainableInterpreter
 from lightning_adv2.interpreters.cam import CAM
 from lightning_adv2.interpreters.captum import Captum
 from lightning_adv2.interpreters.ensemble import Ensemble
@@ -26,4 +26,5 @@ __all__ = [
     "IntegratedGradients",
     "Interpreter",
     "SmoothGrad",
+    "TrainableInterpreter",
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_adv2.models import Classifier
+from lightning_adv2.models import Classifier, MapNetwork, load_weights, save_weights
 from lightning_adv2.types import Interpretation, State
 
 
@@ -58,6 +59,48 @@ class Interpreter(nn.Module, ABC):
             result = self(classifier, images.detach(), target_class)
         aux = {key: value.detach() for key, value in result.aux.items()}
         return Interpretation(result.logits.detach(), result.attribution_map.detach(), aux, result.state)
+
+
+class TrainableInterpreter(Interpreter):
+    """An interpreter that predicts the map by a network of its own, and so can be trained: by RTS, distillation, AID.
+
+    A subclass makes ``network`` and calls it in ``forward``.
+
+    Args:
+        network: predicts maps from an encoder's features.
+        weights: ``.safetensors`` written by :meth:`save`; None for an untrained network.
+        train_encoder: whether the encoder is trained, too; AID needs it, plain training leaves it as it is.
+        name: for tables and log keys; by default the class's.
+    """
+
+    network: MapNetwork
+
+    def __init__(
+        self, network: MapNetwork, weights: str | None = None, train_encoder: bool = False, name: str | None = None
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.name = name or type(self).name
+        if weights is not None:
+            self.load(weights)
+        if train_encoder:
+            network.train_encoder()
+        self.eval()
+
+    def load(self, path: str | Path) -> None:
+        """Load a file written by :meth:`save`; the encoder stays as it is where the file has none.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: names the tensors that do not fit.
+        """
+        hint = f"train one with 'lightning-adv2 fit --config configs/train/{type(self).name}_*.yaml'"
+        if load_weights(self.network, path, missing_hint=hint, optional_prefix="encoder."):
+            self.network.own_encoder = True
+
+    def save(self, path: str | Path) -> Path:
+        """Write what is trained (not a frozen encoder) as ``.safetensors``, all or nothing."""
+        return save_weights(self.network.trainable_state(), path)
 
 
 def require_autograd(interpreter: Interpreter) -> None:

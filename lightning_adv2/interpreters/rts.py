@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from torch import Tensor
 
-from lightning_adv2.interpreters.base import Interpreter
-from lightning_adv2.models import Classifier, RTSNetwork, load_weights, save_weights
+from lightning_adv2.interpreters.base import TrainableInterpreter
+from lightning_adv2.models import Classifier, RTSNetwork
 from lightning_adv2.types import Interpretation, State
 
 
-class RTS(Interpreter):
+class RTS(TrainableInterpreter):
     """Real-time saliency (Dabkowski and Gal 2017; paper section 3.4).
 
     Args:
@@ -19,7 +17,10 @@ class RTS(Interpreter):
         map_stride: image pixels per map pixel; published: 4 at 224 px. 32-px images want 2.
         width: channels of the decoder's finest stage.
         confidence: evidence that the selector asks for; the RTS authors show ImageNet maps at 6.
-        weights: ``.safetensors`` of selector and decoder, written by :meth:`save`; None for an untrained network.
+        weights: ``.safetensors`` of selector and decoder, and of the encoder where it was trained, written by
+            :meth:`save`; None for an untrained network.
+        train_encoder: whether the encoder is trained, too, as AID needs it.
+        name: for tables and log keys; ``rts`` by default.
     """
 
     name = "rts"
@@ -31,13 +32,11 @@ class RTS(Interpreter):
         width: int = 32,
         confidence: float = 0.0,
         weights: str | None = None,
+        train_encoder: bool = False,
+        name: str | None = None,
     ) -> None:
-        super().__init__()
-        self.network = RTSNetwork(encoder, map_stride, width)
+        super().__init__(RTSNetwork(encoder, map_stride, width), weights, train_encoder, name)
         self.confidence = confidence
-        if weights is not None:
-            self.load(weights)
-        self.eval()
 
     def forward(
         self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
@@ -46,17 +45,3 @@ class RTS(Interpreter):
         attribution_map, presence, encoder_logits = self.network(images, target_class, self.confidence)
         aux = {"encoder_logits": encoder_logits, "presence": presence}
         return Interpretation(classifier(images), attribution_map, aux)
-
-    def load(self, path: str | Path) -> None:
-        """Load selector and decoder from a file written by :meth:`save`.
-
-        Raises:
-            FileNotFoundError: no such file.
-            ValueError: names the tensors that do not fit.
-        """
-        hint = "train one with 'lightning-adv2 fit --config configs/train/rts_*.yaml'"
-        load_weights(self.network, path, missing_hint=hint, frozen_prefix="encoder.")
-
-    def save(self, path: str | Path) -> Path:
-        """Write selector and decoder (not the frozen encoder) as ``.safetensors``, all or nothing."""
-        return save_weights(self.network.trainable_state(), path)

@@ -1,6 +1,7 @@
-"""Networks: classifiers behind one contract, smooth surrogates for ReLU, the RTS network."""
+"""Networks: classifiers behind one contract, smooth surrogates for ReLU, networks that predict maps."""
 
 from lightning_adv2.models.classifier import Classifier, TorchvisionClassifier
+from lightning_adv2.models.map_network import MapNetwork
 from lightning_adv2.models.residual import CifarResNet, ResidualClassifier
 from lightning_adv2.models.rts import RTSNetwork
 from lightning_adv2.models.surrogate import PaperReLU, PlainReLU, Softplus, Surrogate
@@ -10,6 +11,7 @@ from lightning_adv2.models.weights import load_weights, read_weights, save_weigh
 __all__ = [
     "CifarResNet",
     "Classifier",
+    "MapNetwork",
     "PaperReLU",
     "PlainReLU",
     "RTSNetwork",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_adv2.models.classifier import Classifier
+from lightning_adv2.models.map_network import MapNetwork
 
 
 class _Upsample(nn.Module):
@@ -33,11 +34,11 @@ class _Upsample(nn.Module):
         return mixed
 
 
-class RTSNetwork(nn.Module):
+class RTSNetwork(MapNetwork):
     """Predicts the attribution map of an image and a class in one pass.
 
     Args:
-        encoder: a trained classifier; its features are read at every scale. It is frozen here and owned by the network.
+        encoder: a trained classifier; its features are read at every scale.
         map_stride: image pixels per map pixel (4 for 224-px images, as published).
         width: channels of the decoder's finest stage; coarser ones have up to 4 times as many.
 
@@ -46,8 +47,7 @@ class RTSNetwork(nn.Module):
     """
 
     def __init__(self, encoder: Classifier, map_stride: int = 4, width: int = 32) -> None:
-        super().__init__()
-        self.encoder = encoder.requires_grad_(False).eval()
+        super().__init__(encoder)
         self.map_stride = map_stride
         with torch.no_grad():
             probe = 64 if map_stride <= 4 else 16 * map_stride
@@ -67,12 +67,6 @@ class RTSNetwork(nn.Module):
             _Upsample(widths[i + 1], channels[i], widths[i]) for i in reversed(range(len(channels) - 1))
         )
         self.output = nn.Conv2d(widths[0], 2, 1)
-
-    def train(self, mode: bool = True) -> RTSNetwork:
-        """Set train mode for selector and decoder; the frozen encoder stays in eval mode."""
-        super().train(mode)
-        self.encoder.eval()
-        return self
 
     def forward(self, images: Tensor, target_class: Tensor, confidence: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
         """The map and what the losses need beside it.
@@ -109,7 +103,3 @@ class RTSNetwork(nn.Module):
         a, b = outputs.abs().unbind(1)
         tiny = 1e-6  # 0/0 becomes 1/2 with a finite gradient
         return ((a + tiny) / (a + b + 2 * tiny)).unsqueeze(1)
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """All but the frozen encoder: what a weights file of this network holds."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith("encoder.")}

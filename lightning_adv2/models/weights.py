@@ -56,23 +56,27 @@ def read_weights(path: str | Path, *, missing_hint: str = "check the path") -> d
 
 
 def load_weights(
-    module: nn.Module, path: str | Path, *, missing_hint: str = "check the path", frozen_prefix: str | None = None
-) -> None:
+    module: nn.Module, path: str | Path, *, missing_hint: str = "check the path", optional_prefix: str | None = None
+) -> bool:
     """Load every tensor of a file into a module; any tensor left over, missing or of another shape is an error.
 
     Args:
-        module: its own tensors are what the file must hold, but for those under ``frozen_prefix``.
+        module: its own tensors are what the file must hold.
         path: see :func:`read_weights`.
         missing_hint: what to do when there is no such file.
-        frozen_prefix: tensors of the module under this prefix are not expected in the file.
+        optional_prefix: the tensors of the module under this prefix may be missing, all of them.
+
+    Returns:
+        Whether the file holds the tensors under ``optional_prefix``.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: names the first tensors that do not fit.
     """
     given, wanted = read_weights(path, missing_hint=missing_hint), module.state_dict()
-    if frozen_prefix is not None:
-        wanted = {name: value for name, value in wanted.items() if not name.startswith(frozen_prefix)}
+    whole = optional_prefix is None or any(name.startswith(optional_prefix) for name in given)
+    if optional_prefix is not None and not whole:
+        wanted = {name: value for name, value in wanted.items() if not name.startswith(optional_prefix)}
     missing = [n for n in wanted if n not in given and not n.endswith(_OPTIONAL_SUFFIX)]
     unexpected = [n for n in given if n not in wanted]
     shapes = [
@@ -94,6 +98,7 @@ def load_weights(
     if bad:
         raise ValueError(f"weights={str(path)!r}: NaN or infinity in {', '.join(bad[:3])}; the file is damaged")
     module.load_state_dict(given, strict=False)
+    return whole
 
 
 def save_weights(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> Path:
