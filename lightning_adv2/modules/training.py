@@ -1,0 +1,101 @@
+"""What trainings of an interpreter share, whatever its loss."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Self
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from lightning_adv2.interpreters import TrainableInterpreter
+from lightning_adv2.metrics import MapQuality
+from lightning_adv2.models import Classifier
+from lightning_adv2.types import Batch
+
+
+class InterpreterTraining(pl.LightningModule):
+    """A frozen classifier, an interpreter that is trained, and what its benign maps are worth.
+
+    A subclass has ``training_step`` and calls ``save_hyperparameters``; ``learning_rate`` and ``weight_decay`` must be
+    among them. At the end of ``fit`` the weights lie in ``<default_root_dir>/<interpreter's name>.safetensors``;
+    checkpoints hold what is trained and not the frozen networks.
+
+    Args:
+        classifier: f, explained; frozen.
+        interpreter: the one to train; what of it is frozen stays so.
+
+    Raises:
+        ValueError: the interpreter's encoder has other classes than the classifier.
+    """
+
+    def __init__(self, classifier: Classifier, interpreter: TrainableInterpreter) -> None:
+        super().__init__()
+        encoder = interpreter.network.encoder
+        if classifier.num_classes != encoder.num_classes:
+            raise ValueError(
+                f"interpreter: its encoder has {encoder.num_classes} classes, the classifier {classifier.num_classes}; "
+                "both must be trained on the same task"
+            )
+        self.classifier = classifier.requires_grad_(False).eval()
+        self.interpreter = interpreter
+        self.quality = MapQuality()
+        self.strict_loading = False  # the frozen networks are not in the checkpoints
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that the optimiser gets."""
+        return [p for p in self.interpreter.parameters() if p.requires_grad]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set train mode for what is trained; the classifier stays in eval mode."""
+        super().train(mode)
+        self.classifier.eval()
+        return self
+
+    def on_fit_start(self) -> None:
+        """Interpreters come in eval mode; here one is trained."""
+        self.interpreter.train()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure what the maps keep, remove and find."""
+        images, label = batch["images"], batch["label"]
+        if not len(label):
+            return
+        shown = self.interpreter.explain(self.classifier, images, label).attribution_map
+        self.quality.update(self.classifier, images, label, batch["image_id"], shown, batch.get("mask"))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all validation images."""
+        values = self.quality.compute()
+        self.log_dict({f"val/benign/{self.interpreter.name}/{name}": value for name, value in values.items()})
+        self.quality.reset()
+
+    def configure_optimizers(self) -> Any:
+        """Adam under a cosine over all steps.
+
+        Its weight decay is decoupled: the coupled one of the RTS authors would be blown up to full steps by Adam where
+        the gradient is zero, and wear the decoder away while the selector alone is trained.
+        """
+        optimizer = torch.optim.AdamW(
+            self.trained, lr=self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"]
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        # The length is no part of the schedule's state: a run resumed with more steps follows the longer cosine.
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only what is trained."""
+        kept = {f"interpreter.network.{name}" for name in self.interpreter.network.trainable_state()}
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}
+
+    def on_fit_end(self) -> None:
+        """Write what is trained, without pickle; also when a run that is resumed has nothing left to train."""
+        self.interpreter.eval()
+        if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
+            self.interpreter.save(Path(self.trainer.default_root_dir) / f"{self.interpreter.name}.safetensors")
