@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_adv2.attacks.checks import check_victim
-from lightning_adv2.attacks.engine import Attack, AttackResult, Preset, Stage, run_attack
+from lightning_adv2.attacks.engine import Attack, AttackResult, Preset, Stage, check_restarts, run_attack
 from lightning_adv2.attacks.frameworks import Framework, Pixels
 from lightning_adv2.attacks.objective import LossTerm
 from lightning_adv2.attacks.presets import (
@@ -24,7 +24,15 @@ from lightning_adv2.attacks.presets import (
     joint_name,
 )
 from lightning_adv2.functional.random import image_generators
-from lightning_adv2.interpreters import RTS, Ensemble, Gradient, IntegratedGradients, Interpreter, SmoothGrad
+from lightning_adv2.interpreters import (
+    RTS,
+    Ensemble,
+    Gradient,
+    IntegratedGradients,
+    Interpreter,
+    SmoothGrad,
+    Student,
+)
 from lightning_adv2.models import Classifier, PaperReLU, Softplus
 
 
@@ -57,8 +65,9 @@ def _(
     return adv2_grad(schedule, 50 if steps is None and schedule == "fast" else steps, *args, **options)
 
 
-@adv2_attack.register
-def _(interpreter: RTS, *args: Any, **options: Any) -> Attack:
+@adv2_attack.register(RTS)
+@adv2_attack.register(Student)
+def _(interpreter: RTS | Student, *args: Any, **options: Any) -> Attack:
     return adv2_rts(*args, **options)
 
 
@@ -81,6 +90,7 @@ class ADV2(Preset):
         framework: what may change; by default pixels within epsilon 0.031, ``Spatial()`` for StAdv.
         name: for tables and log keys; by default ``adv2`` or ``stadv-adv2``.
         extra: what the joint steps minimise beside, such as :class:`SqueezedClass`.
+        restarts: how often to run it, first from its usual start and then from random ones; each image's best counts.
     """
 
     needs_map = True
@@ -92,12 +102,15 @@ class ADV2(Preset):
         framework: Framework | None = None,
         name: str | None = None,
         extra: list[LossTerm] | None = None,
+        restarts: int = 1,
     ) -> None:
         is_paper(schedule)
+        check_restarts(restarts)
         self.schedule: Schedule = schedule
         self.steps, self.framework = steps, framework or Pixels()
         self.name = name or joint_name(self.framework)
         self.extra: Sequence[LossTerm] = tuple(extra or ())
+        self.restarts = restarts
 
     def against(self, interpreter: Interpreter | None) -> Attack:
         """The attack on this interpreter's maps."""
@@ -108,7 +121,8 @@ class ADV2(Preset):
             Stage(stage.step.extended(self.extra), stage.steps) if stage.step.needs_map else stage
             for stage in attack.stages
         ]
-        return Attack(attack.name, attack.schedule, attack.perturbation, stages, attack.min_confidence)
+        restarts = max(self.restarts, attack.restarts)
+        return Attack(attack.name, attack.schedule, attack.perturbation, stages, attack.min_confidence, restarts)
 
 
 def adv2(

@@ -1,4 +1,4 @@
-"""The only attack loop: stages in order, the best iterate of each image kept, nothing in the victim changed.
+"""The only attack loop: stages in order, as often as asked, the best iterate of each image kept, the victim unchanged.
 
 Iterates of a stage without a map (PGD, a warm start) have no score and are not candidates; the last one always is.
 
@@ -11,16 +11,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
 
+from lightning_adv2.attacks.best import Best
 from lightning_adv2.attacks.checks import check_inputs, check_victim
 from lightning_adv2.attacks.objective import Problem
 from lightning_adv2.attacks.perturbation import Perturbation
 from lightning_adv2.attacks.steps import Step
-from lightning_adv2.functional.agreement import map_iou, map_l1
-from lightning_adv2.functional.losses import map_mse
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
@@ -56,17 +56,27 @@ class Attack(Preset):
         perturbation: what may change.
         stages: run in order.
         min_confidence: an iterate counts as confident from this target probability on (the authors' 0.8).
+        restarts: how often to run the stages: first from ``perturbation.init``, then from ``perturbation.restart``.
+            The best run of each image counts; see :class:`~lightning_adv2.attacks.best.Best`.
     """
 
     def __init__(
-        self, name: str, schedule: str, perturbation: Perturbation, stages: Sequence[Stage], min_confidence: float = 0.8
+        self,
+        name: str,
+        schedule: str,
+        perturbation: Perturbation,
+        stages: Sequence[Stage],
+        min_confidence: float = 0.8,
+        restarts: int = 1,
     ) -> None:
         if not stages or any(stage.steps < 1 for stage in stages):
             raise ValueError(f"stages={[s.steps for s in stages]}: at least one stage, each of at least one step")
         if not 0 <= min_confidence < 1:
             raise ValueError(f"min_confidence={min_confidence}: a probability, in [0, 1)")
+        check_restarts(restarts)
         self.name, self.schedule = name, schedule
-        self.perturbation, self.stages, self.min_confidence = perturbation, tuple(stages), min_confidence
+        self.perturbation, self.stages = perturbation, tuple(stages)
+        self.min_confidence, self.restarts = min_confidence, restarts
         self.needs_map = any(stage.step.needs_map for stage in self.stages)
 
     def against(self, interpreter: Interpreter | None) -> Attack:
@@ -75,8 +85,14 @@ class Attack(Preset):
 
     @property
     def steps(self) -> int:
-        """Gradient steps per image."""
-        return sum(stage.steps for stage in self.stages)
+        """Gradient steps per image, over all restarts."""
+        return self.restarts * sum(stage.steps for stage in self.stages)
+
+
+def check_restarts(restarts: int) -> None:
+    """Raise a ValueError for less than one run."""
+    if restarts < 1:
+        raise ValueError(f"restarts={restarts}: how often the stages run, at least 1")
 
 
 @dataclass
@@ -89,11 +105,11 @@ class AttackResult:
         confidence: ``(B,)``, probability of the target class.
         score: ``(B,)``, l_int to the target map (0 where the attack has no map).
         attribution_map: ``(B, 1, h, w)`` for the target class; empty where the attack has no map.
-        valid: ``(B,)`` bool, False where loss, gradient or result was NaN or infinite at some step.
+        valid: ``(B,)`` bool, False where loss, gradient or result was NaN or infinite at some step of any run.
         size: ``(B,)``, of the perturbation, in its own unit.
-        steps_taken: ``(B,)`` int64.
+        steps_taken: ``(B,)`` int64, over all restarts.
         trace: ``confidence``, ``success``, ``l1``, ``iou``, each ``(T, B)``, as the attack saw them at each step that
-            had a map: through the smooth surrogate, where it uses one.
+            had a map: through the smooth surrogate, where it uses one. Of the first run only.
     """
 
     adv_images: Tensor
@@ -116,6 +132,7 @@ def run_attack(
     target_map: Tensor | None = None,
     *,
     generators: Sequence[Generator] | None = None,
+    start: Tensor | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> AttackResult:
     """Attack a batch.
@@ -128,7 +145,9 @@ def run_attack(
         target_class: ``(B,)`` int64 in [0, K).
         target_map: ``(B, 1, h, w)`` in [0, 1], of the interpreter's map size.
         generators: one per image; by default seeded by the position in the batch.
-        on_step: called with the number of steps done, for progress bars.
+        start: the perturbation's parameter that the first run starts from, once it is projected; by default
+            ``perturbation.init``. What is drawn later is the same with it and without.
+        on_step: called with the number of steps done, over all restarts, for progress bars.
 
     Raises:
         ValueError: shapes, ranges or modes do not fit; names the argument.
@@ -141,34 +160,39 @@ def run_attack(
     if generators is None:
         generators = image_generators(0, [str(i) for i in range(len(images))], "attack")
     problem = Problem(classifier, interpreter, images, target_class, target_map, generators)
-    parameter = attack.perturbation.init(images, generators)
-    best = _Best(attack.min_confidence, images, parameter, target_class, target_map)
-    valid = torch.ones(len(images), dtype=torch.bool, device=images.device)
-    done = 0
-    for stage in attack.stages:
-        state = stage.step.init(problem, parameter)
-        for k in range(stage.steps):
-            progress = k / max(stage.steps - 1, 1)
-            at = parameter
-            parameter, state, seen = stage.step(problem, attack.perturbation, parameter, state, progress)
-            valid &= seen.finite
-            if stage.step.needs_map:
-                best.offer(seen.adv_images, at, seen.interpretation.logits, seen.interpretation.attribution_map)
-            done += 1
-            if on_step is not None:
-                on_step(done)
-    # The loop judged by the surrogate where there is one; the last word has the network itself, on both candidates.
-    last = attack.perturbation.apply(images, parameter).detach(), parameter.detach()
-    final = _Best(attack.min_confidence, images, parameter, target_class, target_map)
-    candidates = [(best.adv_images, best.parameter), last] if best.trace else [last]
-    for candidate, at in candidates:
-        if interpreter is not None and target_map is not None:
-            judged = interpreter.explain(classifier, candidate, target_class)
-            final.offer(candidate, at, judged.logits, judged.attribution_map)
-        else:
-            with torch.no_grad():
-                final.offer(candidate, at, classifier(candidate), None)
-    trace = {key: torch.stack([row[key] for row in best.trace]) for key in best.trace[0]} if best.trace else {}
+    first = attack.perturbation.init(images, generators)
+    if start is not None:
+        check_start(start, first)
+        first = attack.perturbation.project(images, start.detach().to(first))
+    keep = partial(Best, attack.min_confidence, images, first, target_class, target_map, by_map=attack.needs_map)
+    final, valid = keep(), torch.ones(len(images), dtype=torch.bool, device=images.device)
+    done, trace = 0, {}
+    for run in range(attack.restarts):
+        parameter, best = attack.perturbation.restart(images, generators) if run else first, keep()
+        for stage in attack.stages:
+            state = stage.step.init(problem, parameter)
+            for k in range(stage.steps):
+                progress = k / max(stage.steps - 1, 1)
+                at = parameter
+                parameter, state, seen = stage.step(problem, attack.perturbation, parameter, state, progress)
+                valid &= seen.finite
+                if stage.step.needs_map:
+                    best.offer(seen.adv_images, at, seen.interpretation.logits, seen.interpretation.attribution_map)
+                done += 1
+                if on_step is not None:
+                    on_step(done)
+        # The loop judged by the surrogate where there is one; the last word has the network itself, on both candidates.
+        last = attack.perturbation.apply(images, parameter).detach(), parameter.detach()
+        candidates = [(best.adv_images, best.parameter), last] if best.trace else [last]
+        for candidate, at in candidates:
+            if interpreter is not None and target_map is not None:
+                judged = interpreter.explain(classifier, candidate, target_class)
+                final.offer(candidate, at, judged.logits, judged.attribution_map)
+            else:
+                with torch.no_grad():
+                    final.offer(candidate, at, classifier(candidate), None)
+        if best.trace and not run:
+            trace = {key: torch.stack([row[key] for row in best.trace]) for key in best.trace[0]}
     valid &= final.confidence.isfinite() & final.score.isfinite()
     return AttackResult(
         adv_images=final.adv_images,
@@ -183,47 +207,12 @@ def run_attack(
     )
 
 
-class _Best:
-    """The best iterate of each image: confident ones first, by map loss; then successful ones; then the most likely."""
-
-    def __init__(
-        self,
-        min_confidence: float,
-        images: Tensor,
-        parameter: Tensor,
-        target_class: Tensor,
-        target_map: Tensor | None,
-    ) -> None:
-        self.min_confidence, self.target_class, self.target_map = min_confidence, target_class, target_map
-        count = len(images)
-        self.adv_images, self.parameter = images, parameter.detach()
-        self.rank = images.new_full((count,), float("inf"))
-        self.success = torch.zeros(count, dtype=torch.bool, device=images.device)
-        self.confidence = images.new_zeros(count)
-        self.score = images.new_zeros(count)
-        self.attribution_map = images.new_zeros(target_map.shape if target_map is not None else (count, 1, 0, 0))
-        self.trace: list[dict[str, Tensor]] = []
-
-    def offer(self, adv_images: Tensor, parameter: Tensor, logits: Tensor, attribution_map: Tensor | None) -> None:
-        confidence = logits.softmax(1).gather(1, self.target_class[:, None])[:, 0]
-        success = logits.argmax(1) == self.target_class
-        if attribution_map is not None and self.target_map is not None:
-            score = map_mse(attribution_map, self.target_map)
-            l1, iou = map_l1(attribution_map, self.target_map), map_iou(attribution_map, self.target_map)
-            self.trace.append({"confidence": confidence, "success": success, "l1": l1, "iou": iou})
-        else:
-            score = torch.zeros_like(confidence)
-        confident = success & (confidence >= self.min_confidence)
-        # Scores lie in [0, 1], so the three tiers do not overlap; NaN ranks behind everything.
-        rank = torch.where(confident, score, torch.where(success, 2 + score, 5 - confidence))
-        rank = torch.where(confidence.isfinite() & score.isfinite(), rank, 9.0)
-        better = rank < self.rank
-        wide = better.view(-1, 1, 1, 1)
-        self.rank = torch.where(better, rank, self.rank)
-        self.adv_images = torch.where(wide, adv_images, self.adv_images)
-        self.parameter = torch.where(wide, parameter.detach(), self.parameter)
-        self.success = torch.where(better, success, self.success)
-        self.confidence = torch.where(better, confidence, self.confidence)
-        self.score = torch.where(better, score, self.score)
-        if attribution_map is not None and self.target_map is not None:
-            self.attribution_map = torch.where(wide, attribution_map, self.attribution_map)
+def check_start(start: Tensor, first: Tensor) -> None:
+    """Raise a ValueError for a start that is no parameter like ``first``."""
+    if start.shape != first.shape:
+        raise ValueError(
+            f"start: expected the perturbation's parameter {tuple(first.shape)}, got {tuple(start.shape)}; "
+            "give one row per image, or leave it out"
+        )
+    if not bool(start.isfinite().all()):
+        raise ValueError("start: holds NaN or infinity; leave out the start, or set such values to 0")

@@ -24,6 +24,10 @@ class Perturbation(ABC):
     def init(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
         """Where the attack starts, ``(B, ...)``; whatever is drawn comes from the image's own generator."""
 
+    def restart(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
+        """Where a further run starts, random and feasible; by default as the first does."""
+        return self.init(images, generators)
+
     @abstractmethod
     def apply(self, images: Tensor, parameter: Tensor) -> Tensor:
         """Adversarial images ``(B, C, H, W)``, exactly as they would be stored in 8 bits, differentiable."""
@@ -54,6 +58,13 @@ class PixelDelta(Perturbation):
     def init(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
         """Zero."""
         return torch.zeros_like(images)
+
+    def restart(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
+        """Uniform over what the ball and [0, 1] leave of each pixel."""
+        everywhere = torch.full_like(images, self.epsilon)
+        low, high = self.project(images, -everywhere), self.project(images, everywhere)
+        share = per_image(lambda g: torch.rand(images.shape[1:], generator=g), generators, images).view_as(images)
+        return self.project(images, low + share * (high - low))
 
     def apply(self, images: Tensor, parameter: Tensor) -> Tensor:
         """images + parameter, rounded to 8 bits; the gradient passes the rounding unchanged.
@@ -99,7 +110,7 @@ class FlowField(Perturbation):
         self.start, self.max_flow = start, max_flow
 
     def init(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
-        """A small random flow, ``(B, 2, H, W)``."""
+        """A small random flow, ``(B, 2, H, W)``; at ``start=0`` a restart repeats the first run."""
         size = images.shape[-2:]
         drawn = per_image(lambda g: 2 * torch.rand(2, *size, generator=g) - 1, generators, images)
         return self.start * drawn.view(len(images), 2, *size)

@@ -1,25 +1,33 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 import torch
 from cases import BY_NAME, SIDE, lattice_images, other_class, small_classifier
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_adv2.attacks import (
     Attack,
+    AttackResult,
     GradientStep,
     PixelDelta,
     Ramp,
     Stage,
     TargetClass,
+    TargetMap,
     adv2_cam,
     adv2_grad,
     pgd,
     run_attack,
 )
-from lightning_adv2.attacks.engine import _Best
+from lightning_adv2.attacks.best import Best
+from lightning_adv2.attacks.perturbation import FlowField
 from lightning_adv2.functional import optim
-from lightning_adv2.interpreters import CAM
+from lightning_adv2.functional.random import image_generators
+from lightning_adv2.interpreters import CAM, Interpreter
+from lightning_adv2.models import Classifier
 from lightning_adv2.types import Interpretation
 
 NAN = float("nan")
@@ -78,7 +86,7 @@ def _surrogate(attack: Attack):
     return attack.stages[0].step.surrogate
 
 
-def offer(best: _Best, tag: float, confidence: float, score: float) -> None:
+def offer(best: Best, tag: float, confidence: float, score: float) -> None:
     """Offer an image of value ``tag`` whose target class 0 has this probability and whose map has this loss."""
     logits = torch.tensor([[confidence, 1 - confidence]]).log()
     best.offer(*[torch.full((1, 1, 1, 1), tag)] * 2, logits, torch.full((1, 1, 1, 1), score**0.5))
@@ -105,7 +113,7 @@ def offer(best: _Best, tag: float, confidence: float, score: float) -> None:
 )
 def test_the_keep_rule(first, second, wins):
     zero = torch.zeros(1, 1, 1, 1)
-    best = _Best(0.8, zero, zero, torch.tensor([0]), zero)
+    best = Best(0.8, zero, zero, torch.tensor([0]), zero)
     for tag, (confidence, score) in enumerate((first, second), start=1):
         offer(best, float(tag), confidence, score)
     assert best.adv_images.item() == wins
@@ -119,7 +127,7 @@ def test_the_keep_rule(first, second, wins):
 def test_min_confidence_is_a_parameter():
     zero = torch.zeros(1, 1, 1, 1)
     for bar, wins in ((0.5, 1), (0.8, 2)):
-        best = _Best(bar, zero, zero, torch.tensor([0]), zero)
+        best = Best(bar, zero, zero, torch.tensor([0]), zero)
         offer(best, 1.0, 0.6, 0.1)
         offer(best, 2.0, 0.9, 0.2)
         assert best.adv_images.item() == wins
@@ -137,6 +145,26 @@ class NaNForOne(CAM):
         factor = torch.ones(len(images), 1, 1, 1, dtype=images.dtype)
         factor[self.index] = NAN
         return Interpretation(result.logits, result.attribution_map * factor)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wins"),
+    [
+        ((0.9, 0.1), (0.95, 0.9), 2),  # both confident: the more confident, whatever the map
+        ((0.95, 0.9), (0.9, 0.1), 1),
+        ((0.6, 0.1), (0.7, 0.9), 2),
+        ((0.51, 0.9), (0.45, 0.0), 1),
+        ((0.3, 0.0), (0.4, 1.0), 2),
+        ((0.9, 0.5), (0.9, 0.1), 1),  # a tie: the earlier
+        ((0.3, 0.5), (NAN, 0.1), 1),
+    ],
+)
+def test_the_keep_rule_without_a_map(first, second, wins):
+    zero = torch.zeros(1, 1, 1, 1)
+    best = Best(0.8, zero, zero, torch.tensor([0]), zero, by_map=False)
+    for tag, (confidence, score) in enumerate((first, second), start=1):
+        offer(best, float(tag), confidence, score)
+    assert best.adv_images.item() == wins
 
 
 @pytest.mark.parametrize("attack", [adv2_cam(steps=10), pgd(steps=10)], ids=["adv2", "pgd"])
@@ -285,13 +313,14 @@ def test_promise_23_inference_mode_gives_a_clear_error():
         ({"stages": [(0,)]}, "at least one step"),
         ({"min_confidence": 1.0}, "min_confidence=1.0"),
         ({"min_confidence": -0.1}, r"min_confidence=-0\.1"),
+        ({"restarts": 0}, "restarts=0"),
     ],
 )
 def test_an_attack_that_makes_no_sense_is_refused(arguments, message):
     step = GradientStep([TargetClass()], optim.sign(), Ramp(0.1, 0.1))
     stages = [Stage(step, *s) for s in arguments.get("stages", [(3,)])]
     with pytest.raises(ValueError, match=message):
-        Attack("x", "fast", PixelDelta(), stages, arguments.get("min_confidence", 0.8))
+        Attack("x", "fast", PixelDelta(), stages, arguments.get("min_confidence", 0.8), arguments.get("restarts", 1))
 
 
 def test_stages_share_the_perturbation():
@@ -313,3 +342,219 @@ def test_without_generators_the_position_in_the_batch_seeds():
     given["attack"] = Attack(full.name, full.schedule, full.perturbation, [Stage(full.stages[1].step, 3)])
     given["target_map"] = torch.rand(3, 1, 8, 8)
     assert torch.equal(run_attack(**given).adv_images, run_attack(**given).adv_images)
+
+
+def again(attack: Attack, restarts: int, perturbation=None) -> Attack:
+    """The same attack, run this often."""
+    where = perturbation or attack.perturbation
+    return Attack(attack.name, attack.schedule, where, attack.stages, attack.min_confidence, restarts)
+
+
+SHORT = 12
+
+
+class Setting:
+    """A victim, six images and an attack of few steps on the map of one interpreter; ``pgd`` has none."""
+
+    def __init__(self, name: str) -> None:
+        self.classifier = small_classifier(dtype=torch.float64)
+        self.images, self.ids = lattice_images(6, seed=3, dtype=torch.float64), list("abcdef")
+        self.target_class = other_class(self.classifier, self.images)
+        self.interpreter, self.target_map, self.attack = None, None, pgd(steps=2, epsilon=2 / 255)
+        if name != "pgd":
+            self.interpreter, ready = BY_NAME[name].build(self.classifier), BY_NAME[name].attack(steps=SHORT)
+            seen = (self.target_class - 1) % 4
+            self.target_map = self.interpreter.explain(self.classifier, self.images, seen).attribution_map
+            self.attack = Attack("test", "fast", PixelDelta(), ready.stages)
+
+    def run(self, attack: Attack, which: slice = slice(None), **options) -> AttackResult:
+        target_map = None if self.target_map is None else self.target_map[which]
+        generators = image_generators(0, self.ids[which], "attack")
+        given = self.interpreter, self.images[which], self.target_class[which], target_map
+        return run_attack(attack, self.classifier, *given, generators=generators, **options)
+
+
+both_perturbations = pytest.mark.parametrize("perturbation", [None, FlowField(0.5)], ids=["pixel", "flow"])
+
+
+@pytest.mark.parametrize("name", ["cam", "rts", "grad", "pgd"])
+@both_perturbations
+def test_restarts_make_no_image_worse_and_some_better(name, perturbation):
+    setting, ranks = Setting(name), []
+    for restarts in (1, 2, 5):
+        result = setting.run(again(setting.attack, restarts, perturbation))
+        with torch.no_grad():
+            confidence = setting.classifier(result.adv_images).softmax(1)
+        success = confidence.argmax(1) == setting.target_class
+        confidence = confidence[torch.arange(6), setting.target_class]
+        if setting.interpreter is None:
+            loss = -confidence
+        else:
+            judged = setting.interpreter.explain(setting.classifier, result.adv_images, setting.target_class)
+            loss = (judged.attribution_map - setting.target_map).square().mean((1, 2, 3))
+        ranks.append([rank(*row) for row in zip(confidence.tolist(), success.tolist(), loss.tolist(), strict=True)])
+    for fewer, more in pairwise(ranks):
+        assert all(m <= f for f, m in zip(fewer, more, strict=True))
+    assert any(m < f for f, m in zip(ranks[0], ranks[-1], strict=True))
+
+
+@pytest.mark.parametrize("name", ["cam", "pgd"])
+@both_perturbations
+def test_promise_3_with_restarts_a_batch_equals_its_images_and_the_generators_decide(name, perturbation):
+    setting = Setting(name)
+    attack = again(setting.attack, 3, perturbation)
+    together = setting.run(attack)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    assert torch.equal(setting.run(attack).adv_images, together.adv_images)
+    assert torch.equal(torch.get_rng_state(), before)
+    for i in (4, 0):
+        alone = setting.run(attack, slice(i, i + 1))
+        assert torch.equal(alone.adv_images[0], together.adv_images[i])
+    setting.ids = list("uvwxyz")
+    assert not torch.equal(setting.run(attack).adv_images, together.adv_images)
+
+
+def test_restarts_count_in_steps_and_progress_but_not_in_the_trace():
+    setting, calls = Setting("cam"), []
+    attack = again(setting.attack, 4)
+    result = setting.run(attack, on_step=calls.append)
+    assert attack.steps == 4 * SHORT
+    assert calls == list(range(1, 4 * SHORT + 1))
+    assert result.steps_taken.tolist() == [4 * SHORT] * 6
+    once = setting.run(again(setting.attack, 1))
+    assert set(result.trace) == set(once.trace)
+    assert all(torch.equal(result.trace[key], once.trace[key]) for key in once.trace)
+
+
+@pytest.mark.parametrize("call", [3, SHORT + 4], ids=["first run", "second run"])
+def test_promise_13_a_nan_in_one_run_is_not_forgotten(call):
+    setting = Setting("cam")
+    attack = again(setting.attack, 2)
+    setting.classifier, setting.images = setting.classifier.float(), setting.images.float()
+    setting.interpreter, setting.target_map = NaNAtStep(call), setting.target_map.float()
+    result = setting.run(attack)
+    assert result.valid.tolist() == [False, *[True] * 5]
+    assert result.adv_images.isfinite().all()
+
+
+def valley(images: Tensor, left: float, right: float) -> Tensor:
+    """Height over the first pixel: it rises gently to the left of level 129.5 and steeply to its right."""
+    level = images[:, 0, 0, 0] * 255 - 129.5
+    return torch.where(level < 0, -left * level, right * level)
+
+
+class ValleyClassifier(Classifier):
+    """Class 1's lead: 5 where ``hard`` is off; else below zero but for the valley's right end."""
+
+    num_classes = 2
+
+    def __init__(self, hard: bool) -> None:
+        super().__init__(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        self.hard = hard
+        self.eval()
+
+    def stages(self):
+        return [nn.Identity()]
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        height = valley(features, 0.1, 1.0)
+        lead = height - 2 if self.hard else 5 + 0 * height
+        return torch.stack([torch.zeros_like(lead), lead], 1)
+
+
+class ValleyMap(Interpreter):
+    """A map of two pixels, one of them the valley's height."""
+
+    def forward(self, classifier, images, target_class, state=()):
+        height = valley(images, 0.02, 0.15).clamp(0, 1)
+        return Interpretation(classifier(images), torch.stack([height, height * 0], 1).view(-1, 1, 1, 2))
+
+
+@pytest.mark.parametrize("aims_at_map", [False, True], ids=["pgd", "adv2"])
+def test_restarts_leave_the_valley_in_which_a_run_from_the_image_is_caught(aims_at_map):
+    """At level 128 it is uphill to the left, where nothing is to be had; the top lies 5.5 levels right of 129.5."""
+    classifier, images = ValleyClassifier(hard=not aims_at_map), torch.full((8, 3, 4, 4), 128 / 255)
+    target_class, target_map = torch.ones(8, dtype=torch.int64), torch.tensor([1.0, 0.0]).expand(8, 1, 1, 2)
+    terms = [TargetClass(), TargetMap(10.0)] if aims_at_map else [TargetClass()]
+    step = GradientStep(terms, optim.sign(), Ramp(1 / 255, 1 / 255))
+    attack = Attack("x", "fast", PixelDelta(), [Stage(step, 20)])
+    victim = (classifier, ValleyMap() if aims_at_map else None, images, target_class)
+    once, often = (run_attack(again(attack, n), *victim, target_map if aims_at_map else None) for n in (1, 16))
+    if aims_at_map:
+        assert (once.score > 0.5 * (1 - 0.17) ** 2 - 1e-3).all()
+        assert (often.score < 0.5 * (1 - 0.82) ** 2 + 1e-3).all()
+    else:
+        assert not once.success.any()
+        assert often.success.all()
+        assert (often.confidence > 0.9).all()
+
+
+def test_a_map_that_is_only_judged_does_not_choose_among_the_runs():
+    setting = Setting("cam")
+    attack = again(pgd(steps=5), 6)
+    judged = setting.run(attack)
+    setting.interpreter = setting.target_map = None
+    assert torch.equal(judged.adv_images, setting.run(attack).adv_images)
+    assert judged.score.gt(0).all()
+    assert judged.success.any(), "the map could not have had a say"
+
+
+def test_the_first_run_begins_at_the_start():
+    setting, recording = Setting("cam"), Recording()
+    given = torch.linspace(-1, 1, setting.images.numel(), dtype=torch.float64).view_as(setting.images)
+    setting.run(again(setting.attack, 1, recording), start=given)
+    move = np.clip(np.rint(given.numpy() * 255), -7, 7)  # 0.031 is 7.9 levels
+    levels = np.clip(np.rint(setting.images.numpy() * 255) + move, 0, 255)
+    np.testing.assert_array_equal(np.rint(recording.looked_at[0].numpy() * 255), levels)
+
+
+@pytest.mark.parametrize(
+    ("perturbation", "bound"), [(PixelDelta(0.031), 0.031), (FlowField(0.1, 0.5), 0.5)], ids=["pixel", "flow"]
+)
+def test_the_start_is_projected(perturbation, bound):
+    setting = Setting("cam")
+    attack = again(setting.attack, 1, perturbation)
+    far = 2 * torch.randn(6, 3 if bound < 0.1 else 2, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).double()
+    near = far.clamp(-bound, bound)
+    if bound < 0.1:
+        near = (setting.images + near).clamp(0, 1) - setting.images
+    found, expected = (setting.run(attack, start=start) for start in (far, near))
+    torch.testing.assert_close(found.adv_images, expected.adv_images, rtol=0, atol=1.01 / 255)
+    assert (found.adv_images == expected.adv_images).double().mean() > 0.99, "but for rounding"
+    torch.testing.assert_close(found.size, expected.size)
+
+
+def test_only_the_first_run_begins_at_the_start():
+    setting, recording = Setting("cam"), Recording()
+    given = torch.full_like(setting.images, 0.02)
+    setting.run(again(setting.attack, 2, recording), start=given)
+    plain = Recording()
+    setting.run(again(setting.attack, 2, plain))
+    assert len(plain.looked_at) == len(recording.looked_at) == 2 * (SHORT + 1)
+    assert not torch.equal(plain.looked_at[0], recording.looked_at[0])
+    assert all(
+        torch.equal(a, b) for a, b in zip(plain.looked_at[SHORT + 1 :], recording.looked_at[SHORT + 1 :], strict=True)
+    )
+
+
+@both_perturbations
+def test_started_where_it_starts_anyway_nothing_changes(perturbation):
+    setting = Setting("cam")
+    attack = again(setting.attack, 2, perturbation)
+    own = attack.perturbation.init(setting.images, image_generators(0, setting.ids, "attack"))
+    assert torch.equal(setting.run(attack, start=own).adv_images, setting.run(attack).adv_images)
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (torch.zeros(6, 2, SIDE, SIDE), r"start: expected .*\(6, 3, 16, 16\), got \(6, 2, 16, 16\)"),
+        (torch.zeros(3, SIDE, SIDE), "start: expected"),
+        (torch.full((6, 3, SIDE, SIDE), NAN), "start: holds NaN"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(start, message):
+    setting = Setting("cam")
+    with pytest.raises(ValueError, match=message):
+        setting.run(setting.attack, start=start)

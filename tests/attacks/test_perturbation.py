@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from cases import BY_NAME, lattice_images, other_class, small_classifier
@@ -84,6 +85,39 @@ def test_the_first_flow_is_uniform_and_the_images_own():
         assert torch.equal(alone[0], together[i])
     assert not torch.equal(together[0], together[1])
     assert perturbation.init(images[:0], []).shape == (0, 2, 16, 16)
+
+
+@both_types
+@pytest.mark.parametrize("epsilon", [0.031, 1.0])
+@pytest.mark.parametrize("high", [255, 10])
+def test_a_restart_is_uniform_over_what_is_feasible_and_the_images_own(dtype, epsilon, high):
+    names, perturbation = [str(i) for i in range(40)], PixelDelta(epsilon)
+    images = lattice_images(40, dtype=dtype, high=high)
+    torch.manual_seed(4)
+    before = torch.get_rng_state()
+    together = perturbation.restart(images, image_generators(1, names, "attack"))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert together.dtype == dtype
+    assert torch.equal(perturbation.project(images, together), together)
+    low = np.maximum(-epsilon, -images.double().numpy())
+    high_end = np.minimum(epsilon, 1 - images.double().numpy())
+    share = (together.double().numpy() - low) / (high_end - low)
+    assert kstest(share.ravel(), "uniform").pvalue > 0.01
+    for i in (5, 0, 3):
+        alone = perturbation.restart(images[i : i + 1], image_generators(1, names[i : i + 1], "attack"))
+        assert torch.equal(alone[0], together[i])
+    assert not np.array_equal(share[0], share[1])
+    assert perturbation.restart(images[:0], []).shape == (0, 3, 16, 16)
+
+
+def test_a_flow_restarts_from_another_random_one():
+    images, generators = lattice_images(3), image_generators(1, list("abc"), "attack")
+    perturbation = FlowField(start=0.3, max_flow=0.4)
+    first, second = perturbation.init(images, generators), perturbation.restart(images, generators)
+    assert first.shape == second.shape
+    assert not torch.equal(first, second)
+    assert 0.25 < second.abs().amax() <= 0.3
+    assert torch.equal(perturbation.project(images, second), second)
 
 
 def test_a_flow_is_kept_within_its_bound():

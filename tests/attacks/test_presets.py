@@ -10,6 +10,7 @@ from cases import BY_NAME, INTERPRETERS, SIDE, lattice_images, other_class, smal
 from torch import Tensor, nn
 
 from lightning_adv2.attacks import (
+    ADV2,
     Attack,
     EncoderClass,
     Pixels,
@@ -25,6 +26,7 @@ from lightning_adv2.attacks import (
 )
 from lightning_adv2.interpreters import CAM, Gradient
 from lightning_adv2.models import Classifier, PaperReLU, weights_hash
+from lightning_adv2.runtime.describe import describe, differences
 
 each = pytest.mark.parametrize("case", INTERPRETERS, ids=lambda case: case.name)
 
@@ -218,6 +220,33 @@ def test_dispatch_of_interpreters_of_ones_own():
 
     assert stage_facts(adv2_attack(MyGradient(), "paper")) == stage_facts(adv2_grad("paper"))
     assert stage_facts(adv2_attack(Blurred(), "paper")) == stage_facts(adv2_cam("paper"))
+
+
+def test_adv2_passes_its_restarts_on():
+    attack = ADV2(steps=4, restarts=3, extra=[TargetClass()]).against(CAM())
+    assert (attack.restarts, attack.steps, attack.name) == (3, 12, "adv2")
+    assert ADV2(steps=4).against(CAM()).restarts == 1
+    with pytest.raises(ValueError, match="restarts=0"):
+        ADV2(restarts=0)
+
+
+def test_restarts_of_a_registered_attack_stay():
+    class Stubborn(CAM):
+        name = "stubborn"
+
+    @adv2_attack.register(Stubborn)
+    def _(interpreter, *args, **options) -> Attack:
+        plain = adv2_cam(*args, **options)
+        return Attack(plain.name, plain.schedule, plain.perturbation, plain.stages, restarts=5)
+
+    assert ADV2(restarts=2).against(Stubborn()).restarts == 5
+    assert ADV2(restarts=7).against(Stubborn()).restarts == 7
+
+
+def test_promise_5_another_number_of_restarts_is_another_experiment():
+    assert differences(describe(ADV2()), describe(ADV2(restarts=2))) == ["restarts: 1 before, 2 now"]
+    few, many = (describe(ADV2(restarts=n).against(CAM())) for n in (1, 2))
+    assert differences(few, many) == ["restarts: 1 before, 2 now"]
 
 
 def test_grads_attack_needs_its_surrogate():

@@ -1,0 +1,106 @@
+"""Two interpreters that explain nothing, one too steady and one too nervous to be worth anything.
+
+A measure of robustness that ranks either above a real interpreter measures something else.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_adv2.interpreters.base import Interpreter
+from lightning_adv2.models import Classifier
+from lightning_adv2.types import Interpretation, State
+
+# One pixel's move by one of 255 levels turns the phase of every pixel of the map by about this many radians: so far
+# beyond a whole turn that nothing is left of the old value.
+_TURN = 20.0
+_WAVES = 8
+_LONGEST_SIDE = 1024
+
+
+class ConstantMap(Interpreter):
+    """The same map for every image and class: a Gaussian blob in the middle, with zero gradient.
+
+    A single value everywhere would be left out of every figure, for nothing can agree with it; the blob has figures.
+    No attack moves it (L1 0, IoU 1), and where objects stand in the middle it even finds them.
+
+    Args:
+        map_stride: image pixels per map pixel.
+        width: the blob's standard deviation, as a share of the map's sides.
+    """
+
+    name = "constant"
+
+    def __init__(self, map_stride: int = 4, width: float = 0.25) -> None:
+        super().__init__()
+        _check_stride(map_stride)
+        if not width > 0:
+            raise ValueError(f"width={width}: a share of the map's sides, more than 0")
+        self.map_stride, self.width = map_stride, width
+
+    def forward(
+        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
+    ) -> Interpretation:
+        """Map ``(B, 1, H // map_stride, W // map_stride)``; see :meth:`Interpreter.forward`."""
+        down, across = (self._profile(side // self.map_stride, images) for side in images.shape[-2:])
+        blob = down[:, None] * across
+        # A graph to the image, for those who take the gradient; it is zero, and NaN stays visible.
+        attribution_map = blob + 0 * images.mean((1, 2, 3)).view(-1, 1, 1, 1)
+        return Interpretation(classifier(images), attribution_map)
+
+    def _profile(self, side: int, like: Tensor) -> Tensor:
+        place = (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side - 0.5
+        return (-(place**2) / (2 * self.width**2)).exp()
+
+
+class NoiseMap(Interpreter):
+    """Independent noise at every pixel, other noise after the smallest change of the image; yet always the same.
+
+    m = 1/2 + 1/2 sin(phase), with phases that random projections of the image turn by many rounds for every level of
+    every pixel. It depends on image and class and is differentiable, but its slope says nothing a step away. The
+    classifier has no part in it.
+
+    Args:
+        map_stride: image pixels per map pixel.
+        seed: for the projections.
+    """
+
+    name = "noise"
+    image_waves: Tensor
+    map_waves: Tensor
+
+    def __init__(self, map_stride: int = 4, seed: int = 0) -> None:
+        super().__init__()
+        _check_stride(map_stride)
+        self.map_stride = map_stride
+        generator = torch.Generator().manual_seed(seed)
+        # Products over channel, row and column, so that one set of numbers serves images of all sizes. The image's
+        # are bounded away from 0: no pixel is overlooked.
+        size = (_WAVES, 3, _LONGEST_SIDE)
+        sign = 2.0 * torch.randint(0, 2, size, generator=generator) - 1
+        self.register_buffer("image_waves", sign * (0.5 + torch.rand(size, generator=generator)))
+        self.register_buffer("map_waves", torch.randn(_WAVES, 2, _LONGEST_SIDE, generator=generator))
+        self.eval()
+
+    def forward(
+        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
+    ) -> Interpretation:
+        """Map ``(B, 1, H // map_stride, W // map_stride)``; see :meth:`Interpreter.forward`."""
+        channels, height, width = images.shape[1:]
+        if max(channels, height, width) > _LONGEST_SIDE:
+            raise ValueError(f"images: {height} x {width} pixels; the noise is for up to {_LONGEST_SIDE} a side")
+        # In double precision: a phase is thousands of radians.
+        waves = self.image_waves.double()
+        channel, row, column = waves[:, 0, :channels], waves[:, 1, :height], waves[:, 2, :width]
+        seen = torch.einsum("bchw,qw,qh,qc->bq", images.double(), column, row, channel)
+        turned = self.map_waves.double() * _TURN**0.5
+        down, across = turned[:, 0, : height // self.map_stride], turned[:, 1, : width // self.map_stride]
+        question = seen * 255 / _WAVES**0.5 + target_class[:, None]
+        phase = torch.einsum("bq,qi,qj->bij", question, down, across)
+        return Interpretation(classifier(images), (0.5 + 0.5 * phase.sin()).unsqueeze(1).to(images.dtype))
+
+
+def _check_stride(map_stride: int) -> None:
+    if map_stride < 1:
+        raise ValueError(f"map_stride={map_stride}: image pixels per map pixel, at least 1")
