@@ -21,8 +21,14 @@ Key: TypeAlias = tuple[str, str, str]
 Status: TypeAlias = tuple[str, str]
 """What became of an image, and why where there is more to say."""
 
-MEANS = ("confidence", "l1", "l2", "iou", "plausible", "linf", "l1_benign", "iou_benign", "size")
-_OWN = ("adv_images", "adv_map", "adv_predicted", "confidence", "valid", "size")
+MEANS = (
+    "confidence", "l1", "l2", "iou", "plausible", "linf", "l1_benign", "iou_benign",
+    "l1_true_class", "iou_true_class", "l1_target_class", "iou_target_class", "size",
+)  # fmt: skip
+_OWN = (
+    "adv_images", "adv_map", "adv_map_true_class", "adv_map_target_class", "adv_predicted", "confidence", "valid",
+    "size",
+)  # fmt: skip
 LEVELS = 255
 
 
@@ -46,6 +52,9 @@ def image_rows(header: Row, arrays: dict[str, Array]) -> Iterator[Row]:
         with np.errstate(invalid="ignore"):  # NaN in, NaN out
             l1, l2, iou = _agreement(own["adv_map"], arrays["benign/target_map"])
             l1_benign, _, iou_benign = _agreement(own["adv_map"], arrays["benign/benign_map"])
+            l1_true, _, iou_true = _agreement(own["adv_map_true_class"], arrays["benign/benign_map"])
+            target_maps = own["adv_map_target_class"], arrays["benign/benign_map_target_class"]
+            l1_target, _, iou_target = _agreement(*target_maps)
         moved = np.abs(own["adv_images"] - images).reshape(len(images), -1).max(1)
         for i, image_id in enumerate(header["image_id"]):
             yield {
@@ -67,6 +76,10 @@ def image_rows(header: Row, arrays: dict[str, Array]) -> Iterator[Row]:
                 "linf": float(moved[i]) / LEVELS,
                 "l1_benign": float(l1_benign[i]),
                 "iou_benign": float(iou_benign[i]),
+                "l1_true_class": float(l1_true[i]),
+                "iou_true_class": float(iou_true[i]),
+                "l1_target_class": float(l1_target[i]),
+                "iou_target_class": float(iou_target[i]),
                 "size": float(own["size"][i]),
                 "unit": attack["unit"],
                 "adv_sha256": digest(own["adv_images"][i]),

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from lightning_adv2.attacks import Attack, AttackResult, PixelDelta, Preset, Problem, run_attack
 from lightning_adv2.attacks.diagnosis import flags
 from lightning_adv2.attacks.targets import BenignMap, Target, TargetRequest
+from lightning_adv2.callbacks.judging import Judged, judge, judged_record
 from lightning_adv2.functional.agreement import perturbation_size
 from lightning_adv2.functional.projection import quantize
 from lightning_adv2.functional.random import draw_target_class, image_generators, per_image
@@ -55,7 +56,8 @@ def attack_batch(
 
     The controls make the numbers readable: ``noise`` is uniform noise within the first pixel attack's epsilon (0.031
     without one); ``target_class`` is the *benign* image explained for the target class, so it shows how far the map
-    moves by the question alone.
+    moves by the question alone. For the same reason every image, benign and attacked, is explained for the true and for
+    the target class: between two maps for one class the question is the same, and what differs is the attack's.
 
     Args:
         classifier: the victim, in eval mode.
@@ -103,6 +105,7 @@ def attack_batch(
         target_class=target_class[keep].cpu(),
         images=to_uint8(images[keep]),
         benign_map=benign_map[keep].float().cpu(),
+        benign_map_target_class=benign_map[keep].float().cpu(),  # below, where there is an image
         target_map=target_map[keep].float().cpu(),
         already_wrong=[name for i, name in enumerate(batch["image_id"]) if not correct[i] and name not in invalid],
         invalid=invalid,
@@ -116,7 +119,9 @@ def attack_batch(
         return record
     problem = Problem(classifier, interpreter, images[keep], target_class[keep], target_map[keep], [])
     bound = [attack.against(interpreter) for attack in attacks]
-    record.attacks += _controls(problem, bound, image_generators(seed, ids, "noise"))
+    look = partial(judge, problem, label[keep])
+    record.attacks += _controls(problem, look, benign_map[keep], bound, image_generators(seed, ids, "noise"))
+    record.benign_map_target_class = record.attacks[1].adv_map  # that control is just this
     for attack in bound:
         if attack.needs_map:
             timed = _run(attack, replace(problem, generators=image_generators(seed, ids, "attack")), on_step)
@@ -128,28 +133,40 @@ def attack_batch(
                 shared[key] = _run(attack, Problem(classifier, None, images, target_class, None, generators), on_step)
             timed = shared[key]
             result = _rows(timed.result, keep)
-        judged = _judge(problem, result.adv_images, result.attribution_map)
-        kept = _record(attack.name, attack.schedule, timed.seconds, result.adv_images, judged, result.size)
+        # An attack that aims at the map hands over what its images show for the target class.
+        aimed = result.attribution_map if result.attribution_map.numel() else None
+        judged = look(result.adv_images, target_class_map=aimed)
+        kept = judged_record(attack.name, attack.schedule, timed.seconds, result.adv_images, judged, result.size)
         kept.steps, kept.unit, kept.flags = attack.steps, attack.perturbation.unit, timed.flags
         kept.epsilon = getattr(attack.perturbation, "epsilon", None)
         kept.valid &= result.valid.cpu()
         kept.trace = {name: curve.float().cpu() for name, curve in result.trace.items()}
         record.attacks.append(kept)
+    for kept in record.attacks:  # without it there is nothing to compare the target class's map with
+        kept.valid &= is_finite(record.benign_map_target_class)
     return record
 
 
-def _controls(problem: Problem, attacks: Sequence[Attack], generators: Sequence[Generator]) -> list[AttackRecord]:
+def _controls(
+    problem: Problem,
+    look: Callable[..., Judged],
+    benign_map: Tensor,
+    attacks: Sequence[Attack],
+    generators: Sequence[Generator],
+) -> list[AttackRecord]:
     start = time.perf_counter()
     images, shape = problem.images, problem.images.shape[1:]
     epsilon = next((a.perturbation.epsilon for a in attacks if isinstance(a.perturbation, PixelDelta)), 0.031)
     noise = per_image(lambda g: 2 * torch.rand(shape, generator=g) - 1, generators, images)
     noisy = quantize((images + epsilon * noise).clamp(0, 1), images, epsilon)
-    judged, size = _judge(problem, noisy), perturbation_size(noisy, images)
-    first = _record("noise", "control", time.perf_counter() - start, noisy, judged, size)
+    judged, size = look(noisy), perturbation_size(noisy, images)
+    first = judged_record("noise", "control", time.perf_counter() - start, noisy, judged, size)
     first.epsilon = epsilon
     start = time.perf_counter()
-    judged = _judge(problem, images, explained=problem.target_class)
-    second = _record("target_class", "control", time.perf_counter() - start, images, judged, torch.zeros_like(size))
+    judged = look(images, true_class_map=benign_map, explained=problem.target_class)
+    second = judged_record(
+        "target_class", "control", time.perf_counter() - start, images, judged, torch.zeros_like(size)
+    )
     second.epsilon = 0.0  # the benign images themselves
     return [first, second]
 
@@ -177,39 +194,3 @@ def _rows(result: AttackResult, keep: list[int]) -> AttackResult:
     values = {f.name: getattr(result, f.name) for f in fields(result)}
     chosen: dict[str, Any] = {name: value[keep] for name, value in values.items() if isinstance(value, Tensor)}
     return replace(result, **chosen, trace={name: curve[:, keep] for name, curve in result.trace.items()})
-
-
-_Judged = tuple[Tensor, Tensor, Tensor]
-
-
-def _judge(
-    problem: Problem, adv_images: Tensor, target_class_map: Tensor | None = None, explained: Tensor | None = None
-) -> _Judged:
-    """Map ``(n, 1, h, w)`` for the predicted class, unless another is asked for; predicted class, target probability.
-
-    An attack that aims at the map has ``target_class_map``: where the target class is predicted, that is the map.
-    """
-    assert problem.interpreter is not None  # the caller set it
-    with torch.no_grad():
-        logits = problem.classifier(adv_images)
-    predicted = logits.argmax(1)
-    confidence = logits.softmax(1).gather(1, problem.target_class[:, None])[:, 0]
-    confidence = torch.where(is_finite(logits), confidence, torch.nan)  # minus infinity alone leaves it at 0
-    asked = predicted if explained is None else explained
-    if target_class_map is None or not target_class_map.numel():
-        return problem.interpreter.explain(problem.classifier, adv_images, asked).attribution_map, predicted, confidence
-    adv_map, missed = target_class_map.clone(), asked != problem.target_class
-    if missed.any():  # explaining again would double the time of an interpreter that iterates
-        adv_map[missed] = problem.interpreter.explain(
-            problem.classifier, adv_images[missed], asked[missed]
-        ).attribution_map
-    return adv_map, predicted, confidence
-
-
-def _record(
-    name: str, schedule: str, seconds: float, adv_images: Tensor, judged: _Judged, size: Tensor
-) -> AttackRecord:
-    adv_map, predicted, confidence = judged
-    valid = is_finite(adv_map) & confidence.isfinite()
-    kept = to_uint8(adv_images), adv_map.float().cpu(), predicted.cpu(), confidence.float().cpu(), valid.cpu()
-    return AttackRecord(name, schedule, 0, seconds, *kept, size=size.float().cpu())

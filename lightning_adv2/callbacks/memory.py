@@ -76,7 +76,7 @@ def join(records: Sequence[BatchRecord]) -> BatchRecord:
     changed: dict[str, Any] = {}
     for name in ("image_id", "already_wrong"):
         changed[name] = [one for record in records for one in getattr(record, name)]
-    for name in ("label", "target_class", "images", "benign_map", "target_map"):
+    for name in ("label", "target_class", "images", "benign_map", "benign_map_target_class", "target_map"):
         changed[name] = torch.cat([getattr(record, name) for record in records])
     attacked = [record.attacks for record in records if record.attacks]  # a part may have no image to attack
     return replace(

@@ -123,6 +123,38 @@ class BenignMapIoU(MapIoU):
         super().update(adv_map, benign_map)
 
 
+class TrueClassMapL1(MapL1):
+    """Mean L1 distance of adversarial and benign map, both for the true class: the question did not change."""
+
+    def update(self, adv_map_true_class: Tensor, benign_map: Tensor) -> None:
+        """``(B, 1, h, w)`` twice."""
+        super().update(adv_map_true_class, benign_map)
+
+
+class TrueClassMapIoU(MapIoU):
+    """Mean of the per-image IoU of adversarial and benign map, both for the true class."""
+
+    def update(self, adv_map_true_class: Tensor, benign_map: Tensor) -> None:
+        """``(B, 1, h, w)`` twice."""
+        super().update(adv_map_true_class, benign_map)
+
+
+class TargetClassMapL1(MapL1):
+    """Mean L1 distance of adversarial and benign map, both for the target class: the question did not change."""
+
+    def update(self, adv_map_target_class: Tensor, benign_map_target_class: Tensor) -> None:
+        """``(B, 1, h, w)`` twice."""
+        super().update(adv_map_target_class, benign_map_target_class)
+
+
+class TargetClassMapIoU(MapIoU):
+    """Mean of the per-image IoU of adversarial and benign map, both for the target class."""
+
+    def update(self, adv_map_target_class: Tensor, benign_map_target_class: Tensor) -> None:
+        """``(B, 1, h, w)`` twice."""
+        super().update(adv_map_target_class, benign_map_target_class)
+
+
 class OwnSize(PerImageMean):
     """Mean size of the perturbation in its own unit, pixels for a flow field say."""
 
@@ -131,7 +163,10 @@ class OwnSize(PerImageMean):
         self.accumulate(size)
 
 
-METRICS = ("asr", "confidence", "l1", "l2", "iou", "plausible", "linf", "l1_benign", "iou_benign", "size")
+METRICS = (
+    "asr", "confidence", "l1", "l2", "iou", "plausible", "linf", "l1_benign", "iou_benign",
+    "l1_true_class", "iou_true_class", "l1_target_class", "iou_target_class", "size",
+)  # fmt: skip
 """The keys of :func:`attack_metrics`, in the order of the tables."""
 
 
@@ -152,6 +187,10 @@ def attack_metrics(threshold: float = 0.5, **kwargs: Any) -> MetricCollection:
         "linf": PerturbationSize(**kwargs),
         "l1_benign": BenignMapL1(**kwargs),
         "iou_benign": BenignMapIoU(threshold, **kwargs),
+        "l1_true_class": TrueClassMapL1(**kwargs),
+        "iou_true_class": TrueClassMapIoU(threshold, **kwargs),
+        "l1_target_class": TargetClassMapL1(**kwargs),
+        "iou_target_class": TargetClassMapIoU(threshold, **kwargs),
         "size": OwnSize(**kwargs),
     }
     # Compute groups would merge metrics that differ only in an attribute (torchmetrics issue 2596).

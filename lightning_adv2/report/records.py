@@ -52,9 +52,12 @@ class AttackRecord:
             so runs once for all interpreters, the time of that run.
         adv_images: ``(n, C, H, W)`` uint8.
         adv_map: ``(n, 1, h, w)``, for the class that the classifier now predicts.
+        adv_map_true_class: ``(n, 1, h, w)``, for the label, as ``benign_map`` is.
+        adv_map_target_class: ``(n, 1, h, w)``, for the target class, as ``benign_map_target_class`` is.
         adv_predicted: ``(n,)``, that class.
         confidence: ``(n,)``, probability of the target class.
-        valid: ``(n,)`` bool, False where NaN or infinity came up: left out of all means.
+        valid: ``(n,)`` bool, False where NaN or infinity came up, be it in one of the maps that are only compared for
+            one class: left out of all means, which so are over the same images.
         trace: curves over the steps, each ``(T, n)``: ``confidence``, ``success``, ``l1``, ``iou``.
         size: ``(n,)``, of the perturbation, in ``unit``.
         unit: ``Linf`` for changed pixels, ``px`` for moved ones.
@@ -74,6 +77,8 @@ class AttackRecord:
     valid: Tensor
     trace: dict[str, Tensor] = field(default_factory=dict)
     size: Tensor = field(kw_only=True)
+    adv_map_true_class: Tensor = field(kw_only=True)
+    adv_map_target_class: Tensor = field(kw_only=True)
     unit: str = "Linf"
     flags: list[str] = field(default_factory=list)
     epsilon: float | None = None
@@ -95,6 +100,7 @@ class BatchRecord:
         target_class: ``(n,)``.
         images: ``(n, C, H, W)`` uint8, benign.
         benign_map: ``(n, 1, h, w)``, for the label.
+        benign_map_target_class: ``(n, 1, h, w)``, of the benign images too, for the target class.
         target_map: ``(n, 1, h, w)``, what the joint attack aimed at, and what all maps are compared with.
         already_wrong: identifiers of the images that were left out because the classifier already got them wrong.
         attacks: in the order of the table.
@@ -119,6 +125,7 @@ class BatchRecord:
     attacks: list[AttackRecord]
     invalid: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    benign_map_target_class: Tensor = field(kw_only=True)
     interpreter: str = field(kw_only=True)
     place: int = 0
     target: str = BENIGN
@@ -135,8 +142,11 @@ def to_float(images: Tensor) -> Tensor:
     return images.to(torch.float32) / LEVELS
 
 
-_BENIGN = ("label", "target_class", "images", "benign_map", "target_map")
-_ATTACK = ("adv_images", "adv_map", "adv_predicted", "confidence", "valid", "size")
+_BENIGN = ("label", "target_class", "images", "benign_map", "benign_map_target_class", "target_map")
+_ATTACK = (
+    "adv_images", "adv_map", "adv_map_true_class", "adv_map_target_class", "adv_predicted", "confidence", "valid",
+    "size",
+)  # fmt: skip
 _ATTACK_HEADER = ("attack", "schedule", "steps", "seconds", "unit", "flags", "epsilon")
 _HEADER = (
     "batch_index", "image_id", "already_wrong", "invalid", "skipped", "interpreter", "place", "target", "pieces",

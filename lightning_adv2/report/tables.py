@@ -135,6 +135,9 @@ def record_fields(record: BatchRecord, attack: AttackRecord, keep: Sequence[int]
         "adv_map": attack.adv_map[index],
         "target_map": record.target_map[index],
         "benign_map": record.benign_map[index],
+        "adv_map_true_class": attack.adv_map_true_class[index],
+        "adv_map_target_class": attack.adv_map_target_class[index],
+        "benign_map_target_class": record.benign_map_target_class[index],
         "size": attack.size[index],
         "adv_images": to_float(attack.adv_images[index]),
         "images": to_float(record.images[index]),
@@ -144,6 +147,8 @@ def record_fields(record: BatchRecord, attack: AttackRecord, keep: Sequence[int]
 def _image_row(record: BatchRecord, attack: AttackRecord, i: int, names: dict[str, str]) -> Row:
     values = record_fields(record, attack, [i])
     maps, benign = (values["adv_map"], values["target_map"]), (values["adv_map"], values["benign_map"])
+    for_true = values["adv_map_true_class"], values["benign_map"]
+    for_target = values["adv_map_target_class"], values["benign_map_target_class"]
     return {
         **names,
         "attack": attack.attack,
@@ -162,6 +167,10 @@ def _image_row(record: BatchRecord, attack: AttackRecord, i: int, names: dict[st
         "linf": float(perturbation_size(values["adv_images"], values["images"])),
         "l1_benign": float(map_l1(*benign)),
         "iou_benign": float(map_iou(*benign)),
+        "l1_true_class": float(map_l1(*for_true)),
+        "iou_true_class": float(map_iou(*for_true)),
+        "l1_target_class": float(map_l1(*for_target)),
+        "iou_target_class": float(map_iou(*for_target)),
         "size": float(attack.size[i]),
         "unit": attack.unit,
         # Of the pixels (H, W, C), as the manifest has it of the benign ones: a changed record shows.

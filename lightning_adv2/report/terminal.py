@@ -9,6 +9,12 @@ from rich.text import Text
 from lightning_adv2.report.records import BENIGN, record_key, titled
 from lightning_adv2.report.summary import Row, Summary, denominator_lines
 
+_THREE_DIGITS = ("confidence", "l1", "iou", "iou_true_class", "iou_target_class")
+_ONE_CLASS = (
+    "IoU, c / IoU, c_t: both images, attacked and clean, explained for the true class c / the target class c_t: "
+    "what is left is the reaction to the attack and not to the class asked for"
+)
+
 
 def print_table(summary: Summary, title: str, console: Console | None = None) -> None:
     """Show the rows, below them where every image went, and what was flagged; ADV2 in bold, controls dimmed."""
@@ -18,11 +24,11 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
     title = titled(title, ", ".join(dict.fromkeys(targets)) or BENIGN)
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for heading in ("interpreter", "attack", "schedule"):
-        table.add_column(heading)
-    numbers = ["steps", "images", "ASR", "confidence", "map L1", "map IoU", "plausible"]
+        table.add_column(heading, no_wrap=True)
+    numbers = ["steps", "images", "ASR", "confidence", "map L1", "map IoU", "IoU, c", "IoU, c_t", "plausible"]
     numbers += [*(["benign L1", "benign IoU"] if targets else []), *(["size"] if moved else []), "Linf x255", "s/image"]
     for heading in numbers:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")  # a narrow terminal cuts no digit off
     previous = None
     for row in rows:
         if previous not in (None, row["interpreter"]):
@@ -30,7 +36,7 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
         previous = row["interpreter"]
         style = "bold" if "adv2" in row["attack"] else "dim" if row["schedule"] == "control" else ""
         cells = [row["interpreter"], row["attack"], row["schedule"], str(row["steps"]), str(row["n"])]
-        cells += [_format(row["asr"], "{:.1%}"), *(_format(row[k], "{:.3f}") for k in ("confidence", "l1", "iou"))]
+        cells += [_format(row["asr"], "{:.1%}"), *(_format(row[k], "{:.3f}") for k in _THREE_DIGITS)]
         cells.append(_format(row["plausible"], "{:.1%}"))
         if targets:
             cells += [_format(row[k], "{:.3f}") for k in ("l1_benign", "iou_benign")]
@@ -39,7 +45,8 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
         cells.append(_format(row["linf"] and row["linf"] * 255, "{:.1f}"))
         cells.append(_format(_seconds(summary, row), "{:.3f}"))
         table.add_row(*cells, style=style)
-    below = [Text("\n".join(denominator_lines(summary)))] if summary.denominators else []
+    below = [Text(_ONE_CLASS, style="dim")] if rows else []
+    below += [Text("\n".join(denominator_lines(summary)))] if summary.denominators else []
     if warnings := _invalid(summary) + _flags(rows):
         below.append(Text("\n".join(warnings), style="yellow"))
     show(Group(table, *below), console)

@@ -265,7 +265,7 @@ def test_a_clean_image_that_is_not_clean(run: Path) -> None:
     ("name", "stated"),
     [
         ("adv_predicted", "adv_predicted"), ("confidence", "confidence"), ("adv_map", "l1"), ("valid", "valid"),
-        ("size", "size"),
+        ("size", "size"), ("adv_map_true_class", "l1_true_class"), ("adv_map_target_class", "l1_target_class"),
     ],
 )  # fmt: skip
 def test_promise_7_a_changed_value_sealed_anew(run: Path, name: str, stated: str) -> None:
@@ -281,6 +281,21 @@ def test_promise_7_a_changed_value_sealed_anew(run: Path, name: str, stated: str
     image_id = image_of(read_record(changed(run, change)))
     found_in(run, "images.csv", image_id, f"{stated} is")
     found_in(run, "results.json", "cam/adv2/fast", {"adv_predicted": "asr", "valid": "n is"}.get(name, stated))
+
+
+@pytest.mark.parametrize(
+    ("name", "stated"), [("benign_map", "true_class"), ("benign_map_target_class", "target_class")]
+)
+def test_promise_7_a_changed_benign_map_sealed_anew(run: Path, name: str, stated: str) -> None:
+    """Turned upside down, it agrees with other maps than it did."""
+
+    def change(record: BatchRecord) -> None:
+        getattr(record, name)[1] = 1 - getattr(record, name)[1]
+
+    image_id = image_of(read_record(changed(run, change)))
+    for figure in (f"l1_{stated}", f"iou_{stated}"):
+        found_in(run, "images.csv", image_id, "cam/adv2/fast", f"{figure} is")
+        found_in(run, "results.json", "cam/adv2/fast", f"{figure} is")
 
 
 @pytest.mark.parametrize("name", ["label", "target_class"])
@@ -333,7 +348,7 @@ def test_an_image_that_changed_sides(run: Path) -> None:
         def change(record: BatchRecord) -> None:
             record.already_wrong.append(record.image_id[0])
             record.image_id, record.attacks = [], []
-            for name in ("label", "target_class", "images", "benign_map", "target_map"):
+            for name in ("label", "target_class", "images", "benign_map", "benign_map_target_class", "target_map"):
                 setattr(record, name, getattr(record, name)[:0])
 
         changed(run, change, batch=3, interpreter=interpreter)
@@ -359,6 +374,8 @@ def set_row(content: Any, key: str, value: Any) -> None:
         ("confidence", lambda x: x + 1e-4), ("linf", lambda x: x / 2), ("l2", lambda _: None), ("steps", lambda _: 100),
         ("plausible", lambda x: x + 0.01), ("unit", lambda _: "px"), ("flags", lambda _: {"constant map": 1}),
         ("target", lambda _: "patch"), ("iou_benign", lambda x: x + 1e-4), ("size", lambda x: x * 2),
+        ("l1_true_class", lambda x: x + 1e-4), ("iou_true_class", lambda x: x + 1e-4),
+        ("l1_target_class", lambda x: x - 1e-4), ("iou_target_class", lambda _: None),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip

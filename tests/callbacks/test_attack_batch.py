@@ -19,7 +19,7 @@ from lightning_adv2.functional.patches import random_patch
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import CAM, Gradient, Interpreter
 from lightning_adv2.models import Classifier, ResidualClassifier, weights_hash
-from lightning_adv2.report import BatchRecord
+from lightning_adv2.report import AttackRecord, BatchRecord
 from lightning_adv2.report.records import to_float
 from lightning_adv2.types import Batch, Interpretation
 
@@ -65,10 +65,21 @@ def test_the_stored_images_score_as_reported(name: str) -> None:
         confidence = probabilities.gather(1, record.target_class[:, None])[:, 0]
         assert torch.allclose(confidence, attack.confidence, atol=1e-6)
         asked = record.target_class if attack.key == "target_class" else attack.adv_predicted
-        shown = explainer.explain(classifier, images, asked).attribution_map
-        assert torch.allclose(shown, attack.adv_map, atol=1e-4)
+        for shown, wanted in (
+            (attack.adv_map, asked),
+            (attack.adv_map_true_class, record.label),
+            (attack.adv_map_target_class, record.target_class),
+        ):
+            assert torch.allclose(shown, explainer.explain(classifier, images, wanted).attribution_map, atol=1e-4)
+        for maps, wanted in (
+            (attack.adv_map_true_class, record.label),
+            (attack.adv_map_target_class, record.target_class),
+        ):
+            assert torch.equal(maps[asked == wanted], attack.adv_map[asked == wanted])
     benign = explainer.explain(classifier, to_float(record.images), record.label).attribution_map
     assert torch.allclose(benign, record.benign_map, atol=1e-5)
+    other = explainer.explain(classifier, to_float(record.images), record.target_class).attribution_map
+    assert torch.allclose(other, record.benign_map_target_class, atol=1e-5)
     assert torch.equal(record.benign_map, record.target_map)
 
 
@@ -218,11 +229,18 @@ class Watched(CAM):
 def test_no_image_is_explained_twice_for_the_same_class() -> None:
     watched = Watched()
     record = attack_batch(victim(), watched, part(20), short_attacks(), batch_index=0)
-    n, adv2 = len(record.image_id), record.attacks[-1]
-    missed = int((adv2.adv_predicted != record.target_class).sum())
-    assert 0 < missed < n, "the example must have both"
-    # Benign, noise, target_class, PGD; then the two candidates of the joint attack, and what it did not fool.
-    assert watched.rows == [20, n, n, n, n, n, missed]
+    n, (noise, _, plain, adv2) = len(record.image_id), record.attacks
+
+    def neither(attack: AttackRecord) -> list[int]:
+        other = (attack.adv_predicted != record.label) & (attack.adv_predicted != record.target_class)
+        return [int(other.sum())] if other.any() else []
+
+    assert 0 < int((adv2.adv_predicted != record.target_class).sum()) < n, "the example must have both"
+    assert neither(plain) or neither(adv2), "and a third class"
+    # The benign images for c; then, where nothing is known, for c and c_t; benign ones for c_t; of the joint attack the
+    # two candidates for c_t, and what it chose for c.
+    watched_rows = [20, n, n, *neither(noise), n, n, n, *neither(plain), n, n, n, *neither(adv2)]
+    assert watched.rows == watched_rows
     shown = CAM().explain(victim(), to_float(adv2.adv_images), adv2.adv_predicted).attribution_map
     assert torch.allclose(shown, adv2.adv_map, atol=1e-5)
 

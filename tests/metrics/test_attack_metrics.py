@@ -32,7 +32,7 @@ from lightning_adv2.metrics import (
 
 FIELDS = (
     "adv_predicted", "target_class", "confidence", "adv_map", "target_map", "benign_map", "adv_images", "images",
-    "size",
+    "size", "adv_map_true_class", "adv_map_target_class", "benign_map_target_class",
 )  # fmt: skip
 COUNT = 11
 
@@ -43,6 +43,7 @@ def make_fields() -> dict[str, Tensor]:
     adv_images = (images + torch.randint(-7, 8, images.shape, generator=generator) / 255).clamp(0, 1)
     target_map = torch.rand(COUNT, 1, 5, 7, generator=generator)
     moved = (target_map + 0.3 * torch.randn(target_map.shape, generator=generator)).clamp(0, 1)
+    three = torch.rand(3, *target_map.shape, generator=torch.Generator().manual_seed(4))
     return {
         "adv_predicted": torch.randint(4, (COUNT,), generator=generator),
         "target_class": torch.randint(4, (COUNT,), generator=generator),
@@ -53,6 +54,9 @@ def make_fields() -> dict[str, Tensor]:
         "size": 3 * torch.rand(COUNT, generator=generator),
         "adv_images": adv_images,
         "images": images,
+        "adv_map_true_class": three[0],
+        "adv_map_target_class": three[1],
+        "benign_map_target_class": three[2],
     }
 
 
@@ -76,7 +80,11 @@ def by_hand(fields: dict[str, Tensor]) -> dict[str, float]:
     rows = []
     for i in range(len(f["confidence"])):
         a, b, c = f["adv_map"][i], f["target_map"][i], f["benign_map"][i]
-        iou, iou_benign = (((a >= 0.5) & (m >= 0.5)).sum() / ((a >= 0.5) | (m >= 0.5)).sum() for m in (b, c))
+        d, e, g = f["adv_map_true_class"][i], f["adv_map_target_class"][i], f["benign_map_target_class"][i]
+        iou, iou_benign, iou_true, iou_target = (
+            ((m >= 0.5) & (o >= 0.5)).sum() / ((m >= 0.5) | (o >= 0.5)).sum()
+            for m, o in ((a, b), (a, c), (d, c), (e, g))
+        )
         rows.append(
             {
                 "asr": f["adv_predicted"][i] == f["target_class"][i],
@@ -88,6 +96,10 @@ def by_hand(fields: dict[str, Tensor]) -> dict[str, float]:
                 "linf": np.abs(f["adv_images"][i] - f["images"][i]).max(),
                 "l1_benign": np.abs(a - c).mean(),
                 "iou_benign": iou_benign,
+                "l1_true_class": np.abs(d - c).mean(),
+                "iou_true_class": iou_true,
+                "l1_target_class": np.abs(e - g).mean(),
+                "iou_target_class": iou_target,
                 "size": f["size"][i],
             }
         )
@@ -151,6 +163,15 @@ def test_iou_is_the_mean_of_torchmetrics_per_image(threshold: float) -> None:
     collected = attack_metrics(threshold)
     collected.update(**fields)
     assert values(collected)["iou"] == pytest.approx(sum(expected) / COUNT, rel=1e-6)
+    # Every IoU is cut there: a map and its target that differ in nothing else than their names agree as much.
+    for name in ("adv_map_true_class", "adv_map_target_class"):
+        fields[name] = fields["adv_map"]
+    for name in ("benign_map", "benign_map_target_class"):
+        fields[name] = fields["target_map"]
+    collected = attack_metrics(threshold)
+    collected.update(**fields)
+    found = values(collected)
+    assert {found[f"iou{end}"] for end in ("_benign", "_true_class", "_target_class")} == {found["iou"]}
 
 
 def test_pixels_are_not_pooled_over_images() -> None:

@@ -23,6 +23,7 @@ def make_record(
 ) -> BatchRecord:
     """Random contents of the right shapes: pgd-fast without a trace, adv2-fast with one, and a control."""
     n, generator = len(image_id), torch.Generator().manual_seed(100 * seed + batch_index)
+    more = torch.Generator().manual_seed(1000 + 100 * seed + batch_index)
 
     def attack(name: str, schedule: str, steps: int, curves: bool) -> AttackRecord:
         shift = torch.randint(-7, 8, images.shape, generator=generator)
@@ -39,6 +40,8 @@ def make_record(
             torch.rand(n, generator=generator),
             valid,
             size=shift.abs().flatten(1).amax(1) / 255,
+            adv_map_true_class=torch.rand(n, 1, 4, 4, generator=more),
+            adv_map_target_class=torch.rand(n, 1, 4, 4, generator=more),
         )
         if curves:
             record.trace = {
@@ -58,6 +61,7 @@ def make_record(
         benign_map.clone(),
         already_wrong or [],
         [attack("noise", "control", 0, False), attack("pgd", "fast", 5, False), attack("adv2", "fast", 5, trace)],
+        benign_map_target_class=torch.rand(n, 1, 4, 4, generator=more),
         interpreter=interpreter,
         place=place,
         target=target,

@@ -48,8 +48,11 @@ class OnlyGradient(Brightness):
 
 def attack_record(name: str, schedule: str, images: Tensor, predicted: list[int], valid: list[bool]) -> AttackRecord:
     n = len(images)
-    kept = to_uint8(images), torch.zeros(n, 1, 2, 2), torch.tensor(predicted), torch.zeros(n), torch.tensor(valid)
-    return AttackRecord(name, schedule, 1, 0.0, *kept, size=torch.zeros(n))
+    flat = torch.zeros(n, 1, 2, 2)
+    kept = to_uint8(images), flat, torch.tensor(predicted), torch.zeros(n), torch.tensor(valid)
+    return AttackRecord(
+        name, schedule, 1, 0.0, *kept, size=torch.zeros(n), adv_map_true_class=flat, adv_map_target_class=flat
+    )
 
 
 def batch_record(index: int = 0) -> BatchRecord:
@@ -66,7 +69,8 @@ def batch_record(index: int = 0) -> BatchRecord:
     flat = torch.zeros(4, 1, 2, 2)
     ids = [f"{index}/{i}" for i in range(4)]
     zeros, ones = torch.zeros(4, dtype=torch.int64), torch.ones(4, dtype=torch.int64)
-    return BatchRecord(index, ids, zeros, ones, to_uint8(images), flat, flat, [], attacks, interpreter="cam")
+    benign = to_uint8(images), flat, flat
+    return BatchRecord(index, ids, zeros, ones, *benign, [], attacks, benign_map_target_class=flat, interpreter="cam")
 
 
 def test_which_images_count() -> None:

@@ -137,8 +137,8 @@ def test_a_foreign_file_is_refused(metadata: dict[str, str] | None, tmp_path: Pa
 def test_a_foreign_file_is_refused_among_records(folder: str, tmp_path: Path) -> None:
     path = tmp_path / folder / "batch_00000.safetensors"
     path.parent.mkdir(exist_ok=True)
-    save_file({"weight": torch.zeros(2)}, path, {"format": "lightning_adv2 record 1"})
-    with pytest.raises(ValueError, match=r"no record of this version \(format 'lightning_adv2 record 1'"):
+    save_file({"weight": torch.zeros(2)}, path, {"format": "lightning_adv2 record 4"})
+    with pytest.raises(ValueError, match=r"no record of this version \(format 'lightning_adv2 record 4'"):
         list(read_records(tmp_path))
 
 

@@ -28,23 +28,31 @@ from report.build import NAMES, make_record
 
 ROW_KEYS = [
     "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "n", "asr", "confidence", "l1",
-    "l2", "iou", "plausible", "linf", "l1_benign", "iou_benign", "size", "unit", "flags",
+    "l2", "iou", "plausible", "linf", "l1_benign", "iou_benign", "l1_true_class", "iou_true_class", "l1_target_class",
+    "iou_target_class", "size", "unit", "flags",
 ]  # fmt: skip
 FILES = {"images.csv", "results.csv", "results.json", "stamp.json"}
 
 
 def hand_record(batch_index: int, names: list[str], success: list[bool], level: list[float]) -> BatchRecord:
-    """One attack whose maps are constant: benign 1, adversarial ``level``; every pixel moves by ``batch_index + 1``."""
+    """One attack whose maps are constant: benign 1, adversarial ``level``; every pixel moves by ``batch_index + 1``.
+
+    For the true class the attack leaves ``1 - level``, for the target class ``level / 2`` where the benign map has 0.
+    """
     n = len(names)
     images, maps = torch.full((n, 3, 2, 2), 100, dtype=torch.uint8), torch.ones(n, 1, 2, 2)
     target = torch.ones(n, dtype=torch.int64)
+    shown = maps * torch.tensor(level).view(-1, 1, 1, 1)
     attack = AttackRecord(
-        "pgd", "fast", 7, 2.0, images + batch_index + 1, maps * torch.tensor(level).view(-1, 1, 1, 1),
+        "pgd", "fast", 7, 2.0, images + batch_index + 1, shown,
         torch.tensor(success).long(), torch.tensor(level), torch.ones(n, dtype=torch.bool),
-        size=torch.full((n,), 0.25), unit="px",
+        size=torch.full((n,), 0.25), unit="px", adv_map_true_class=1 - shown, adv_map_target_class=shown / 2,
     )  # fmt: skip
     label = torch.zeros(n, dtype=torch.int64)
-    return BatchRecord(batch_index, names, label, target, images, maps, maps, [], [attack], interpreter="cam")
+    return BatchRecord(
+        batch_index, names, label, target, images, maps, maps, [], [attack],
+        benign_map_target_class=0 * maps, interpreter="cam",
+    )  # fmt: skip
 
 
 def test_numbers_by_hand() -> None:
@@ -62,6 +70,11 @@ def test_numbers_by_hand() -> None:
     assert row["iou"] == row["plausible"] == 0.75
     assert row["linf"] == pytest.approx((3 * 1 + 2) / 4 / 255)
     assert (row["l1_benign"], row["iou_benign"]) == (row["l1"], row["iou"])
+    assert (row["l1_true_class"], row["l1_target_class"]) == (0.625, 0.625 / 2)
+    # 1 against 0.25, 0.75, 0, 0.5; then nothing against nothing, nothing, a full map, nothing.
+    assert (row["iou_true_class"], row["iou_target_class"]) == ((0 + 1 + 0 + 1) / 4, (1 + 1 + 0 + 1) / 4)
+    for name in ("l1_true_class", "iou_true_class", "l1_target_class", "iou_target_class"):
+        assert row[name] == sum(image[name] for image in summary.images) / 4
     assert (row["size"], row["unit"], row["flags"]) == (0.25, "px", {})
     assert summary.seconds == {"cam": {"pgd-fast": 4.0}}
     assert summary.denominators == {
@@ -148,7 +161,7 @@ def test_rows_against_numpy_over_images() -> None:
     for row in summary.rows:
         images = [image for image in summary.images if image["attack"] == row["attack"]]
         assert len(images) == row["n"] == 15
-        for name in ("confidence", "l1", "l2", "iou", "linf", "l1_benign", "iou_benign", "size"):
+        for name in set(METRICS) - {"asr", "plausible"}:
             assert row[name] == pytest.approx(np.mean([image[name] for image in images]), rel=1e-6), name
         assert row["asr"] == pytest.approx(np.mean([image["success"] for image in images]))
         assert row["plausible"] == pytest.approx(np.mean([image["iou"] > 0.5 for image in images]))
@@ -271,7 +284,10 @@ def test_another_target_map() -> None:
     assert {image["target"] for image in summary.images} == {"patch"}
     assert {"l1_benign", "iou_benign", "size"} <= logged_values(row).keys()
     plain = summarize([make_record(0, ["a"])], NAMES).rows[0]
-    assert list(logged_values(plain)) == ["asr", "confidence", "l1", "l2", "iou", "plausible", "linf"]
+    assert list(logged_values(plain)) == [
+        "asr", "confidence", "l1", "l2", "iou", "plausible", "linf",
+        "l1_true_class", "iou_true_class", "l1_target_class", "iou_target_class",
+    ]  # fmt: skip
     console = Console(record=True, width=200)
     print_table(summary, "the title", console)
     text = console.export_text()
@@ -319,8 +335,16 @@ def test_the_printed_table() -> None:
     row = summary.rows[2]
     for absent in ("target map", "benign", "size"):
         assert absent not in text
-    for shown in (f"{row['asr']:.1%}", f"{row['l1']:.3f}", f"{row['iou']:.3f}", f"{row['linf'] * 255:.1f}"):
+    for shown in (f"{row['asr']:.1%}", f"{row['l1']:.3f}", f"{row['linf'] * 255:.1f}"):
         assert shown in adv2
+    headings = [cell.strip() for cell in next(line for line in text.splitlines() if "map IoU" in line).split("\u2503")]
+    cells = [cell.strip() for cell in adv2.split("\u2502")]
+    place = headings.index("map IoU")
+    assert headings[place : place + 3] == ["map IoU", "IoU, c", "IoU, c_t"]
+    wanted = [f"{row[name]:.3f}" for name in ("iou", "iou_true_class", "iou_target_class")]
+    assert cells[place : place + 3] == wanted
+    assert len(set(wanted)) == 3
+    assert "explained for the true class c / the target class c_t" in text
     assert f"{0.125 / 2:.3f}" in adv2, "the record's seconds, per image"
     assert sum("adv2" in line for line in text.splitlines()) == 2
 
