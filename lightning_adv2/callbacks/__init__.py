@@ -2,16 +2,24 @@
 
 from lightning_adv2.callbacks.attack_batch import attack_batch
 from lightning_adv2.callbacks.attack_evaluation import AttackEvaluation
+from lightning_adv2.callbacks.benign_quality import BenignQuality
 from lightning_adv2.callbacks.detection import DetectionEvaluation
 from lightning_adv2.callbacks.map_quality import MapQualityEvaluation
 from lightning_adv2.callbacks.map_writer import MapWriter
+from lightning_adv2.callbacks.noise import NoiseEvaluation
+from lightning_adv2.callbacks.resilience import ResilienceReport
 from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
+from lightning_adv2.callbacks.transfer import TransferEvaluation
 
 __all__ = [
     "AttackEvaluation",
+    "BenignQuality",
     "DetectionEvaluation",
     "MapQualityEvaluation",
     "MapWriter",
+    "NoiseEvaluation",
+    "ResilienceReport",
     "TrainingCheckpoint",
+    "TransferEvaluation",
     "attack_batch",
 ]

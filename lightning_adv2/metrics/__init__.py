@@ -11,11 +11,12 @@ from lightning_adv2.metrics.attack import (
     PlausibleShare,
     attack_metrics,
 )
-from lightning_adv2.metrics.quality import MapQuality
+from lightning_adv2.metrics.quality import MapAgreement, MapQuality, relative_losses
 
 __all__ = [
     "METRICS",
     "AttackSuccessRate",
+    "MapAgreement",
     "MapIoU",
     "MapL1",
     "MapL2",
@@ -24,4 +25,5 @@ __all__ = [
     "PerturbationSize",
     "PlausibleShare",
     "attack_metrics",
+    "relative_losses",
 ]

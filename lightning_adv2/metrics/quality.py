@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from lightning_adv2.functional.agreement import map_iou
+from lightning_adv2.functional.agreement import map_iou, map_l1
 from lightning_adv2.functional.faithfulness import deletion_insertion, preserved_destroyed
 from lightning_adv2.functional.masking import resize_map, uninformative
 from lightning_adv2.functional.random import image_generators, per_image
 from lightning_adv2.functional.validity import is_finite
 from lightning_adv2.metrics.attack import ImageMean
 
+BETTER_HIGH = ("preserved", "gap", "insertion", "localisation_iou")
+BETTER_LOW = ("deletion", "destroyed")
+
 
 class MapQuality(nn.Module):
     """Means over images of what a map keeps, removes, orders and finds.
 
     ``area`` mean of the map; ``preserved``, ``destroyed`` f_c under phi(x; m) and phi(x; 1 - m); ``shuffled`` f_c under
-    another image's map (a map that says nothing preserves as much); ``deletion``, ``insertion`` and the same for a
-    random map; ``localisation_iou`` with the object's mask, where there is one. Images for which NaN or infinity comes
-    up are in none of these means, and ``invalid`` is their share, where there are any.
+    another image's map (a map that says nothing preserves as much); ``gap`` is ``preserved - shuffled``, how specific
+    the maps are; ``deletion``, ``insertion`` and the same for a random map; ``localisation_iou`` with the object's
+    mask, where there is one. Images for which NaN or infinity comes up are in none of these means, and ``invalid`` is
+    their share, where there are any.
 
     Args:
         order: also compute deletion and insertion, which cost 68 forward passes.
@@ -84,7 +88,8 @@ class MapQuality(nn.Module):
         """The means of all that was seen, over all processes."""
         means = {name: float(metric.compute()) for name, metric in self._metrics().items()}
         # NaN: nothing seen, no masks, say.
-        return {n: mean for n, mean in means.items() if not math.isnan(mean) and (mean or n != "invalid")}
+        means = {n: mean for n, mean in means.items() if not math.isnan(mean) and (mean or n != "invalid")}
+        return means | ({"gap": means["preserved"] - means["shuffled"]} if "shuffled" in means else {})
 
     def reset(self) -> None:
         """Forget all images."""
@@ -93,3 +98,50 @@ class MapQuality(nn.Module):
 
     def _metrics(self) -> dict[str, ImageMean]:
         return cast("dict[str, ImageMean]", dict(self.means.items()))
+
+
+class MapAgreement(nn.Module):
+    """Mean ``agreement_l1`` and ``agreement_iou`` of two interpreters' maps of the same images.
+
+    Images for which either map is not finite are left out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.l1, self.iou = ImageMean(), ImageMean()
+
+    def update(self, shown: Tensor, reference: Tensor) -> None:
+        """Add a batch: ``(B, 1, h, w)``, which is resized to the reference's ``(B, 1, H, W)``."""
+        shown = resize_map(shown, reference.shape[-2:])
+        fine = is_finite(shown) & is_finite(reference)
+        self.l1.update(map_l1(shown, reference)[fine])
+        self.iou.update(map_iou(shown, reference)[fine])
+
+    def compute(self) -> dict[str, float]:
+        """The means over all processes; empty where there was nothing to compare."""
+        means = {"agreement_l1": float(self.l1.compute()), "agreement_iou": float(self.iou.compute())}
+        return {name: mean for name, mean in means.items() if not math.isnan(mean)}
+
+
+def relative_losses(
+    means: Mapping[str, float], reference: Mapping[str, float], floor: float = 0.05
+) -> dict[str, float]:
+    """How much worse maps are than the reference's, measure by measure, relative to the reference's value.
+
+    Args:
+        means: of :class:`MapQuality`.
+        reference: the same of the maps to compare with.
+        floor: the least that a loss is taken relative to, so that a value near 0 does not blow it up.
+
+    Returns:
+        The measures of ``BETTER_HIGH`` and ``BETTER_LOW`` that the reference has; 0.1 is a tenth worse, below 0 is
+        better. One that ``means`` lacks is lost wholly (1). ``invalid``, where more maps are: how much greater a share.
+    """
+    losses = {}
+    for name in (*BETTER_HIGH, *BETTER_LOW):
+        if name in reference:
+            sign = -1 if name in BETTER_LOW else 1
+            scale = max(abs(reference[name]), floor)
+            losses[name] = sign * (reference[name] - means[name]) / scale if name in means else 1.0
+    invalid = means.get("invalid", 0.0) - reference.get("invalid", 0.0)
+    return losses | ({"invalid": invalid} if invalid > 0 else {})

@@ -107,9 +107,10 @@ def describe_training(module: pl.LightningModule, data: Any) -> Any:
         module: before its first step.
         data: the data module, or None.
     """
+    own: Any = getattr(module, "description", dict)  # settings that are objects, and so no hyper-parameters
     return {
         "module": _name(type(module)),
-        "hyper-parameters": describe(dict(module.hparams)),
+        "hyper-parameters": describe({**module.hparams, **own()}),
         "architecture": hashlib.sha256(_ADDRESS.sub("", str(module)).encode()).hexdigest(),
         "frozen weights": _frozen(module, ""),
         "data": data and _data(data),

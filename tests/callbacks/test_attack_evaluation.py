@@ -50,8 +50,10 @@ def assert_logged(logged: dict[str, float], results: dict[str, Any], stage: str)
     expected = {}
     for row in results["rows"]:
         key = row["attack"] if row["schedule"] == "control" else f"{row['attack']}-{row['schedule']}"
-        names = METRICS if row["target"] != "benign" else METRICS[:7]
-        names = [name for name in names if name != "size" or row["unit"] != "Linf"]
+        names = [name for name in METRICS if name != "size" or row["unit"] != "Linf"]
+        if row["target"] == "benign":
+            names = [name for name in names if name not in ("l1_benign", "iou_benign")]
+        assert len(names) >= 11
         expected |= {f"{stage}/{key}/{row['interpreter']}/{name}": row[name] for name in names}
     found = {name: float(value) for name, value in logged.items() if name in expected}
     assert found.keys() == expected.keys()
@@ -301,11 +303,11 @@ def test_map_quality(stage: str, tmp_path: Path) -> None:
     (logged,) = getattr(loop, stage)(idls(), shapes(num_val=20), verbose=False)
     (content,) = [json.loads((tmp_path / "new" / "map_quality.json").read_text())]
     prefix = f"{'test' if stage == 'test' else 'val'}/benign/cam"
-    names = ["area", "preserved", "destroyed", "shuffled", "localisation_iou", "deletion", "insertion"]
+    names = ["area", "preserved", "destroyed", "shuffled", "localisation_iou", "deletion", "insertion", "gap"]
     assert content["cam"].keys() == {*names, "random_deletion", "random_insertion"}
     assert {f"{prefix}/{name}" for name in content["cam"]} <= logged.keys()
     for name, value in content["cam"].items():
-        assert 0 <= value <= 1
+        assert -(name == "gap") <= value <= 1
         assert logged[f"{prefix}/{name}"] == pytest.approx(value, rel=1e-6)
 
 

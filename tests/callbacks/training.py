@@ -19,10 +19,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from callbacks.lab import shapes, untrained_rts, victim
-from lightning_adv2.attacks import adv2_rts
+from lightning_adv2.attacks import ADV2, adv2_rts
 from lightning_adv2.callbacks import AttackEvaluation, TrainingCheckpoint
 from lightning_adv2.models import ResidualClassifier
-from lightning_adv2.modules import ClassifierModule, RTSModule
+from lightning_adv2.modules import AIDModule, ClassifierModule, RTSModule
 from lightning_adv2.runtime.signals import Interruption
 
 
@@ -59,6 +59,10 @@ class TellInAttack(AttackEvaluation):
 def module(kind: str) -> pl.LightningModule:
     if kind == "rts":
         return RTSModule(victim(), untrained_rts(), selector_steps=3)
+    if kind == "aid":
+        interpreter = untrained_rts()
+        interpreter.network.train_encoder()
+        return AIDModule(victim(), interpreter, ADV2(steps=3))
     torch.manual_seed(0)
     network = ResidualClassifier(num_classes=7, widths=(8, 12, 16), stem_stride=2)
     return ClassifierModule(network)

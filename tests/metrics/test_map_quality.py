@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_adv2.functional.faithfulness import class_probability
 from lightning_adv2.functional.masking import uninformative
 from lightning_adv2.functional.random import image_generators, per_image
-from lightning_adv2.metrics import MapQuality
+from lightning_adv2.metrics import MapAgreement, MapQuality, relative_losses
 
 COUNT, SIDE = 6, 32
 LABEL = torch.arange(COUNT) % 2
@@ -85,7 +85,7 @@ def test_images_without_an_object_do_not_count_for_localisation() -> None:
     assert measure(maps, some)["localisation_iou"] == 0.5
     none = measure(maps, torch.zeros_like(masks))
     assert "localisation_iou" not in none
-    assert none.keys() == measure(maps).keys() == {"area", "preserved", "destroyed", "shuffled"}
+    assert none.keys() == measure(maps).keys() == {"area", "preserved", "destroyed", "shuffled", "gap"}
 
 
 def test_order_adds_four() -> None:
@@ -145,3 +145,51 @@ def test_promise_13_maps_and_confidences_that_are_no_numbers_are_counted_and_lef
     quality.update(blind, pictures(), LABEL, NAMES, object_masks().float(), masks)
     assert 0 < quality.compute()["invalid"] <= 0.5
     assert quality.compute()["preserved"] > 0.99
+
+
+def test_promise_22_the_gap_is_what_the_own_map_preserves_beyond_anothers() -> None:
+    # Objects in four corners by turns: no map shows the object of the image before.
+    masks = torch.zeros(COUNT, 1, SIDE, SIDE)
+    for i in range(COUNT):
+        top, left = 20 * (i // 2 % 2), 20 * (i % 2)
+        masks[i, :, top : top + 10, left : left + 10] = 1
+    colour = torch.zeros(COUNT, 3, 1, 1)
+    colour[LABEL == 0, 0] = 1
+    colour[LABEL == 1, 2] = 1
+    images = torch.where(masks > 0, colour, torch.full((), 0.5))
+    values = {}
+    for name, maps in {"object": masks, "nothing": 0 * masks, "half": 0 * masks + 0.5, "all": 0 * masks + 1}.items():
+        quality = MapQuality()
+        quality.update(toy_classifier, images, LABEL, NAMES, maps)
+        values[name] = quality.compute()
+    assert values["object"]["gap"] == pytest.approx(values["object"]["preserved"] - values["object"]["shuffled"])
+    assert values["object"]["gap"] > 0.3
+    assert [values[name]["gap"] for name in ("nothing", "half", "all")] == [0, 0, 0]
+    assert values["all"]["preserved"] > 0.99
+
+
+def test_agreement_by_hand() -> None:
+    agreement = MapAgreement()
+    first = torch.zeros(3, 1, 2, 2)
+    second = torch.zeros(3, 1, 4, 4)
+    first[0] = 1
+    second[0, :, :2] = 1  # IoU 1/2, L1 1/2
+    second[1] = 0.25  # both empty at the threshold: IoU 1, L1 1/4
+    first[2, 0, 0, 0] = torch.nan
+    agreement.update(first[:1], second[:1])
+    agreement.update(first[1:], second[1:])
+    assert agreement.compute() == pytest.approx({"agreement_l1": 0.375, "agreement_iou": 0.75})
+    assert MapAgreement().compute() == {}
+
+
+def test_relative_losses() -> None:
+    teacher = {"preserved": 0.8, "gap": 0.2, "insertion": 0.5, "deletion": 0.2, "destroyed": 0.01, "area": 0.5}
+    own = {"preserved": 0.4, "gap": 0.3, "insertion": 0.5, "deletion": 0.3, "destroyed": 0.02, "area": 0.1}
+    expected = {"preserved": 0.5, "gap": -0.5, "insertion": 0.0, "deletion": 0.5, "destroyed": 0.2}  # of 0.05
+    assert relative_losses(own, teacher) == pytest.approx(expected)
+    assert relative_losses(teacher, teacher) == dict.fromkeys(expected, 0.0)
+    # What cannot be measured any more is lost, and so are maps that are no numbers.
+    assert relative_losses({"invalid": 1.0}, teacher) == dict.fromkeys((*expected, "invalid"), 1.0)
+    # Where the reference itself says nothing, a better value is still better and a worse one worse.
+    assert relative_losses({"gap": 0.1}, {"gap": -0.1})["gap"] == pytest.approx(-2)
+    assert relative_losses({"gap": -0.2}, {"gap": -0.1})["gap"] == pytest.approx(1)

@@ -1,0 +1,237 @@
+"""Watch that an interpreter which learns to resist still explains: it must not pay with its benign maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from lightning_adv2.functional.random import draw_target_class, image_generators
+from lightning_adv2.metrics import MapAgreement, MapQuality, relative_losses
+from lightning_adv2.report.benign_quality import write_benign_quality
+from lightning_adv2.runtime.processes import highest, on_rank_zero, wait_for_all
+
+_NEEDED = ("classifier", "interpreter", "teacher")
+
+
+class BenignQuality(pl.Callback):
+    """Compare ``interpreter`` with its frozen ``teacher`` at every validation of ``fit``; stop when its maps get worse.
+
+    Logs ``val/benign/{interpreter}/{key}``: ``agreement_l1`` and ``agreement_iou`` with the teacher's maps for the true
+    class, the same with ``_other_class`` for a fixed class drawn per image, and ``lost``, the largest loss of
+    :func:`lightning_adv2.metrics.relative_losses`. Where a limit is exceeded ``patience`` times in a row, training
+    stops. The weights of the last validation that kept the limits (those from before training, if none did) are given
+    back at the end of ``fit``, whenever its last validation did not; they lie in the checkpoints as well, so that a
+    resumed run has them. Writes ``benign_quality.json`` and ``figures/benign_quality.png``.
+
+    Args:
+        max_agreement_l1: limit of ``agreement_l1``, in [0, 1].
+        max_loss: limit of ``lost``; 0.1 allows a tenth.
+        patience: so many validations in a row.
+        order: also compare deletion and insertion (68 forward passes per image and validation).
+        seed: for the backgrounds and the other class.
+
+    Attributes:
+        validations: one dictionary per validation: ``step``, ``held``, ``lost`` and the measure ``worst``, the
+            agreement, and the interpreter's measures.
+        teacher: the teacher's measures; empty before the first validation.
+        stopped: whether training was stopped.
+        kept_step: the step of the kept weights.
+
+    Raises:
+        ValueError: a limit below 0, or ``patience`` below 1.
+    """
+
+    def __init__(
+        self,
+        max_agreement_l1: float = 0.1,
+        max_loss: float = 0.1,
+        patience: int = 1,
+        order: bool = True,
+        seed: int = 0,
+    ) -> None:
+        for name, limit in (("max_agreement_l1", max_agreement_l1), ("max_loss", max_loss)):
+            if not limit >= 0:
+                raise ValueError(f"{name}={limit}: give a limit of 0 or more; 0.1 is the default")
+        if patience < 1:
+            raise ValueError(f"patience={patience}: give at least 1, the default")
+        self.limits = {"agreement_l1": max_agreement_l1, "lost": max_loss}
+        self.patience, self.order, self.seed = patience, order, seed
+        self._reset()
+        self._metrics: dict[str, Any] = {}
+
+    def _reset(self) -> None:
+        self.validations: list[dict[str, Any]] = []
+        self.teacher: dict[str, float] = {}
+        self.stopped, self.kept_step = False, 0
+        self._kept: dict[str, Tensor] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Start afresh; a checkpoint is read after this.
+
+        Raises:
+            TypeError: the module has not all three of classifier, interpreter and teacher.
+        """
+        if stage != "fit":
+            return
+        missing = [name for name in _NEEDED if not isinstance(getattr(pl_module, name, None), nn.Module)]
+        if missing:
+            raise TypeError(
+                f"{type(pl_module).__name__} has no {' and no '.join(missing)}, which BenignQuality compares; "
+                "train with modules.AIDModule, or give your module all three"
+            )
+        self._reset()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep what is to be trained, unless a checkpoint holds better; a training that was stopped stays so."""
+        if not self._kept:
+            self._keep(pl_module, trainer.global_step)
+        if self.stopped:
+            trainer.should_stop = True
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start afresh on the module's device."""
+        if _idle(trainer):
+            return
+        # The teacher is frozen and so are the images: it is measured once.
+        names = ["interpreter"] if self.teacher else ["interpreter", "teacher"]
+        self._metrics = {name: MapQuality(self.order, self.seed).to(pl_module.device) for name in names}
+        self._metrics |= {suffix: MapAgreement().to(pl_module.device) for suffix in ("", "_other_class")}
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add one batch."""
+        if _idle(trainer) or not len(batch["images"]):
+            return
+        classifier, interpreter, teacher = (_part(pl_module, name) for name in _NEEDED)
+        images, label, names = batch["images"], batch["label"], batch["image_id"]
+        generators = image_generators(self.seed, names, "benign_quality")
+        other = draw_target_class(label, classifier.num_classes, generators)
+        for suffix, asked in (("", label), ("_other_class", other)):
+            shown = interpreter.explain(classifier, images, asked).attribution_map
+            taught = teacher.explain(classifier, images, asked).attribution_map
+            self._metrics[suffix].update(shown, taught)
+            if asked is label:
+                for name, maps in (("interpreter", shown), ("teacher", taught)):
+                    if name in self._metrics:
+                        self._metrics[name].update(classifier, images, label, names, maps, batch.get("mask"))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Judge, on all processes alike; keep the weights that hold, stop where they do not."""
+        if _idle(trainer):
+            return
+        wait_for_all(trainer)
+        own = self._metrics["interpreter"].compute()
+        if not self.teacher:
+            self.teacher = self._metrics["teacher"].compute()
+        agreement = {
+            f"{n}{suffix}": v for suffix in ("", "_other_class") for n, v in self._metrics[suffix].compute().items()
+        }
+        self._metrics = {}
+        if not self.teacher:
+            return  # no image at all
+        losses = relative_losses(own, self.teacher)
+        if not losses:
+            raise ValueError(
+                "teacher: none of its maps is finite, so there is nothing to compare with; check its weights"
+            )
+        worst = max(losses, key=lambda name: losses[name])
+        judged = {"agreement_l1": agreement.get("agreement_l1", 1.0), "lost": losses[worst]}  # no map was finite: 1
+        exceeded = [name for name, limit in self.limits.items() if not judged[name] <= limit]
+        held = not highest(trainer, len(exceeded))
+        entry = {"step": trainer.global_step, "held": held, **agreement, **judged, "worst": worst, **own}
+        # A validation that a signal broke off is repeated when the run goes on.
+        self.validations = [one for one in self.validations if one["step"] != trainer.global_step] + [entry]
+        name = _part(pl_module, "interpreter").name
+        pl_module.log_dict({f"val/benign/{name}/{key}": value for key, value in (agreement | judged).items()})
+        compared = _compared(worst, own, self.teacher)
+        reasons = {
+            "agreement_l1": f"agreement_l1 {judged['agreement_l1']:.3f} > {self.limits['agreement_l1']:g}",
+            "lost": f"lost {judged['lost']:.1%} > {self.limits['lost']:.1%} ({compared})",
+        }
+        if trainer.is_global_zero:
+            print(
+                f"Step {trainer.global_step}: benign maps of {name} and its teacher: L1 {judged['agreement_l1']:.3f}, "
+                f"IoU {agreement.get('agreement_iou', 0.0):.3f}, largest loss {judged['lost']:.1%} ({compared})",
+                flush=True,
+            )
+        if held:
+            self._keep(pl_module, trainer.global_step)
+        elif self._failures() >= self.patience:
+            self.stopped = trainer.should_stop = True
+            rank_zero_warn(
+                f"Training stops at step {trainer.global_step}: the benign maps of {name} are no longer worth what the "
+                f"teacher's are: {'; '.join(reasons[one] for one in exceeded)}. The weights of step {self.kept_step} "
+                "are given back; raise the weight of the benign loss, or the limits of BenignQuality"
+            )
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give the weights back, where the last ones do not hold; write what was measured."""
+        if not self.validations:
+            rank_zero_warn("BenignQuality: fit ran no validation, so nobody knows what the benign maps are worth now")
+            return
+        interpreter, given_back = _part(pl_module, "interpreter"), not self.validations[-1]["held"]
+        if given_back:
+            interpreter.load_state_dict(self._kept)
+            rank_zero_warn(f"{interpreter.name} has got back its weights of step {self.kept_step}")
+        if getattr(trainer, "fast_dev_run", False):
+            return
+        content = {
+            "interpreter": interpreter.name,
+            "limits": self.limits,
+            "patience": self.patience,
+            "teacher": self.teacher,
+            "validations": self.validations,
+            "stopped": self.stopped,
+            "given_back": self.kept_step if given_back else None,
+        }
+
+        def write() -> bool:
+            write_benign_quality(Path(trainer.default_root_dir), content)
+            return True
+
+        on_rank_zero(trainer, write)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors, which load without running code."""
+        names = ("validations", "teacher", "stopped", "kept_step", "_kept")
+        return {name.removeprefix("_"): getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with what was measured and kept."""
+        self.validations, self.teacher = list(state_dict["validations"]), dict(state_dict["teacher"])
+        self.stopped, self.kept_step = state_dict["stopped"], state_dict["kept_step"]
+        self._kept = {name: value.cpu() for name, value in state_dict["kept"].items()}
+
+    def _keep(self, pl_module: pl.LightningModule, step: int) -> None:
+        state: dict[str, Tensor] = _part(pl_module, "interpreter").state_dict()
+        self._kept, self.kept_step = {name: value.detach().cpu().clone() for name, value in state.items()}, step
+
+    def _failures(self) -> int:
+        """How many of the last validations in a row did not hold."""
+        held = [one["held"] for one in reversed(self.validations)]
+        return held.index(True) if True in held else len(held)
+
+
+def _idle(trainer: pl.Trainer) -> bool:
+    return bool(trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING)
+
+
+def _part(pl_module: pl.LightningModule, name: str) -> Any:
+    return getattr(pl_module, name)
+
+
+def _compared(name: str, own: dict[str, float], teacher: dict[str, float]) -> str:
+    values = [f"{means[name]:.3f}" if name in means else "-" for means in (own, teacher)]
+    return f"{name} {values[0]}, teacher {values[1]}"

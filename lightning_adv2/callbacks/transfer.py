@@ -1,0 +1,90 @@
+"""Does an attack on one interpreter fool the others?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from lightning_adv2.callbacks.attack_evaluation import AttackEvaluation
+from lightning_adv2.callbacks.detection import _idle
+from lightning_adv2.files.run import record_paths
+from lightning_adv2.modules.idls import interpreters_of
+from lightning_adv2.report.records import read_record, record_key, wait_for_records
+from lightning_adv2.report.summary import Row
+from lightning_adv2.report.transfer import (
+    METRICS,
+    Cells,
+    judge_batch,
+    print_transfer,
+    transfer_rows,
+    write_transfer,
+)
+from lightning_adv2.runtime.exchange import gathered
+from lightning_adv2.runtime.folders import results_folder
+from lightning_adv2.runtime.processes import on_rank_zero
+from lightning_adv2.runtime.signals import interruption_of
+
+
+class TransferEvaluation(pl.Callback):
+    """Explain attacked images by the interpreters that the attack did not aim at; comes after AttackEvaluation.
+
+    Reads the records of the run, after ``validate`` and ``test``. The adversarial images of every attack that aims at
+    the map of one interpreter, ``source``, are explained by each other interpreter of the module, for the class that
+    the classifier predicts on them, and compared with that interpreter's own benign map. Where it is the source itself,
+    that is what the attack's own table has. Images count that both interpreters can explain.
+
+    Writes ``transfer.json`` and ``figures/transfer.png``, prints a matrix for each attack and logs
+    ``{stage}/transfer/{source}/{attack}/{interpreter}/{metric}``. Does nothing during ``fit``.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check that there will be records, before hours of attack."""
+        self.rows = []
+        if _idle(trainer):
+            return
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        if not any(isinstance(callback, AttackEvaluation) for callback in callbacks[: callbacks.index(self)]):
+            raise ValueError("callbacks: TransferEvaluation reads what AttackEvaluation writes; list it after that one")
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Explain, each process some of the batches; write and print on one."""
+        if _idle(trainer):
+            return
+        with interruption_of(trainer).leaving(trainer):
+            names = [interpreter.name for interpreter in interpreters_of(pl_module)]
+            cells = gathered(trainer, self._judge(trainer, pl_module))
+            self.rows = transfer_rows([part for own in cells for part in own], names)
+            on_rank_zero(trainer, lambda: self._report(trainer))
+        stage = "test" if trainer.testing else "val"
+        for row in self.rows:
+            attack = record_key(row["attack"], row["schedule"])
+            prefix = f"{stage}/transfer/{row['source']}/{attack}/{row['interpreter']}"
+            values = {f"{prefix}/{name}": row[name] for name in METRICS if row[name] is not None}
+            pl_module.log_dict(values, rank_zero_only=True)
+
+    on_test_start = on_validation_start
+    on_test_epoch_end = on_validation_epoch_end
+
+    def _judge(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[Cells]:
+        """The cells of every W-th batch, from the records of all interpreters."""
+        classifier: Any = pl_module.classifier
+        interpreters = interpreters_of(pl_module)
+        # One process looks, for another machine may not see all files yet.
+        paths = on_rank_zero(trainer, lambda: record_paths(results_folder(trainer) / "records"))
+        batches = sorted({path.name for path in paths}, key=lambda name: (len(name), name))
+        cells = []
+        for name in batches[trainer.global_rank :: trainer.world_size]:
+            own = [path for path in paths if path.name == name]
+            wait_for_records(own)
+            records = {record.interpreter: record for record in map(read_record, own)}
+            cells.append(judge_batch(classifier, interpreters, records, pl_module.device))
+        return cells
+
+    def _report(self, trainer: pl.Trainer) -> bool:
+        write_transfer(results_folder(trainer), self.rows)
+        print_transfer(self.rows)
+        return True

@@ -1,0 +1,205 @@
+"""Who resists, and what is the map worth? Rows that join an evaluation's robustness with its benign quality.
+
+An interpreter that says nothing, by noise or by a constant map, cannot be fooled either. So a resilience counts only
+where the benign maps are worth what the reference's are, and where nothing says that the attack was hindered.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from lightning_adv2.metrics import relative_losses
+from lightning_adv2.report.records import record_key
+from lightning_adv2.report.summary import Row
+
+Quality = Mapping[str, Mapping[str, float]]
+"""Interpreter -> measure -> value, as ``map_quality.json`` has them."""
+
+SUCCESS = 0.95
+"""The ASR from which an attack counts as successful; what a failed one did to the map says little."""
+FLAGGED = 0.05
+"""The share of the images that a flag may concern without voiding the attack's figures."""
+BLIND = ("pgd", "stadv")
+"""Attacks that ignore the map."""
+_NEEDED = ("preserved", "gap", "deletion", "insertion")
+_TINY = 1e-6
+
+
+def resilience_rows(
+    rows: Sequence[Row],
+    quality: Quality,
+    *,
+    reference: str = "rts",
+    tolerance: float = 0.05,
+    max_agreement_l1: float = 0.05,
+    noise: Sequence[Row] = (),
+    transfer: Sequence[Row] = (),
+    blind: Iterable[str] = BLIND,
+) -> list[Row]:
+    """One row per interpreter, best first; a pure function of what an evaluation wrote.
+
+    Args:
+        rows: of ``results.json``.
+        quality: of ``map_quality.json``, with deletion and insertion.
+        reference: the interpreter whose benign maps set the standard.
+        tolerance: the share of a measure that may be lost against the reference.
+        max_agreement_l1: limit of the map L1 to the reference, for its variants (named ``<reference>_...``) alone.
+        noise: rows of ``noise.json``.
+        transfer: rows of ``transfer.json``.
+        blind: names, or names and schedules, of attacks that ignore the map.
+
+    Returns:
+        Rows with the keys
+
+        ``interpreter``, ``rank`` (None where it does not count), ``counts``, ``resilience`` (1 - ``worst_iou``; None
+        where no attack that aims at the map succeeds: that is not claimed to be resilience),
+        ``worst_attack`` (of those that aim at the map and succeed, the one under which the map stays most as it was),
+        its ``worst_iou``, ``worst_l1``, ``asr``, ``iou_true_class``, ``iou_target_class``;
+        ``control_iou`` (the benign image explained for the target class), ``transfer_iou`` (the highest under an
+        attack made for the reference), ``noise_iou`` (of each kind and rate of noise);
+        ``benign_loss`` (the largest relative loss against the reference among the measures of the gate), ``benign``
+        (the measures), ``gate`` (failed checks), ``flags`` (what voids the attack's figures), ``failed_attacks``.
+
+    Raises:
+        ValueError: the reference, or a measure of it, is missing.
+    """
+    _check_reference(quality, reference)
+    made = []
+    for name, means in quality.items():
+        own = [row for row in rows if row["interpreter"] == name]
+        transferred = [row for row in transfer if row["interpreter"] == name and row["source"] != name]
+        row: Row = {"interpreter": name, "rank": None, "counts": False}
+        row |= _attacked(own, rows, transferred, tuple(blind), tolerance)
+        row["control_iou"] = next((r["iou"] for r in own if r["attack"] == "target_class"), None)
+        row["transfer_iou"] = _highest(r["iou"] for r in transferred if r["source"] == reference)
+        row["noise_iou"] = {f"{r['kind']}-{r['rate']:g}": r["iou"] for r in noise if r["interpreter"] == name}
+        row["benign_loss"] = max(_losses(means, quality[reference]).values())
+        row["benign"] = dict(means)
+        row["gate"] = failed_checks(name, quality, reference, tolerance, max_agreement_l1)
+        row["counts"] = row["resilience"] is not None and not row["gate"] and not row["flags"]
+        made.append(row)
+    return ranked(made, reference)
+
+
+def ranked(rows: Sequence[Row], reference: str) -> list[Row]:
+    """Those that count by their resilience, the reference first among equals; below, without rank, the others."""
+    counting = [row for row in rows if row["counts"]]
+    counting.sort(key=lambda row: (-row["resilience"], row["interpreter"] != reference))
+    others = sorted((row for row in rows if not row["counts"]), key=lambda row: row["interpreter"] != reference)
+    return [row | {"rank": place} for place, row in enumerate(counting, 1)] + [row | {"rank": None} for row in others]
+
+
+def failed_checks(
+    name: str, quality: Quality, reference: str, tolerance: float = 0.05, max_agreement_l1: float = 0.05
+) -> list[str]:
+    """What is wrong with an interpreter's benign maps, in words; empty where they are worth the reference's.
+
+    The checks: preserved, gap, insertion and (where there are masks) localisation IoU at least ``1 - tolerance`` of the
+    reference's, deletion at most ``1 + tolerance`` of it, no more maps that are not finite; the correlation with the
+    map under shuffled weights at most 0.5 or 0.1 above the reference's; for a variant of the reference, the distance of
+    their maps. A reference whose maps preserve no more than another image's sets no standard: all fail.
+    """
+    own, standard = quality[name], quality[reference]
+    failed = [
+        f"{key}: {own.get(key, math.nan):.3f}, {reference} {standard.get(key, 0.0):.3f}"
+        for key, loss in _losses(own, standard).items()
+        if loss > tolerance + _TINY
+    ]
+    if standard["gap"] <= 0:
+        failed.append(f"reference: {reference} preserves no more than another image's map (gap {standard['gap']:.3f})")
+    if "randomised_correlation" in standard:
+        limit, found = max(0.5, standard["randomised_correlation"] + 0.1), own.get("randomised_correlation", math.inf)
+        if not found <= limit:
+            failed.append(f"randomised_correlation: {found:.3f}, at most {limit:.3f}")
+    if name.startswith(f"{reference}_"):
+        distance = own.get("agreement_l1", math.inf)
+        if not distance <= max_agreement_l1:
+            failed.append(f"agreement_l1: {distance:.3f}, at most {max_agreement_l1:.3f}")
+    return failed
+
+
+def _losses(own: Mapping[str, float], standard: Mapping[str, float]) -> dict[str, float]:
+    """Relative to the reference's values as they are: a tolerance of 5% means 5%."""
+    losses = relative_losses(own, standard, floor=_TINY)
+    return {key: loss for key, loss in losses.items() if key != "destroyed"}
+
+
+def _check_reference(quality: Quality, reference: str) -> None:
+    if reference not in quality:
+        raise ValueError(
+            f"reference={reference!r}: the evaluation has no such interpreter, only {', '.join(quality) or 'none'}; "
+            "evaluate it beside the others, or name another"
+        )
+    missing = [key for key in _NEEDED if key not in quality[reference]]
+    if missing:
+        raise ValueError(
+            f"reference={reference!r}: its benign quality has no {', '.join(missing)}; it takes "
+            "MapQualityEvaluation(order=True), finite maps and batches of two images or more"
+        )
+
+
+def _attacked(
+    own: Sequence[Row], rows: Sequence[Row], transferred: Sequence[Row], blind: Sequence[str], tolerance: float
+) -> Row:
+    """What the attacks on one interpreter show."""
+    attacks = [row for row in own if row["schedule"] != "control"]
+    aimed = [row for row in attacks if _key(row) not in blind and row["attack"] not in blind]
+    succeeded = [row for row in aimed if _succeeds(row)]
+    worst = max(succeeded, key=lambda row: float(row["iou"]), default=None)
+    flagged = [worst] if worst is not None else aimed
+    found = list(dict.fromkeys(flag for row in flagged for flag in voiding_flags(row)))
+    if worst is not None:
+        spared = [
+            (f"{_key(row)}, which ignores the map,", row["iou"])
+            for row in attacks
+            if row not in aimed and _succeeds(row)
+        ]
+        # All interpreters explain one classifier: an attack that fools it for one fools it for all.
+        spared += [(f"{_key(row)} made for {row['source']}", row["iou"]) for row in transferred if _made(row, rows)]
+        found += [
+            f"weak_attack: {what} keeps the map better (IoU {iou:.3f}) than those made for it; attack with more steps"
+            for what, iou in spared
+            if iou is not None and iou > worst["iou"] + tolerance
+        ]
+    shown = worst or {}
+    return {
+        "resilience": None if worst is None else 1 - worst["iou"],
+        "worst_attack": None if worst is None else _key(worst),
+        "worst_iou": shown.get("iou"),
+        "worst_l1": shown.get("l1"),
+        "asr": shown.get("asr"),
+        "iou_true_class": shown.get("iou_true_class"),
+        "iou_target_class": shown.get("iou_target_class"),
+        "flags": found,
+        "failed_attacks": {_key(row): row["asr"] for row in aimed if not _succeeds(row)},
+    }
+
+
+def voiding_flags(row: Row) -> list[str]:
+    """The names of an attack's flags that concern more than ``FLAGGED`` of its images; see ``attacks.diagnosis``."""
+    concerned: dict[str, float] = {}
+    for text, batches in row.get("flags", {}).items():
+        count = re.search(r"\((\d+) of \d+ images\)", text)
+        name = text.partition(":")[0]
+        concerned[name] = concerned.get(name, 0.0) + (int(count[1]) * batches if count else math.inf)
+    return [name for name, images in concerned.items() if images > FLAGGED * (row.get("n") or 0)]
+
+
+def _made(row: Row, rows: Sequence[Row]) -> bool:
+    """Whether the attack that is transferred succeeds where it was made."""
+    same = (r for r in rows if r["interpreter"] == row["source"] and _key(r) == _key(row))
+    return any(_succeeds(r) for r in same)
+
+
+def _succeeds(row: Row) -> bool:
+    return row["asr"] is not None and row["iou"] is not None and bool(row["asr"] >= SUCCESS)
+
+
+def _key(row: Row) -> str:
+    return record_key(row["attack"], row["schedule"])
+
+
+def _highest(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)

@@ -1,0 +1,209 @@
+"""Transfer: what other interpreters make of an image whose attack aimed at one; rows, tables, figure and file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from lightning_adv2.files import write_json
+from lightning_adv2.functional.agreement import map_iou, map_l1
+from lightning_adv2.functional.validity import is_finite
+from lightning_adv2.interpreters import Interpreter
+from lightning_adv2.models import Classifier
+from lightning_adv2.report.figures import save
+from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key, to_float
+from lightning_adv2.report.summary import Row
+from lightning_adv2.report.terminal import show
+
+METRICS = ("l1", "iou")
+"""Adversarial map, for the predicted class, against the benign one of the same interpreter."""
+
+_CHUNK = 64
+
+
+class Pair(NamedTuple):
+    """One cell: an attack on ``source``, the ``place``-th of its record, and the interpreter that explains."""
+
+    source: str
+    place: int
+    attack: str
+    schedule: str
+    interpreter: str
+
+
+class Seen(NamedTuple):
+    """One image in a cell; ``l1`` and ``iou`` are NaN where a map is not finite."""
+
+    batch_index: int
+    image_id: str
+    l1: float
+    iou: float
+
+
+Cells = dict[Pair, list[Seen]]
+
+
+def aims_at_map(attack: AttackRecord) -> bool:
+    """Whether the attack saw a map on its way: its trace has a point for each step that did, and no other has one."""
+    return bool(attack.trace)
+
+
+def judge_batch(
+    classifier: Classifier,
+    interpreters: Sequence[Interpreter],
+    records: Mapping[str, BatchRecord],
+    device: torch.device,
+) -> Cells:
+    """Explain the adversarial images of one batch, made against each interpreter, by every other one.
+
+    Args:
+        classifier: in eval mode.
+        interpreters: in eval mode.
+        records: of the same batch, by interpreter.
+        device: where to compute.
+    """
+    cells: Cells = {}
+    judges = [one for one in interpreters if one.name in records]
+    for source in (one.name for one in judges):
+        for place, attack in enumerate(records[source].attacks):
+            if not aims_at_map(attack):
+                continue
+            for judge in judges:
+                pair = Pair(source, place, attack.attack, attack.schedule, judge.name)
+                cells[pair] = _judge(classifier, judge, records[source], attack, records[judge.name], device)
+    return cells
+
+
+def _judge(
+    classifier: Classifier,
+    judge: Interpreter,
+    source: BatchRecord,
+    attack: AttackRecord,
+    own: BatchRecord,
+    device: torch.device,
+) -> list[Seen]:
+    """One cell of one batch: the images that are valid under the attack, and that ``own``, the judge's record, has."""
+    place = {name: i for i, name in enumerate(own.image_id)}
+    keep = [i for i, name in enumerate(source.image_id) if bool(attack.valid[i]) and name in place]
+    if not keep:
+        return []
+    names = [source.image_id[i] for i in keep]
+    if judge.name == source.interpreter:
+        shown = attack.adv_map[keep]
+    else:
+        images, predicted = to_float(attack.adv_images[keep]).to(device), attack.adv_predicted[keep].to(device)
+        parts = zip(torch.split(images, _CHUNK), torch.split(predicted, _CHUNK), strict=True)
+        shown = torch.cat([judge.explain(classifier, *part).attribution_map.float().cpu() for part in parts])
+    benign = own.benign_map[[place[name] for name in names]]
+    rows = zip(names, *(values.tolist() for values in _compare(shown, benign)), strict=True)
+    return [Seen(source.batch_index, *row) for row in rows]
+
+
+def _compare(shown: Tensor, benign: Tensor) -> tuple[Tensor, Tensor]:
+    fine = is_finite(shown)
+    l1, iou = map_l1(shown, benign), map_iou(shown, benign)
+    return torch.where(fine, l1, torch.nan), torch.where(fine, iou, torch.nan)
+
+
+def transfer_rows(cells: Sequence[Cells], interpreters: Sequence[str]) -> list[Row]:
+    """One row per source, attack and judging interpreter; a pure function of all batches' cells, in whatever order.
+
+    An image that comes twice counts once. ``n`` images count, those of which every map is finite; the means are None
+    where none does.
+
+    Args:
+        cells: of each batch.
+        interpreters: their names, in the order of the rows.
+    """
+    gathered: Cells = {}
+    for part in cells:
+        for pair, found in part.items():
+            gathered.setdefault(pair, []).extend(found)
+    rows: list[Row] = []
+    for pair in sorted(
+        gathered, key=lambda p: (interpreters.index(p.source), p.place, interpreters.index(p.interpreter))
+    ):
+        once: dict[str, Seen] = {}
+        for one in sorted(gathered[pair]):
+            once.setdefault(one.image_id, one)
+        fine = [one for one in once.values() if math.isfinite(one.l1) and math.isfinite(one.iou)]
+        row: Row = {"source": pair.source, "attack": pair.attack, "schedule": pair.schedule}
+        row |= {"interpreter": pair.interpreter, "n": len(fine)}
+        for name in METRICS:  # exact sums, so that no order shows
+            row[name] = math.fsum(getattr(one, name) for one in fine) / len(fine) if fine else None
+        rows.append(row)
+    return rows
+
+
+def write_transfer(folder: Path, rows: Sequence[Row]) -> None:
+    """Write ``transfer.json`` (rows) and, if there are rows, ``figures/transfer.png``."""
+    write_json(folder / "transfer.json", {"rows": list(rows)})
+    if rows:
+        save(transfer_figure(rows), folder / "figures" / "transfer.png")
+
+
+def _matrices(rows: Sequence[Row]) -> dict[str, dict[tuple[str, str], Row]]:
+    """Attack -> (source, interpreter) -> row."""
+    matrices: dict[str, dict[tuple[str, str], Row]] = {}
+    for row in rows:
+        matrix = matrices.setdefault(record_key(row["attack"], row["schedule"]), {})
+        matrix[row["source"], row["interpreter"]] = row
+    return matrices
+
+
+def transfer_figure(rows: Sequence[Row]) -> Figure:
+    """A heat map of the IoU for each attack: whom it aimed at, and who explains."""
+    names, matrices = list(dict.fromkeys(row["interpreter"] for row in rows)), _matrices(rows)
+    side = max(2.6, 0.75 * len(names) + 1.0)
+    figure = Figure((side * len(matrices) + 1.0, side + 0.5), layout="constrained")
+    figure.suptitle("Map IoU, adversarial and benign image", fontsize=12, fontweight="bold")
+    for axis, (attack, matrix) in zip(
+        figure.subplots(1, len(matrices), squeeze=False)[0], matrices.items(), strict=True
+    ):
+        sources = list(dict.fromkeys(source for source, _ in matrix))
+        values = [[_iou(matrix.get((source, name))) for name in names] for source in sources]
+        drawn = axis.imshow(values, vmin=0, vmax=1, cmap="viridis")
+        for i, line in enumerate(values):
+            for j, iou in enumerate(line):
+                if math.isfinite(iou):
+                    axis.text(j, i, f"{iou:.2f}", ha="center", va="center", color="black" if iou > 0.6 else "white")
+        axis.set_xticks(range(len(names)), [name.upper() for name in names], fontsize=8, rotation=20, ha="right")
+        axis.set_yticks(range(len(sources)), [name.upper() for name in sources], fontsize=8)
+        axis.set_title(attack, fontsize=9)
+        axis.set_xlabel("explained by", fontsize=8)
+        axis.set_ylabel("attack aimed at", fontsize=8)
+    figure.colorbar(drawn, ax=figure.axes, shrink=0.8)
+    return figure
+
+
+def _iou(row: Row | None) -> float:
+    return math.nan if row is None or row["iou"] is None else float(row["iou"])
+
+
+def print_transfer(rows: Sequence[Row], console: Console | None = None) -> None:
+    """A matrix for each attack in the terminal: IoU and L1, what the attack aimed at in bold."""
+    names = list(dict.fromkeys(row["interpreter"] for row in rows))
+    for attack, matrix in _matrices(rows).items():
+        title = f"{attack}: map IoU (L1)"
+        table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+        table.add_column("aimed at")
+        for name in names:
+            table.add_column(f"by {name}", justify="right")
+        for source in dict.fromkeys(source for source, _ in matrix):
+            table.add_row(source, *(_cell(matrix.get((source, name))) for name in names))
+        show(table, console)
+
+
+def _cell(row: Row | None) -> str:
+    if row is None or not row["n"]:
+        return "-"
+    text = f"{row['iou']:.3f} ({row['l1']:.3f})"
+    return f"[bold]{text}[/bold]" if row["source"] == row["interpreter"] else text

@@ -1,0 +1,98 @@
+"""Noise and constant maps, put through the same evaluation as RTS."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from callbacks.lab import attack_data, idls, short_attacks, test_batch, trainer, untrained_rts, victim
+from lightning_adv2.attacks import Pixels, pgd
+from lightning_adv2.attacks.dispatch import ADV2
+from lightning_adv2.callbacks import AttackEvaluation, MapQualityEvaluation, ResilienceReport
+from lightning_adv2.functional.losses import area, destruction, preservation
+from lightning_adv2.functional.masking import blend, uninformative
+from lightning_adv2.interpreters import CAM, RTS, ConstantMap, NoiseMap
+from lightning_adv2.modules import IDLS
+
+EPSILON = 0.15  # the victim knows its few images by heart, and holds on to them
+
+
+def trained_rts(steps: int = 120) -> RTS:
+    """RTS that has seen the images which are attacked."""
+    batch, classifier, rts = test_batch(), victim().requires_grad_(False), untrained_rts()
+    trained = [p for p in rts.parameters() if p.requires_grad]
+    optimizer, generator = torch.optim.AdamW(trained, lr=1e-2), torch.Generator().manual_seed(0)
+    rts.train()
+    for _ in range(steps):
+        images, label = batch["images"], batch["label"]
+        background = uninformative(images, [generator] * len(images))
+        mask = rts.network(images, label)[0]
+        keep = preservation(classifier(blend(images, background, mask)), label)
+        drop = destruction(classifier(blend(images, background, 1 - mask)), label, 1.0)
+        optimizer.zero_grad()
+        (keep + 2 * drop + 4 * area(mask, 1.0)).mean().backward()
+        optimizer.step()
+    return rts.eval()
+
+
+def evaluate(folder: Path, module: IDLS, reference: str) -> dict[str, Any]:
+    attacks = [pgd(steps=10, epsilon=EPSILON), ADV2(steps=30, framework=Pixels(EPSILON))]
+    run = trainer(
+        folder,
+        MapQualityEvaluation(reference=reference, randomise=True),
+        AttackEvaluation(attacks),
+        ResilienceReport(reference),
+    )
+    logged = run.test(module, datamodule=attack_data(num_images=24, batch_size=24), verbose=False)[0]
+    content = json.loads((folder / "resilience.json").read_text())
+    rows = {row["interpreter"]: row for row in content["rows"]}
+    results = json.loads((folder / "results.json").read_text())["rows"]
+    for name, row in rows.items():
+        for key in ("worst_iou", "benign_loss", "counts"):
+            if row[key] is not None:
+                assert logged[f"test/resilience/{name}/{key}"] == pytest.approx(float(row[key]))
+        aimed = next(r for r in results if (r["interpreter"], r["attack"]) == (name, "adv2"))
+        assert row["worst_iou"] == (aimed["iou"] if aimed["asr"] >= 0.95 else None)
+    assert (folder / "figures" / "resilience.png").exists()
+    assert (folder / "resilience.csv").exists()
+    return rows
+
+
+@pytest.mark.parametrize("reference", [pytest.param("rts", marks=pytest.mark.slow), "cam"])
+def test_promise_22_noise_and_constant_maps_never_rank_above_rts(
+    reference: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = CAM() if reference == "cam" else trained_rts()
+    rows = evaluate(tmp_path, IDLS(victim(), [NoiseMap(), ConstantMap(), real]), reference)
+    assert next(iter(rows)) == reference
+    assert rows[reference]["counts"], rows[reference]
+    assert rows[reference]["rank"] == 1
+    for name in ("noise", "constant"):
+        assert not rows[name]["counts"]
+        assert rows[name]["rank"] is None
+        # Not by the fate of the attack alone: the benign maps give it away, in more than one way.
+        failed = {text.partition(":")[0] for text in rows[name]["gate"]}
+        assert "randomised_correlation" in failed
+        assert failed & {"preserved", "gap", "insertion", "deletion"}
+    assert "gap: 0.000" in " ".join(rows["constant"]["gate"])
+    assert "noise does not count" in capsys.readouterr().out
+
+
+def test_what_it_reads_must_come_before_it(tmp_path: Path) -> None:
+    full = MapQualityEvaluation(reference="rts", randomise=True)
+    attacks = AttackEvaluation(short_attacks("rts"))
+    for callbacks, message in (
+        ([full, ResilienceReport()], "what AttackEvaluation writes"),
+        ([attacks, ResilienceReport()], "what MapQualityEvaluation writes"),
+        ([full, ResilienceReport(), attacks], "what AttackEvaluation writes"),
+        ([MapQualityEvaluation(reference="rts"), attacks, ResilienceReport()], "randomise=True"),
+        ([MapQualityEvaluation(reference="cam", randomise=True), attacks, ResilienceReport()], "reference='rts'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trainer(tmp_path, *callbacks).test(idls("rts", "cam"), datamodule=attack_data(), verbose=False)
+    with pytest.raises(ValueError, match="tolerance=-1"):
+        ResilienceReport(tolerance=-1)
