@@ -31,7 +31,7 @@ OWN = "lightning-adv2"
 # Uploaded by somebody who was not the project, and withdrawn later; a mirror may still have them.
 MALICIOUS = {"pytorch-lightning": {"2.6.2", "2.6.3"}, "lightning": {"2.6.2", "2.6.3"}}
 RUN_AT_START = ("*.pth", "sitecustomize.py", "usercustomize.py")
-# No code, and the owner of a machine adds the authority of its network to it, at any time; that is said, and no finding.
+# No code, and a machine's owner adds the authority of its network to it, at any time: that is said, and no finding.
 CERTIFICATES = "certifi/cacert.pem"
 
 

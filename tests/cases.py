@@ -36,6 +36,7 @@ from lightning_adv2.interpreters import (
     IntegratedGradients,
     Interpreter,
     SmoothGrad,
+    Student,
 )
 from lightning_adv2.models import Classifier, PaperReLU, ResidualClassifier, Softplus, Surrogate, ViTClassifier
 
@@ -143,6 +144,18 @@ def build_rts(classifier: Classifier) -> RTS:
     return rts.to(dtype).eval()
 
 
+def build_student(classifier: Classifier) -> Student:
+    """A student with a random head in the classifier's precision; its encoder is another network for the classes."""
+    encoder = small_classifier(seed=7, num_classes=classifier.num_classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        student = Student(encoder, map_stride=2, width=6)
+    with torch.no_grad():
+        # As initialised the maps are all but constant.
+        student.network.output.weight.mul_(4)
+    return student.to(next(classifier.parameters()).dtype).eval()
+
+
 def attack_many_gradients(schedule: Schedule = "fast", **options: Any) -> Attack:
     """The joint attack on maps that are means of many gradients: 50 fast steps."""
     return adv2_grad(schedule, **({"steps": 50} if schedule == "fast" else {}) | options)
@@ -159,6 +172,7 @@ INTERPRETERS = (
     ),
     InterpreterCase("cam", lambda classifier: CAM(), (None, Softplus(50.0)), lambda side: side // 4, adv2_cam),
     InterpreterCase("rts", build_rts, (None,), lambda side: side // 2, adv2_rts),
+    InterpreterCase("student", build_student, (None,), lambda side: side // 2, adv2_rts),
     InterpreterCase(
         "ig",
         lambda classifier: IntegratedGradients(steps=3, pool=2),
@@ -230,7 +244,14 @@ class AttackCase:
         return Attack(full.name, full.schedule, full.perturbation, stages, full.min_confidence)
 
 
-JOINT = (("grad", adv2_grad), ("cam", adv2_cam), ("rts", adv2_rts), ("ensemble", attack_ensemble), ("mask", adv2_mask))
+JOINT = (
+    ("grad", adv2_grad),
+    ("cam", adv2_cam),
+    ("rts", adv2_rts),
+    ("student", adv2_rts),
+    ("ensemble", attack_ensemble),
+    ("mask", adv2_mask),
+)
 SCHEDULES = ("fast", "paper")
 
 ATTACKS = (

@@ -15,7 +15,7 @@ from lightning_adv2.attacks.objective import (
     TargetMap,
 )
 from lightning_adv2.attacks.perturbation import FlowField, Perturbation, PixelDelta
-from lightning_adv2.attacks.presets import adv2_cam, adv2_ensemble, adv2_grad, adv2_rts, pgd, stadv
+from lightning_adv2.attacks.presets import adv2_cam, adv2_ensemble, adv2_grad, adv2_rts, pgd, stadv, steady
 from lightning_adv2.attacks.presets_mask import adv2_mask
 from lightning_adv2.attacks.response import ResponseStep
 from lightning_adv2.attacks.steps import GradientStep, Step
@@ -63,4 +63,5 @@ __all__ = [
     "pgd",
     "run_attack",
     "stadv",
+    "steady",
 ]

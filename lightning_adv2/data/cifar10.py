@@ -59,14 +59,15 @@ class CIFAR10DataModule(ImageDataModule):
         root: a folder with ``cifar-10-batches-py`` (the official archive, unpacked), or with ``train`` and ``test``,
             each a folder or a zip of ``<split>/<class>/<image>``.
         num_val: training images to hold out.
-        seed: chooses them.
+        seed: chooses them, and the training images.
+        num_train: train on so many of the others; None takes all.
         batch_size: images per batch.
         num_workers: worker processes per loader.
         max_skipped: the share of a split's images that may be unreadable; they are left out and named.
 
     Raises:
         FileNotFoundError: ``root`` or a split is not there.
-        ValueError: ``num_val`` leaves no training image, or is below 1.
+        ValueError: ``num_val`` leaves no training image, or is below 1; ``num_train`` is more than is left.
     """
 
     name = "cifar10"
@@ -80,9 +81,10 @@ class CIFAR10DataModule(ImageDataModule):
         batch_size: int = 64,
         num_workers: int = 0,
         max_skipped: float = 0.01,
+        num_train: int | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, max_skipped)
-        self.root, self.num_val, self.seed = Path(root), num_val, seed
+        self.root, self.num_val, self.seed, self.num_train = Path(root), num_val, seed, num_train
 
     def build(self, split: Split) -> ImageDataset:
         """Test images, or one part of the training images."""
@@ -93,9 +95,12 @@ class CIFAR10DataModule(ImageDataModule):
             raise ValueError(
                 f"num_val={self.num_val}: hold out at least 1 and less than all {len(whole)} training images"
             )
+        left = len(whole) - self.num_val
+        if self.num_train is not None and not 1 <= self.num_train <= left:
+            raise ValueError(f"num_train={self.num_train}: give 1 to {left}, which num_val leaves, or None for all")
         order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(self.seed)).tolist()
         self._datasets["val"] = ImageSubset(whole, sorted(order[: self.num_val]))
-        self._datasets["train"] = ImageSubset(whole, sorted(order[self.num_val :]))
+        self._datasets["train"] = ImageSubset(whole, sorted(order[self.num_val :][: self.num_train]))
         return self._datasets[split]
 
     def _read(self, train: bool) -> ImageDataset:

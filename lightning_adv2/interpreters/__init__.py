@@ -4,6 +4,7 @@ from lightning_adv2.interpreters.attention import Attention
 from lightning_adv2.interpreters.base import Interpreter, TrainableInterpreter
 from lightning_adv2.interpreters.cam import CAM
 from lightning_adv2.interpreters.captum import Captum
+from lightning_adv2.interpreters.controls import ConstantMap, NoiseMap
 from lightning_adv2.interpreters.ensemble import Ensemble
 from lightning_adv2.interpreters.grad_cam import GradCAM
 from lightning_adv2.interpreters.gradient import Gradient
@@ -12,6 +13,7 @@ from lightning_adv2.interpreters.lrp import LRP
 from lightning_adv2.interpreters.mask import MASK
 from lightning_adv2.interpreters.rts import RTS
 from lightning_adv2.interpreters.smooth_grad import SmoothGrad
+from lightning_adv2.interpreters.student import Student
 
 __all__ = [
     "CAM",
@@ -20,11 +22,14 @@ __all__ = [
     "RTS",
     "Attention",
     "Captum",
+    "ConstantMap",
     "Ensemble",
     "GradCAM",
     "Gradient",
     "IntegratedGradients",
     "Interpreter",
+    "NoiseMap",
     "SmoothGrad",
+    "Student",
     "TrainableInterpreter",
 ]

@@ -64,7 +64,7 @@ class Interpreter(nn.Module, ABC):
 class TrainableInterpreter(Interpreter):
     """An interpreter that predicts the map by a network of its own, and so can be trained: by RTS, distillation, AID.
 
-    A subclass makes ``network`` and calls it in ``forward``.
+    A subclass makes ``network`` and says in :meth:`decode` how a map comes from the features of its encoder.
 
     Args:
         network: predicts maps from an encoder's features.
@@ -86,6 +86,32 @@ class TrainableInterpreter(Interpreter):
         if train_encoder:
             network.train_encoder()
         self.eval()
+
+    @abstractmethod
+    def decode(self, scales: list[Tensor], target_class: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Predict the map from what the encoder sees.
+
+        Args:
+            scales: the encoder's ``forward_pyramid`` of B images.
+            target_class: ``(B,)``, the class explained.
+
+        Returns:
+            map ``(B, 1, h, w)`` in [0, 1], and what else came up on the way, for ``Interpretation.aux``.
+        """
+
+    def forward(
+        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
+    ) -> Interpretation:
+        """See :class:`Interpreter`; ``aux["encoder_logits"]`` ``(B, K)`` serves the encoder loss."""
+        scales = self.network.encoder.forward_pyramid(images)
+        attribution_map, aux = self.decode(scales, target_class)
+        aux["encoder_logits"] = self.network.encoder.forward_head(scales[-1])
+        return Interpretation(classifier(images), attribution_map, aux)
+
+    def maps(self, images: Tensor, *classes: Tensor) -> list[Tensor]:
+        """The maps of the same images for several classes, from one pass of the encoder; no classifier is asked."""
+        scales = self.network.encoder.forward_pyramid(images)
+        return [self.decode(scales, target_class)[0] for target_class in classes]
 
     def load(self, path: str | Path) -> None:
         """Load a file written by :meth:`save`; the encoder stays as it is where the file has none.

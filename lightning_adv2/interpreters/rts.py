@@ -6,7 +6,6 @@ from torch import Tensor
 
 from lightning_adv2.interpreters.base import TrainableInterpreter
 from lightning_adv2.models import Classifier, RTSNetwork
-from lightning_adv2.types import Interpretation, State
 
 
 class RTS(TrainableInterpreter):
@@ -24,6 +23,7 @@ class RTS(TrainableInterpreter):
     """
 
     name = "rts"
+    network: RTSNetwork
 
     def __init__(
         self,
@@ -38,10 +38,7 @@ class RTS(TrainableInterpreter):
         super().__init__(RTSNetwork(encoder, map_stride, width), weights, train_encoder, name)
         self.confidence = confidence
 
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
-        """Map ``(B, 1, H / map_stride, W / map_stride)``; ``aux["encoder_logits"]`` serves the encoder loss."""
-        attribution_map, presence, encoder_logits = self.network(images, target_class, self.confidence)
-        aux = {"encoder_logits": encoder_logits, "presence": presence}
-        return Interpretation(classifier(images), attribution_map, aux)
+    def decode(self, scales: list[Tensor], target_class: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Map ``(B, 1, H / map_stride, W / map_stride)`` and ``presence`` ``(B,)``, the selector's logit."""
+        attribution_map, presence = self.network.decode(scales, target_class, self.confidence)
+        return attribution_map, {"presence": presence}

@@ -4,6 +4,7 @@ from lightning_adv2.models.classifier import Classifier, TorchvisionClassifier
 from lightning_adv2.models.map_network import MapNetwork
 from lightning_adv2.models.residual import CifarResNet, ResidualClassifier
 from lightning_adv2.models.rts import RTSNetwork
+from lightning_adv2.models.student import StudentNetwork
 from lightning_adv2.models.surrogate import PaperReLU, PlainReLU, Softplus, Surrogate
 from lightning_adv2.models.vit import ViTClassifier
 from lightning_adv2.models.weights import load_weights, read_weights, save_weights, weights_hash
@@ -17,6 +18,7 @@ __all__ = [
     "RTSNetwork",
     "ResidualClassifier",
     "Softplus",
+    "StudentNetwork",
     "Surrogate",
     "TorchvisionClassifier",
     "ViTClassifier",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_adv2.models.classifier import Classifier
-from lightning_adv2.models.map_network import MapNetwork
+from lightning_adv2.models.map_network import MapNetwork, scales_from
 
 
 class _Upsample(nn.Module):
@@ -43,22 +42,13 @@ class RTSNetwork(MapNetwork):
         width: channels of the decoder's finest stage; coarser ones have up to 4 times as many.
 
     Raises:
-        ValueError: ``map_stride`` is finer than the encoder's first features.
+        ValueError: ``map_stride`` is none of the encoder's strides.
     """
 
     def __init__(self, encoder: Classifier, map_stride: int = 4, width: int = 32) -> None:
         super().__init__(encoder)
         self.map_stride = map_stride
-        with torch.no_grad():
-            probe = 64 if map_stride <= 4 else 16 * map_stride
-            scales = encoder.forward_pyramid(encoder.mean.expand(1, -1, probe, probe))
-        # Scales finer than the map are of no use to the decoder.
-        self.first = next((i for i, s in enumerate(scales) if probe // s.shape[-1] >= map_stride), len(scales) - 1)
-        finest = probe // scales[self.first].shape[-1]
-        if finest != map_stride:
-            offered = sorted({probe // s.shape[-1] for s in scales})
-            raise ValueError(f"map_stride={map_stride}: the encoder offers strides {offered}; take one of them")
-        channels: Sequence[int] = [s.shape[1] for s in scales[self.first :]]
+        self.first, channels = scales_from(encoder, map_stride)
         self.embedding = nn.Embedding(encoder.num_classes, channels[-1])
         nn.init.normal_(self.embedding.weight, std=0.1 / channels[-1] ** 0.5)
         widths = [min(width * 2**i, 4 * width) for i in range(len(channels))]
@@ -81,12 +71,17 @@ class RTSNetwork(MapNetwork):
             encoder's own class logits ``(B, K)``.
         """
         scales = self.encoder.forward_pyramid(images)
+        attribution_map, presence = self.decode(scales, target_class, confidence)
+        return attribution_map, presence, self.encoder.forward_head(scales[-1])
+
+    def decode(self, scales: list[Tensor], target_class: Tensor, confidence: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Map and presence logit from the encoder's ``forward_pyramid``; asking several classes costs one encoding."""
         top = scales[-1]
         evidence = torch.einsum("bdhw,bd->bhw", top, self.embedding(target_class)).unsqueeze(1)
         x: Tensor = self.reduce(top * torch.sigmoid(evidence - confidence))
         for block, passed in zip(self.upsample, reversed(scales[self.first : -1]), strict=True):
             x = block(x, passed)
-        return self._mask(self.output(x)), self._presence(evidence), self.encoder.forward_head(top)
+        return self._mask(self.output(x)), self._presence(evidence)
 
     def presence(self, images: Tensor, target_class: Tensor) -> Tensor:
         """The selector alone: how sure it is that the class is in the image, a logit ``(B,)``."""

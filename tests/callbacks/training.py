@@ -59,10 +59,10 @@ class TellInAttack(AttackEvaluation):
 def module(kind: str) -> pl.LightningModule:
     if kind == "rts":
         return RTSModule(victim(), untrained_rts(), selector_steps=3)
-    if kind == "aid":
+    if kind.endswith("aid"):
         interpreter = untrained_rts()
         interpreter.network.train_encoder()
-        return AIDModule(victim(), interpreter, ADV2(steps=3))
+        return AIDModule(victim(), interpreter, ADV2(steps=3), warm_start=kind == "warm aid")
     torch.manual_seed(0)
     network = ResidualClassifier(num_classes=7, widths=(8, 12, 16), stem_stride=2)
     return ClassifierModule(network)

@@ -76,6 +76,12 @@ def test_official_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert dataset.uint8(13)[4, 5].tolist() == [batch["data"][13, plane * 1024 + 4 * 32 + 5] for plane in range(3)]
     assert dataset[13]["images"].shape == (3, 32, 32)
     assert len(CIFAR10DataModule(tmp_path, num_val=5).dataset("train")) == 15
+    few, all_of_them = (CIFAR10DataModule(tmp_path, num_val=5, num_train=n).dataset("train") for n in (6, None))
+    names = [{images.image_id(i) for i in range(len(images))} for images in (few, all_of_them)]
+    assert len(names[0]) == 6
+    assert names[0] < names[1]
+    with pytest.raises(ValueError, match="num_train=16: give 1 to 15"):
+        CIFAR10DataModule(tmp_path, num_val=5, num_train=16).dataset("train")
 
 
 def test_real_test_images(shared: Path) -> None:

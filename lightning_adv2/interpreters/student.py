@@ -1,0 +1,40 @@
+"""A student: a network that learned another interpreter's maps and predicts them in one pass."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_adv2.interpreters.base import TrainableInterpreter
+from lightning_adv2.models import Classifier, StudentNetwork
+
+
+class Student(TrainableInterpreter):
+    """Imitates another interpreter, its teacher; ``modules.DistillationModule`` trains it.
+
+    Args:
+        encoder: a trained classifier of the same task, usually another instance of the one explained.
+        map_stride: image pixels per map pixel; the teacher's maps are resized where they are of another size.
+        width: channels between encoder and map.
+        weights: ``.safetensors`` of the head, and of the encoder where it was trained, written by :meth:`save`; None
+            for an untrained network.
+        train_encoder: whether the encoder is trained, too, as AID needs it.
+        name: for tables and log keys; ``student`` by default.
+    """
+
+    name = "student"
+    network: StudentNetwork
+
+    def __init__(
+        self,
+        encoder: Classifier,
+        map_stride: int = 4,
+        width: int = 32,
+        weights: str | None = None,
+        train_encoder: bool = False,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(StudentNetwork(encoder, map_stride, width), weights, train_encoder, name)
+
+    def decode(self, scales: list[Tensor], target_class: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Map ``(B, 1, H / map_stride, W / map_stride)``."""
+        return self.network.decode(scales, target_class), {}
