@@ -29,8 +29,9 @@ class AIDModule(InterpreterTraining):
 
     L_aid alone rewards whatever changes the map, so two things hold it. On benign images the map must stay that of the
     *teacher*, the interpreter as it came: for the true class c and for the target class c_t, or g could tell c from
-    c_t and leave the attack alone. And L_aid compares maps for one class: attacked and benign image both explained
-    for c, both for c_t; and the attacked one for c_t with the benign one for c, as whoever looks at the map sees them.
+    c_t and leave the attack alone. And L_aid compares maps for one class, one half of it: attacked and benign image both
+    explained for c, both for c_t. The other half is the attacked one for c_t beside the benign one for c, as whoever
+    looks at the maps sees them.
 
     The attack sees the interpreter in eval mode, takes a fixed number of steps, and all that is drawn belongs to the
     image and the step, so that two processes train as one does with the whole batch. BatchNorm keeps the statistics
@@ -153,8 +154,10 @@ class AIDModule(InterpreterTraining):
             kept = [shown.detach() for shown in benign]
             adv_images = self._attack(batch, target_class, kept[0], generators)
             attacked = self.interpreter.maps(adv_images, label, target_class)
-            # Both for c, both for c_t, and what is looked at: the attacked image for c_t beside the benign one for c.
-            terms["aid"] = -h["aid_weight"] * _mean_l1([*attacked, attacked[1]], [*kept, kept[0]])
+            # Half of it where the attack fights it: the attacked image for c_t beside the benign one for c. By thirds,
+            # c's own pixels would be pulled both ways, for the benign map for c_t is nearly empty there.
+            seen = _mean_l1([attacked[1]], [kept[0]])
+            terms["aid"] = -h["aid_weight"] * 0.5 * (_mean_l1(attacked, kept) + seen)
         total = torch.stack(list(terms.values())).sum()
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
         self.log("train/loss", total.detach(), prog_bar=True)

@@ -59,9 +59,9 @@ def by_hand(module: AIDModule, batch: Batch, step: int = 0) -> tuple[Tensor, Ten
 
         for k in (c, c_t):
             agreement = agreement + (shown(g, x, k) - shown(module.teacher, x, k)).abs().mean()
-        for one, other in ((c, c), (c_t, c_t), (c_t, c)):
-            reaction = reaction + (shown(g, adv, one) - shown(g, x, other)).abs().mean()
-    return agreement / (2 * len(images)), reaction / (3 * len(images)), result.adv_images
+        for one, other, share in ((c, c, 0.25), (c_t, c_t, 0.25), (c_t, c, 0.5)):
+            reaction = reaction + share * (shown(g, adv, one) - shown(g, x, other)).abs().mean()
+    return agreement / (2 * len(images)), reaction / len(images), result.adv_images
 
 
 def moved(module: AIDModule) -> AIDModule:
