@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_adv2.cli import CLI, main
 from lightning_adv2.data import ImageDataModule
-from lightning_adv2.interpreters import RTS, Interpreter
+from lightning_adv2.interpreters import Interpreter, TrainableInterpreter
 from lightning_adv2.models import Classifier, save_weights
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -52,7 +52,7 @@ def leave_weights(content: Any) -> None:
         parser.add_subclass_arguments((Classifier, Interpreter), "part")
         untrained = content | {"init_args": content["init_args"] | {"weights": None}}
         made = parser.instantiate_classes(parser.parse_object({"part": untrained})).part
-        if isinstance(made, RTS):
+        if isinstance(made, TrainableInterpreter):
             made.save(weights)
         else:
             save_weights(made.state_dict(), weights)

@@ -29,9 +29,9 @@ class AIDModule(InterpreterTraining):
 
     L_aid alone rewards whatever changes the map, so two things hold it. On benign images the map must stay that of the
     *teacher*, the interpreter as it came: for the true class c and for the target class c_t, or g could tell c from
-    c_t and leave the attack alone. And L_aid compares maps for one class, one half of it: attacked and benign image both
-    explained for c, both for c_t. The other half is the attacked one for c_t beside the benign one for c, as whoever
-    looks at the maps sees them.
+    c_t and leave the attack alone. And one half of L_aid compares maps for one class: attacked and benign image both
+    explained for c, both for c_t. The other half is what people look at: the attacked one's map for c_t beside the
+    benign one's for c.
 
     The attack sees the interpreter in eval mode, takes a fixed number of steps, and all that is drawn belongs to the
     image and the step, so that two processes train as one does with the whole batch. BatchNorm keeps the statistics
