@@ -1,4 +1,4 @@
-"""The whole way in minutes, without any data: train a classifier and RTS on drawn shapes, attack, measure, show."""
+"""The whole way in minutes, without any data: classifier, RTS and RTS-A for drawn shapes; attack, measure, show."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
-from lightning_adv2.callbacks import AttackEvaluation
+from lightning_adv2.attacks import ADV2
+from lightning_adv2.callbacks import AttackEvaluation, MapQualityEvaluation
 from lightning_adv2.data import AttackDataModule, ShapesDataModule
 from lightning_adv2.files import write_json
 from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
 from lightning_adv2.models import ResidualClassifier
-from lightning_adv2.modules import IDLS, ClassifierModule, RTSModule
+from lightning_adv2.modules import IDLS, AIDModule, ClassifierModule, RTSModule
 from lightning_adv2.report import Summary, default_logger
 
 # As in configs/train/*_shapes.yaml, where a user would start from.
@@ -35,10 +36,13 @@ RTS_LOSS: dict[str, Any] = {
     "destroy_weight": 2.0,
     "learning_rate": 3e-3,
 }
+# Few images, so that they come back often: the attacks on them add up.
+AID_IMAGES, AID_BATCH, AID_EPOCHS, AID_ATTACK_STEPS = 256, 16, 25, 1
+AID: dict[str, Any] = {"warm_start": True, "step_size": 4 / 255, "agreement_weight": 3.0, "learning_rate": 5e-3}
 
 
 def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) -> Summary:
-    """Train a shape classifier and RTS, attack GRAD, CAM and RTS with PGD and ADV2, write tables and figures.
+    """Train a shape classifier, RTS and RTS-A; attack them, GRAD and CAM with PGD and ADV2; write tables and figures.
 
     Args:
         output: folder of the run.
@@ -54,7 +58,7 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     logger = default_logger(output)
     data = ShapesDataModule(seed=seed)
 
-    console.rule("1/3  a classifier for drawn shapes")
+    console.rule("1/4  a classifier for drawn shapes")
     classifier = ResidualClassifier(num_classes=data.num_classes, **CLASSIFIER)
     trainer = _trainer(output / "classifier", logger, max_epochs=CLASSIFIER_EPOCHS, limit_val_batches=0)
     trained = ClassifierModule(classifier, learning_rate=1e-2)
@@ -62,11 +66,8 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     held_out = trainer.test(trained, datamodule=data, verbose=False)[0]["test/accuracy"]
     console.print(f"accuracy on {len(data.dataset('test'))} held-out images: [bold]{held_out:.1%}[/]")
 
-    console.rule("2/3  RTS, a network that predicts the classifier's attribution map")
-    encoder = ResidualClassifier(
-        num_classes=data.num_classes, weights=str(output / "classifier" / "classifier.safetensors"), **CLASSIFIER
-    )
-    module = RTSModule(classifier, RTS(encoder, map_stride=MAP_STRIDE), **RTS_LOSS)
+    console.rule("2/4  RTS, a network that predicts the classifier's attribution map")
+    module = RTSModule(classifier, RTS(_copy(output, data), map_stride=MAP_STRIDE), **RTS_LOSS)
     trainer = _trainer(output / "rts", logger, max_epochs=RTS_EPOCHS)
     trainer.fit(module, datamodule=data)
     preserved, destroyed, shuffled = (
@@ -77,16 +78,35 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
         f"removes it, {shuffled:.0%} under another image's map"
     )
 
-    console.rule("3/3  PGD fools the classifier; ADV2 fools the classifier and keeps the map")
+    console.rule("3/4  AID: RTS-A, an RTS trained against the attack on it")
+    rts_a = RTS(
+        _copy(output, data),
+        map_stride=MAP_STRIDE,
+        weights=str(output / "rts" / "rts.safetensors"),
+        train_encoder=True,
+        name="rts_a",
+    )
+    trainer = _trainer(output / "aid", logger, max_epochs=AID_EPOCHS, limit_val_batches=0, gradient_clip_val=1.0)
+    few = ShapesDataModule(num_train=AID_IMAGES, batch_size=AID_BATCH, seed=seed)
+    trainer.fit(AIDModule(classifier, rts_a, ADV2(steps=AID_ATTACK_STEPS), **AID), datamodule=few)
+
+    console.rule("4/4  PGD fools the classifier; ADV2 fools it and keeps the map, but not that of RTS-A")
     for stale in ("records", "figures"):  # of an earlier demo, whose classifier was another one
         shutil.rmtree(output / stale, ignore_errors=True)
     (output / "manifest.json").unlink(missing_ok=True)
-    interpreters: list[Interpreter] = [Gradient(), CAM(), module.interpreter]
+    interpreters: list[Interpreter] = [Gradient(), CAM(), module.interpreter, rts_a]
     evaluation = AttackEvaluation(seed=seed)
     attacked = AttackDataModule(data, num_images=num_images, batch_size=32, seed=seed)
-    trainer = _trainer(output, logger, callbacks=[evaluation])
+    quality = MapQualityEvaluation(order=False, reference="rts")
+    trainer = _trainer(output, logger, callbacks=[quality, evaluation])
     trainer.test(IDLS(classifier, interpreters), datamodule=attacked, verbose=False)
     assert evaluation.summary is not None
+    kept = {row["interpreter"]: row["iou"] for row in evaluation.summary.rows if row["attack"] == "adv2"}
+    agreement = float(trainer.callback_metrics["test/benign/rts_a/agreement_l1"])
+    console.print(
+        f"IoU between the map before ADV2 and after it: [bold]{kept['rts']:.2f}[/] with RTS, "
+        f"[bold]{kept['rts_a']:.2f}[/] with RTS-A; where nobody attacks, their maps differ by L1 {agreement:.3f}"
+    )
     seconds = time.perf_counter() - start
     stamp = json.loads((output / "stamp.json").read_text(encoding="utf-8"))
     write_json(output / "stamp.json", stamp | {"held_out_accuracy": held_out, "seconds_in_all": seconds})
@@ -94,17 +114,23 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     return evaluation.summary
 
 
+def _copy(output: Path, data: ShapesDataModule) -> ResidualClassifier:
+    """The trained classifier once more, as an interpreter's encoder."""
+    weights = output / "classifier" / "classifier.safetensors"
+    return ResidualClassifier(num_classes=data.num_classes, weights=str(weights), **CLASSIFIER)
+
+
 def _trainer(folder: Path, logger: Logger, callbacks: list[pl.Callback] | None = None, **kwargs: Any) -> pl.Trainer:
     return pl.Trainer(
         default_root_dir=folder,
         logger=logger,
-        callbacks=[RichProgressBar(leave=True), *(callbacks or [])],
+        callbacks=[RichProgressBar(), *(callbacks or [])],
         accelerator="gpu" if torch.cuda.is_available() else "cpu",
         devices=1,
         inference_mode=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        log_every_n_steps=20,
+        log_every_n_steps=16,
         num_sanity_val_steps=0,
         **kwargs,
     )
