@@ -2,7 +2,7 @@
 
 from lightning_adv2.attacks.adaptive import MemberMaps, SqueezedClass, SqueezedPrediction
 from lightning_adv2.attacks.bilevel import BilevelStep
-from lightning_adv2.attacks.dispatch import ADV2, adv2, adv2_attack
+from lightning_adv2.attacks.dispatch import ADV2, adv2, adv2_attack, steady
 from lightning_adv2.attacks.engine import Attack, AttackResult, Preset, Stage, run_attack
 from lightning_adv2.attacks.frameworks import Framework, Pixels, Spatial
 from lightning_adv2.attacks.objective import (
@@ -15,7 +15,7 @@ from lightning_adv2.attacks.objective import (
     TargetMap,
 )
 from lightning_adv2.attacks.perturbation import FlowField, Perturbation, PixelDelta
-from lightning_adv2.attacks.presets import adv2_cam, adv2_ensemble, adv2_grad, adv2_rts, pgd, stadv, steady
+from lightning_adv2.attacks.presets import adv2_cam, adv2_ensemble, adv2_grad, adv2_rts, pgd, stadv
 from lightning_adv2.attacks.presets_mask import adv2_mask
 from lightning_adv2.attacks.response import ResponseStep
 from lightning_adv2.attacks.steps import GradientStep, Step

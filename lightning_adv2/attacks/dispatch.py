@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import singledispatch
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from lightning_adv2.attacks.checks import check_victim
 from lightning_adv2.attacks.engine import Attack, AttackResult, Preset, Stage, check_restarts, run_attack
 from lightning_adv2.attacks.frameworks import Framework, Pixels
-from lightning_adv2.attacks.objective import LossTerm
+from lightning_adv2.attacks.objective import LossTerm, Ramp
 from lightning_adv2.attacks.presets import (
     PAPER_ENCODER_WEIGHT,
     Schedule,
@@ -23,15 +24,15 @@ from lightning_adv2.attacks.presets import (
     is_paper,
     joint_name,
 )
+from lightning_adv2.attacks.steps import GradientStep
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import (
-    RTS,
     Ensemble,
     Gradient,
     IntegratedGradients,
     Interpreter,
     SmoothGrad,
-    Student,
+    TrainableInterpreter,
 )
 from lightning_adv2.models import Classifier, PaperReLU, Softplus
 
@@ -65,9 +66,8 @@ def _(
     return adv2_grad(schedule, 50 if steps is None and schedule == "fast" else steps, *args, **options)
 
 
-@adv2_attack.register(RTS)
-@adv2_attack.register(Student)
-def _(interpreter: RTS | Student, *args: Any, **options: Any) -> Attack:
+@adv2_attack.register
+def _(interpreter: TrainableInterpreter, *args: Any, **options: Any) -> Attack:
     return adv2_rts(*args, **options)
 
 
@@ -76,7 +76,9 @@ def _(interpreter: Ensemble, schedule: Schedule = "fast", *args: Any, **options:
     members = list(interpreter.modules())  # ensembles within it, too
     smooth = PaperReLU() if schedule == "paper" else Softplus(50.0)
     surrogate = smooth if any(isinstance(member, Gradient) for member in members) else None
-    encoder_weight = PAPER_ENCODER_WEIGHT if any(isinstance(member, RTS) for member in members) else 0.0
+    encoder_weight = (
+        PAPER_ENCODER_WEIGHT if any(isinstance(member, TrainableInterpreter) for member in members) else 0.0
+    )
     fitted: dict[str, Any] = {"surrogate": surrogate, "encoder_weight": encoder_weight}
     return adv2_ensemble(schedule, *args, **fitted | options)
 
@@ -123,6 +125,31 @@ class ADV2(Preset):
         ]
         restarts = max(self.restarts, attack.restarts)
         return Attack(attack.name, attack.schedule, attack.perturbation, stages, attack.min_confidence, restarts)
+
+
+def steady(attack: Attack, step_size: float) -> Attack:
+    """The same attack in steps of one size, for going on from where an earlier attack on the image ended.
+
+    Args:
+        attack: of gradient steps.
+        step_size: in units of the perturbation's parameter.
+
+    Raises:
+        TypeError: the attack has steps of another kind, whose size means something else.
+        ValueError: ``step_size`` is not positive.
+    """
+    if step_size <= 0:
+        raise ValueError(f"step_size={step_size}: give more than 0; 2/255 is the default of AID's warm start")
+    stages = []
+    for stage in attack.stages:
+        if not isinstance(stage.step, GradientStep):
+            raise TypeError(
+                f"attack {attack.name!r} takes {type(stage.step).__name__}s; only gradient steps can be steady"
+            )
+        step = copy(stage.step)
+        step.step_size = Ramp(step_size, step_size)
+        stages.append(Stage(step, stage.steps))
+    return Attack(attack.name, attack.schedule, attack.perturbation, stages, attack.min_confidence, attack.restarts)
 
 
 def adv2(

@@ -8,7 +8,6 @@ the mean square over the map's pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from functools import partial
 from typing import Literal, get_args
 
@@ -174,31 +173,6 @@ def adv2_ensemble(
         framework, schedule, steps, 100, (400, 1000), encoder,
         surrogate=surrogate, map_term=partial(MemberMaps, members=members), name=name, warm_start=warm_start,
     )  # fmt: skip
-
-
-def steady(attack: Attack, step_size: float) -> Attack:
-    """The same attack in steps of one size, for going on from where an earlier attack on the image ended.
-
-    Args:
-        attack: of gradient steps.
-        step_size: in units of the perturbation's parameter.
-
-    Raises:
-        TypeError: the attack has steps of another kind, whose size means something else.
-        ValueError: ``step_size`` is not positive.
-    """
-    if step_size <= 0:
-        raise ValueError(f"step_size={step_size}: give more than 0; 2/255 is the default of AID's warm start")
-    stages = []
-    for stage in attack.stages:
-        if not isinstance(stage.step, GradientStep):
-            raise TypeError(
-                f"attack {attack.name!r} takes {type(stage.step).__name__}s; only gradient steps can be steady"
-            )
-        step = copy(stage.step)
-        step.step_size = Ramp(step_size, step_size)
-        stages.append(Stage(step, stage.steps))
-    return Attack(attack.name, attack.schedule, attack.perturbation, stages, attack.min_confidence, attack.restarts)
 
 
 def _class_only(framework: Framework, schedule: Schedule, steps: int, name: str) -> Attack:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from lightning_adv2.attacks import ADV2, Preset, run_attack, steady
+from lightning_adv2.attacks import ADV2, PixelDelta, Preset, run_attack, steady
 from lightning_adv2.functional.agreement import map_l1
 from lightning_adv2.functional.random import draw_target_class, image_generators
 from lightning_adv2.interpreters import TrainableInterpreter
@@ -26,6 +26,8 @@ Schedule = Literal["weigh", "alternate"]
 
 class AIDModule(InterpreterTraining):
     """Minimise L_int(theta) + w_aid L_aid(theta), L_aid = -||g(x; theta) - g(A(x); theta)||_1, A the attack on g now.
+
+    In L_aid only g(A(x)) is moved: what g(x) shall be is L_int's to say.
 
     L_aid alone rewards whatever changes the map, so two things hold it. On benign images the map must stay that of the
     *teacher*, the interpreter as it came: for the true class c and for the target class c_t, or g could tell c from
@@ -43,10 +45,10 @@ class AIDModule(InterpreterTraining):
             does not resist.
         attack: A; None takes ADV2 in its ``fast`` schedule with 10 steps, or 3 where it is warm-started. Few steps from
             nothing make a defence that more steps undo.
-        warm_start: the attack on an image goes on from where the last one on it ended, with steps of a constant size
-            and towards the same target class, so that the steps of all epochs add up. Pays where images come back
-            often: several epochs over some thousand images. Takes ``C * H * W`` bytes of memory per training image
-            and a data module with ``dataset("train")``.
+        warm_start: the attack on an image goes on from the last one's result on it, with steps of a constant size and
+            towards the same target class, so that a few steps in each epoch add up to a strong attack; where no step
+            improves on that result, it stays. Pays where images come back often: many epochs over some thousand
+            images; see :class:`Perturbations` for the memory. Needs a pixel attack and a data module.
         step_size: of a warm-started attack, in units of the pixel range.
         interpreter_loss: L_int beside the agreement with the teacher, such as :class:`MaskLoss`; None for none.
         aid_weight: of L_aid.
@@ -57,7 +59,9 @@ class AIDModule(InterpreterTraining):
         seed: for target classes and whatever attack and losses draw.
 
     Raises:
-        ValueError: nothing of the interpreter can be trained; an unknown ``schedule``; a negative weight.
+        TypeError: a warm start of an attack that does not change pixels within a radius of at most 127/255.
+        ValueError: nothing of the interpreter can be trained, or its encoder is the classifier itself; an unknown
+            ``schedule``; a negative weight.
     """
 
     def __init__(
@@ -78,7 +82,7 @@ class AIDModule(InterpreterTraining):
         super().__init__(classifier, interpreter)
         if schedule not in get_args(Schedule):
             raise ValueError(f"schedule={schedule!r}: take one of {', '.join(get_args(Schedule))}")
-        if min(aid_weight, agreement_weight) < 0:
+        if not (aid_weight >= 0 and agreement_weight >= 0):
             raise ValueError(f"aid_weight={aid_weight}, agreement_weight={agreement_weight}: give 0 or more")
         if not self.trained:
             raise ValueError("interpreter: nothing in it can be trained; is everything frozen?")
@@ -86,11 +90,18 @@ class AIDModule(InterpreterTraining):
         self.teacher = deepcopy(interpreter).requires_grad_(False).eval()
         self.attack = (attack or ADV2(steps=3 if warm_start else 10)).against(interpreter)
         if warm_start:
+            epsilon = getattr(self.attack.perturbation, "epsilon", None)
+            if not isinstance(self.attack.perturbation, PixelDelta) or (epsilon or 0) > 127 / 255:
+                raise TypeError(
+                    f"warm_start=True, but attack {self.attack.name!r} makes a "
+                    f"{type(self.attack.perturbation).__name__} with epsilon {epsilon}; only changed pixels within "
+                    "127/255 are kept: take Pixels(), or leave warm_start out"
+                )
             self.attack = steady(self.attack, step_size)
         self._perturbations: Perturbations | None = None
-        self._restored: Tensor | None = None
+        self._restored: dict[str, Any] | None = None
         self.interpreter_loss = interpreter_loss
-        self._seconds, self._since = 0.0, time.perf_counter()
+        self._seconds, self._attack_seconds, self._begun = 0.0, 0.0, 0.0
 
     def description(self) -> dict[str, Any]:
         """What a training is compared by, beside its hyper-parameters."""
@@ -104,35 +115,45 @@ class AIDModule(InterpreterTraining):
         return self
 
     def on_fit_start(self) -> None:
-        """Measure the attack's share of the time from here; make room for its perturbations.
+        """Make room for what the attacks leave.
 
         Raises:
             TypeError: ``warm_start`` without a data module that knows its training images.
+            ValueError: the checkpoint's perturbations are of other images.
         """
-        self._seconds, self._since = 0.0, time.perf_counter()
         if not self.hparams["warm_start"]:
             return
         data: Any = getattr(self.trainer, "datamodule", None)
         if not hasattr(data, "dataset"):
             raise TypeError("warm_start=True needs a data module with dataset('train'); give one, or leave it out")
         images = data.dataset("train")
-        made = Perturbations([images.image_id(i) for i in range(len(images))], images[0]["images"].shape)
+        shape = (self.classifier.mean.shape[1], *images.image_size)
+        self._perturbations = Perturbations([images.image_id(i) for i in range(len(images))], shape)
         if self._restored is not None:
-            made.levels = self._restored
-        self._perturbations, self._restored = made, None
+            self._perturbations.load_state_dict(self._restored)
+            self._restored = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is trained, and where the attacks are."""
         super().on_save_checkpoint(checkpoint)
         if self._perturbations is not None:
-            checkpoint["perturbations"] = self._perturbations.levels
+            checkpoint["perturbations"] = self._perturbations.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Attacks go on from where they were."""
         self._restored = checkpoint.get("perturbations")
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Steps alone count for the attack's share of the time, no validation."""
+        self._begun = time.perf_counter()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log the attack's share of the time since ``fit`` began."""
+        self._seconds += time.perf_counter() - self._begun
+        self.log("train/attack_share", self._attack_seconds / self._seconds)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step; every term is logged by itself, and the share of the time that went into the attack."""
+        """One step; every term is logged by itself."""
         h, images, label = self.hparams, batch["images"], batch["label"]
         generators = image_generators(h["seed"], batch["image_id"], f"aid {self.global_step}")
         # An attack that goes on from its last perturbation keeps its aim.
@@ -161,14 +182,16 @@ class AIDModule(InterpreterTraining):
         total = torch.stack(list(terms.values())).sum()
         self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
         self.log("train/loss", total.detach(), prog_bar=True)
-        # Touches every parameter: DDP waits for all gradients, and the encoder's own head has none here.
-        return total + 0.0 * torch.stack([parameter.sum() for parameter in self.trained]).sum()
+        return self.touching_all(total)
 
     def _attack(
         self, batch: Batch, target_class: Tensor, target_map: Tensor, generators: Sequence[Generator]
     ) -> Tensor:
         """A(x) ``(B, C, H, W)``; no gradient reaches a parameter, and no lower precision the attack."""
-        begun, images, kept = time.perf_counter(), batch["images"], self._perturbations
+        images, kept = batch["images"], self._perturbations
+        if images.is_cuda:
+            torch.cuda.synchronize()  # what was begun before is not the attack's
+        begun = time.perf_counter()
         rows = None if kept is None else kept.rows(batch["image_id"])
         with frozen(self.interpreter), torch.autocast(images.device.type, enabled=False):
             result = run_attack(
@@ -180,10 +203,8 @@ class AIDModule(InterpreterTraining):
             levels = in_levels(images, result.adv_images)
             shared: Any = self.all_gather((rows.to(images.device), levels))
             kept.put(shared[0].reshape(-1), shared[1].reshape(-1, *levels.shape[1:]))
-        asr = float(result.success.float().mean())  # waits for the device, so the time is taken after it
-        now = time.perf_counter()
-        self._seconds += now - begun
-        self.log_dict({"train/attack_share": self._seconds / (now - self._since), "train/asr": asr})
+        self.log("train/asr", float(result.success.float().mean()))  # waits for the device
+        self._attack_seconds += time.perf_counter() - begun
         return result.adv_images
 
 

@@ -68,8 +68,7 @@ class DistillationModule(InterpreterTraining):
         total = losses["teacher_mse"] + losses["teacher_l1"]
         self.log_dict({f"train/{name}": value.detach() for name, value in losses.items()})
         self.log("train/loss", total.detach(), prog_bar=True)
-        # Touches every parameter: DDP waits for all gradients, and the head of a trained encoder has none here.
-        return total + 0.0 * torch.stack([p.sum() for p in self.trained]).sum()
+        return self.touching_all(total)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure what the maps are worth, and how far they are from the teacher's."""

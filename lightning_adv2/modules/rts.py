@@ -21,7 +21,7 @@ class RTSModule(InterpreterTraining):
 
     Args:
         classifier: f, explained; frozen.
-        interpreter: the RTS to train; its encoder is frozen.
+        interpreter: the RTS to train; its encoder is frozen, unless it came with ``train_encoder``.
         selector_steps: length of phase 1 in optimiser steps.
         selector_fake: share of absent classes in phase 1.
         decoder_fake: share of absent classes in phase 2.
@@ -68,14 +68,13 @@ class RTSModule(InterpreterTraining):
         mask, presence, _ = self.interpreter.network(images, asked)
         losses: dict[str, Tensor] = {"presence": F.binary_cross_entropy_with_logits(presence, real.to(presence.dtype))}
         if selecting:
-            # Touches every parameter, so that DDP does not wait for the decoder's gradients.
-            total = losses["presence"] + 0.0 * mask.sum()
+            total = losses["presence"]
         else:
             losses |= self.mask_losses(images, label, mask, real)
             total = torch.stack(list(losses.values())).sum()
         self.log_dict({f"train/{name}": value for name, value in losses.items()})
         self.log("train/loss", total, prog_bar=True)
-        return total
+        return self.touching_all(total)
 
     def mask_losses(self, images: Tensor, label: Tensor, mask: Tensor, real: Tensor) -> dict[str, Tensor]:
         """The weighted terms of L_int, each a mean over the batch.

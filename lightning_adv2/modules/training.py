@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_adv2.interpreters import TrainableInterpreter
 from lightning_adv2.metrics import MapQuality
@@ -28,7 +28,7 @@ class InterpreterTraining(pl.LightningModule):
         interpreter: the one to train; what of it is frozen stays so.
 
     Raises:
-        ValueError: the interpreter's encoder has other classes than the classifier.
+        ValueError: the interpreter's encoder has other classes than the classifier, or is the classifier itself.
     """
 
     def __init__(self, classifier: Classifier, interpreter: TrainableInterpreter) -> None:
@@ -39,6 +39,11 @@ class InterpreterTraining(pl.LightningModule):
                 f"interpreter: its encoder has {encoder.num_classes} classes, the classifier {classifier.num_classes}; "
                 "both must be trained on the same task"
             )
+        if {id(p) for p in encoder.parameters()} & {id(p) for p in classifier.parameters()}:
+            raise ValueError(
+                "interpreter: its encoder shares weights with the classifier, so that training one would change the "
+                "other; give it another instance of the network"
+            )
         self.classifier = classifier.requires_grad_(False).eval()
         self.interpreter = interpreter
         self.quality = MapQuality()
@@ -48,6 +53,10 @@ class InterpreterTraining(pl.LightningModule):
     def trained(self) -> list[nn.Parameter]:
         """The parameters that the optimiser gets."""
         return [p for p in self.interpreter.parameters() if p.requires_grad]
+
+    def touching_all(self, loss: Tensor) -> Tensor:
+        """The same loss with a gradient, be it zero, for every parameter trained: DDP waits for all of them."""
+        return loss + 0.0 * torch.stack([parameter.sum() for parameter in self.trained]).sum()
 
     def train(self, mode: bool = True) -> Self:
         """Set train mode for what is trained; the classifier stays in eval mode."""

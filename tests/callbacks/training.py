@@ -62,7 +62,8 @@ def module(kind: str) -> pl.LightningModule:
     if kind.endswith("aid"):
         interpreter = untrained_rts()
         interpreter.network.train_encoder()
-        return AIDModule(victim(), interpreter, ADV2(steps=3), warm_start=kind == "warm aid")
+        schedule: Any = "alternate" if kind == "alternating aid" else "weigh"
+        return AIDModule(victim(), interpreter, ADV2(steps=3), schedule=schedule, warm_start=kind == "warm aid")
     torch.manual_seed(0)
     network = ResidualClassifier(num_classes=7, widths=(8, 12, 16), stem_stride=2)
     return ClassifierModule(network)

@@ -10,11 +10,12 @@ import torch
 from callbacks.lab import run_python, shapes, test_batch, trainer, untrained_rts, victim
 from torch import Tensor
 
-from lightning_adv2.attacks import ADV2, run_attack
+from lightning_adv2.attacks import ADV2, Pixels, Spatial, run_attack
 from lightning_adv2.functional.random import draw_target_class, image_generators
 from lightning_adv2.interpreters import RTS
 from lightning_adv2.models import read_weights, weights_hash
 from lightning_adv2.modules import AIDModule, MaskLoss
+from lightning_adv2.modules.perturbations import Perturbations
 from lightning_adv2.types import Batch
 
 TRAINING = Path(__file__).parents[1] / "callbacks" / "training.py"
@@ -177,8 +178,50 @@ def test_a_warm_start_goes_on_from_where_the_last_attack_ended(tmp_path: Path) -
     for _ in range(3):
         result = run_attack(module.attack, module.classifier, module.teacher, x, target, benign, start=delta)
         delta = result.adv_images - x
-    assert torch.equal(kept.levels[kept.rows(ids)].float(), (255 * delta).round())
-    assert kept.levels.abs().max() > 4, "more than one attack of two steps of 2/255 can do"
+    left = 255 * kept.get(kept.rows(ids), x)
+    assert torch.equal(left.round(), (255 * delta).round())
+    assert left.abs().max() > 4.5, "more than one attack of two steps of 2/255 can do"
+
+
+def test_a_warm_start_keeps_changed_pixels_only() -> None:
+    with pytest.raises(TypeError, match="makes a FlowField"):
+        AIDModule(victim(), rts(), ADV2(steps=2, framework=Spatial()), warm_start=True)
+    with pytest.raises(TypeError, match=r"epsilon 0\.6"):
+        AIDModule(victim(), rts(), ADV2(steps=2, framework=Pixels(0.6)), warm_start=True)
+
+
+def test_perturbations_of_other_images_are_refused() -> None:
+    state = Perturbations(["a", "b"], (3, 4, 4)).state_dict()
+    with pytest.raises(ValueError, match="other training images"):
+        Perturbations(["a", "c"], (3, 4, 4)).load_state_dict(state)
+
+
+def test_an_encoder_that_is_the_classifier_is_refused() -> None:
+    """Freezing the one would freeze the other, and leave the decoder to resist by itself."""
+    shared = victim()
+    with pytest.raises(ValueError, match="shares weights with the classifier"):
+        AIDModule(shared, RTS(shared, width=4, train_encoder=True))
+
+
+@pytest.mark.usefixtures("logged")
+def test_the_reaction_moves_the_attacked_map_alone() -> None:
+    """With an attack that changes nothing its map is the benign one's, and L_aid has no slope where it is zero."""
+    module, batch = moved(AIDModule(victim(), rts(), ADV2(steps=STEPS), agreement_weight=0.0)), small_batch()
+    seen: list[Tensor] = []
+    maps = module.interpreter.maps
+
+    def watched(images: Tensor, *classes: Tensor) -> list[Tensor]:
+        found = maps(images, *classes)
+        for one in found:
+            one.retain_grad()
+        seen.extend(found)
+        return found
+
+    module.interpreter.maps = watched  # type: ignore[method-assign]
+    module.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]
+    benign, attacked = seen[:2], seen[2:]
+    assert all(one.grad is None or not one.grad.any() for one in benign)
+    assert all(one.grad is not None and one.grad.any() for one in attacked)
 
 
 def test_a_warm_start_needs_to_know_the_images(tmp_path: Path) -> None:
@@ -199,7 +242,7 @@ def test_everything_stays_in_eval_mode(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["aid", "warm aid"])
+@pytest.mark.parametrize("kind", ["alternating aid", "warm aid"])
 def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path: Path, kind: str) -> None:
     """Target classes, attacks and losses belong to the images: only the order of sums differs."""
     found = []
