@@ -108,6 +108,7 @@ class AttackResult:
         valid: ``(B,)`` bool, False where loss, gradient or result was NaN or infinite at some step of any run.
         size: ``(B,)``, of the perturbation, in its own unit.
         steps_taken: ``(B,)`` int64, over all restarts.
+        last_images: like ``adv_images``, where the last step of the last run led: for an attack that goes on from there.
         trace: ``confidence``, ``success``, ``l1``, ``iou``, each ``(T, B)``, as the attack saw them at each step that
             had a map: through the smooth surrogate, where it uses one. Of the first run only.
     """
@@ -120,6 +121,7 @@ class AttackResult:
     valid: Tensor
     size: Tensor
     steps_taken: Tensor
+    last_images: Tensor
     trace: dict[str, Tensor] = field(default_factory=dict)
 
 
@@ -203,6 +205,7 @@ def run_attack(
         valid=valid,
         size=attack.perturbation.size(images, final.parameter),
         steps_taken=torch.full_like(target_class, done),
+        last_images=last[0],
         trace=trace,
     )
 

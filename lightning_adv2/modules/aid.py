@@ -45,10 +45,10 @@ class AIDModule(InterpreterTraining):
             does not resist.
         attack: A; None takes ADV2 in its ``fast`` schedule with 10 steps, or 3 where it is warm-started. Few steps from
             nothing make a defence that more steps undo.
-        warm_start: the attack on an image goes on from the last one's result on it, with steps of a constant size and
-            towards the same target class, so that a few steps in each epoch add up to a strong attack; where no step
-            improves on that result, it stays. Pays where images come back often: many epochs over some thousand
-            images; see :class:`Perturbations` for the memory. Needs a pixel attack and a data module.
+        warm_start: the attack on an image goes on from where the last one on it ended, with steps of a constant size and
+            towards the same target class, so that a few steps in each epoch add up to a strong attack. Pays where
+            images come back often: many epochs over some thousand images; see :class:`Perturbations` for the memory.
+            Needs a pixel attack and a data module.
         step_size: of a warm-started attack, in units of the pixel range.
         interpreter_loss: L_int beside the agreement with the teacher, such as :class:`MaskLoss`; None for none.
         aid_weight: of L_aid.
@@ -200,7 +200,8 @@ class AIDModule(InterpreterTraining):
             )  # fmt: skip
         if kept is not None and rows is not None:
             # All processes keep all perturbations: the next epoch deals the images out in another way.
-            levels = in_levels(images, result.adv_images)
+            # The last iterate, not the best: where that were the start, the attack would stay there for good.
+            levels = in_levels(images, result.last_images)
             shared: Any = self.all_gather((rows.to(images.device), levels))
             kept.put(shared[0].reshape(-1), shared[1].reshape(-1, *levels.shape[1:]))
         self.log("train/asr", float(result.success.float().mean()))  # waits for the device

@@ -177,7 +177,7 @@ def test_a_warm_start_goes_on_from_where_the_last_attack_ended(tmp_path: Path) -
     delta = torch.zeros_like(x)
     for _ in range(3):
         result = run_attack(module.attack, module.classifier, module.teacher, x, target, benign, start=delta)
-        delta = result.adv_images - x
+        delta = result.last_images - x
     left = 255 * kept.get(kept.rows(ids), x)
     assert torch.equal(left.round(), (255 * delta).round())
     assert left.abs().max() > 4.5, "more than one attack of two steps of 2/255 can do"
