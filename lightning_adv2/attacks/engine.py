@@ -108,7 +108,7 @@ class AttackResult:
         valid: ``(B,)`` bool, False where loss, gradient or result was NaN or infinite at some step of any run.
         size: ``(B,)``, of the perturbation, in its own unit.
         steps_taken: ``(B,)`` int64, over all restarts.
-        last_images: like ``adv_images``, where the last step of the last run led: for an attack that goes on from there.
+        last_images: like ``adv_images``, where the last step of the last run led, for an attack that goes on there.
         trace: ``confidence``, ``success``, ``l1``, ``iou``, each ``(T, B)``, as the attack saw them at each step that
             had a map: through the smooth surrogate, where it uses one. Of the first run only.
     """

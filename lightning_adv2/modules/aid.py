@@ -45,8 +45,8 @@ class AIDModule(InterpreterTraining):
             does not resist.
         attack: A; None takes ADV2 in its ``fast`` schedule with 10 steps, or 3 where it is warm-started. Few steps from
             nothing make a defence that more steps undo.
-        warm_start: the attack on an image goes on from where the last one on it ended, with steps of a constant size and
-            towards the same target class, so that a few steps in each epoch add up to a strong attack. Pays where
+        warm_start: the attack on an image goes on from where the last one on it ended, with steps of a constant size
+            and towards the same target class, so that a few steps in each epoch add up to a strong attack. Pays where
             images come back often: many epochs over some thousand images; see :class:`Perturbations` for the memory.
             Needs a pixel attack and a data module.
         step_size: of a warm-started attack, in units of the pixel range.
