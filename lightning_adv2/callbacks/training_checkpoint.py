@@ -87,7 +87,8 @@ class TrainingCheckpoint(Checkpoint):
             OSError: the disk is full or the folder cannot be written; the former checkpoint is untouched.
         """
         if not getattr(trainer, "fast_dev_run", False):
-            trainer.save_checkpoint(self.file(trainer.default_root_dir), weights_only=False)  # None: it says so each time
+            # Left at None, Lightning would say each time what it takes it for.
+            trainer.save_checkpoint(self.file(trainer.default_root_dir), weights_only=False)
             self._saved_step = trainer.global_step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

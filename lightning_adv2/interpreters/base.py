@@ -108,10 +108,11 @@ class TrainableInterpreter(Interpreter):
         aux["encoder_logits"] = self.network.encoder.forward_head(scales[-1])
         return Interpretation(classifier(images), attribution_map, aux)
 
-    def maps(self, images: Tensor, *classes: Tensor) -> list[Tensor]:
-        """The maps of the same images for several classes, from one pass of the encoder; no classifier is asked."""
+    def maps(self, images: Tensor, *classes: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The maps of the same images for several classes, and the encoder's logits, from one pass of the encoder."""
         scales = self.network.encoder.forward_pyramid(images)
-        return [self.decode(scales, target_class)[0] for target_class in classes]
+        shown = [self.decode(scales, target_class)[0] for target_class in classes]
+        return shown, self.network.encoder.forward_head(scales[-1])
 
     def load(self, path: str | Path) -> None:
         """Load a file written by :meth:`save`; the encoder stays as it is where the file has none.

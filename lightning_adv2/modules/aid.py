@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from lightning_adv2.attacks import ADV2, PixelDelta, Preset, run_attack, steady
 from lightning_adv2.functional.agreement import map_l1
+from lightning_adv2.functional.losses import cross_entropy
 from lightning_adv2.functional.random import draw_target_class, image_generators
 from lightning_adv2.interpreters import TrainableInterpreter
 from lightning_adv2.models import Classifier
@@ -53,6 +54,8 @@ class AIDModule(InterpreterTraining):
         interpreter_loss: L_int beside the agreement with the teacher, such as :class:`MaskLoss`; None for none.
         aid_weight: of L_aid.
         agreement_weight: of the mean L1 distance from the teacher's maps.
+        encoder_weight: of the cross entropy of the encoder's own decision with c, on benign and attacked images: what it
+            sees must not follow the attack (the reverse of the attacker's l_enc, section 3.4).
         schedule: ``weigh`` adds all losses up at every step; ``alternate`` takes L_int at even, L_aid at odd steps.
         learning_rate: Adam's; decays along a cosine.
         weight_decay: Adam's.
@@ -72,6 +75,7 @@ class AIDModule(InterpreterTraining):
         interpreter_loss: InterpreterLoss | None = None,
         aid_weight: float = 1.0,
         agreement_weight: float = 1.0,
+        encoder_weight: float = 0.0,
         schedule: Schedule = "weigh",
         warm_start: bool = False,
         step_size: float = 2 / 255,
@@ -82,8 +86,11 @@ class AIDModule(InterpreterTraining):
         super().__init__(classifier, interpreter)
         if schedule not in get_args(Schedule):
             raise ValueError(f"schedule={schedule!r}: take one of {', '.join(get_args(Schedule))}")
-        if not (aid_weight >= 0 and agreement_weight >= 0):
-            raise ValueError(f"aid_weight={aid_weight}, agreement_weight={agreement_weight}: give 0 or more")
+        if not (aid_weight >= 0 and agreement_weight >= 0 and encoder_weight >= 0):
+            raise ValueError(
+                f"aid_weight={aid_weight}, agreement_weight={agreement_weight}, encoder_weight={encoder_weight}: "
+                "give 0 or more"
+            )
         if not self.trained:
             raise ValueError("interpreter: nothing in it can be trained; is everything frozen?")
         self.save_hyperparameters(ignore=["classifier", "interpreter", "attack", "interpreter_loss"])
@@ -163,18 +170,20 @@ class AIDModule(InterpreterTraining):
         keeps = h["schedule"] == "weigh" or not reacts
         terms: dict[str, Tensor] = {}
         with torch.set_grad_enabled(keeps):
-            benign = self.interpreter.maps(images, label, target_class)
+            benign, logits = self.interpreter.maps(images, label, target_class)
         if keeps:
             with torch.no_grad():
-                wanted = self.teacher.maps(images, label, target_class)
+                wanted, _ = self.teacher.maps(images, label, target_class)
             terms["agreement"] = h["agreement_weight"] * _mean_l1(benign, wanted)
+            terms["encoder"] = h["encoder_weight"] * cross_entropy(logits, label).mean()
             if self.interpreter_loss is not None:
                 losses = self.interpreter_loss(self.classifier, images, label, benign[0], generators)
                 terms |= {name: loss.mean() for name, loss in losses.items()}
         if reacts:
             kept = [shown.detach() for shown in benign]
             adv_images = self._attack(batch, target_class, kept[0], generators)
-            attacked = self.interpreter.maps(adv_images, label, target_class)
+            attacked, logits = self.interpreter.maps(adv_images, label, target_class)
+            terms["adv_encoder"] = h["encoder_weight"] * cross_entropy(logits, label).mean()
             # Half of it where the attack fights it: the attacked image for c_t beside the benign one for c. By thirds,
             # c's own pixels would be pulled both ways, for the benign map for c_t is nearly empty there.
             seen = _mean_l1([attacked[1]], [kept[0]])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from callbacks.lab import run_python, shapes, test_batch, trainer, untrained_rts, victim
 from torch import Tensor
 
@@ -85,6 +86,17 @@ def test_the_loss_by_hand(schedule: Any, logged: dict[str, float]) -> None:
     assert reaction > 0.001
     assert float(total.detach()) == pytest.approx(expected, rel=1e-4)
     assert ("train/aid" in logged) == (schedule == "weigh")
+
+
+def test_the_encoders_own_decision_by_hand(logged: dict[str, float]) -> None:
+    weights = {"aid_weight": 0.0, "agreement_weight": 0.0, "encoder_weight": 0.4}
+    module, batch = moved(AIDModule(victim(), rts(), ADV2(steps=STEPS), **weights)), small_batch()
+    _, _, adv_images = by_hand(module, batch)
+    total = module.training_step(batch, 0)
+    encoder = module.interpreter.network.encoder
+    wrong = [F.cross_entropy(encoder(images), batch["label"]) for images in (batch["images"], adv_images)]
+    assert float(total.detach()) == pytest.approx(0.4 * float(sum(wrong)), rel=1e-4)
+    assert logged["train/adv_encoder"] == pytest.approx(0.4 * float(wrong[1]), rel=1e-4)
 
 
 def test_alternating_takes_the_attack_at_odd_steps(logged: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,12 +222,12 @@ def test_the_reaction_moves_the_attacked_map_alone() -> None:
     seen: list[Tensor] = []
     maps = module.interpreter.maps
 
-    def watched(images: Tensor, *classes: Tensor) -> list[Tensor]:
-        found = maps(images, *classes)
+    def watched(images: Tensor, *classes: Tensor) -> tuple[list[Tensor], Tensor]:
+        found, logits = maps(images, *classes)
         for one in found:
             one.retain_grad()
         seen.extend(found)
-        return found
+        return found, logits
 
     module.interpreter.maps = watched  # type: ignore[method-assign]
     module.training_step(batch, 0).backward()  # type: ignore[no-untyped-call]
