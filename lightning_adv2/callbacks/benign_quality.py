@@ -16,6 +16,7 @@ from lightning_adv2.report.benign_quality import write_benign_quality
 from lightning_adv2.runtime.processes import highest, on_rank_zero, wait_for_all
 
 _NEEDED = ("classifier", "interpreter", "teacher")
+_DISTANCES = ("agreement_l1", "agreement_l1_other_class")
 
 
 class BenignQuality(pl.Callback):
@@ -29,7 +30,7 @@ class BenignQuality(pl.Callback):
     resumed run has them. Writes ``benign_quality.json`` and ``figures/benign_quality.png``.
 
     Args:
-        max_agreement_l1: limit of ``agreement_l1``, in [0, 1].
+        max_agreement_l1: limit of ``agreement_l1`` and of ``agreement_l1_other_class``, in [0, 1].
         max_loss: limit of ``lost``; 0.1 allows a tenth.
         patience: so many validations in a row.
         order: also compare deletion and insertion (68 forward passes per image and validation).
@@ -59,7 +60,7 @@ class BenignQuality(pl.Callback):
                 raise ValueError(f"{name}={limit}: give a limit of 0 or more; 0.1 is the default")
         if patience < 1:
             raise ValueError(f"patience={patience}: give at least 1, the default")
-        self.limits = {"agreement_l1": max_agreement_l1, "lost": max_loss}
+        self.limits = dict.fromkeys(_DISTANCES, max_agreement_l1) | {"lost": max_loss}
         self.patience, self.order, self.seed = patience, order, seed
         self._reset()
         self._metrics: dict[str, Any] = {}
@@ -147,7 +148,7 @@ class BenignQuality(pl.Callback):
                 "teacher: none of its maps is finite, so there is nothing to compare with; check its weights"
             )
         worst = max(losses, key=lambda name: losses[name])
-        judged = {"agreement_l1": agreement.get("agreement_l1", 1.0), "lost": losses[worst]}  # no map was finite: 1
+        judged = {name: agreement.get(name, 1.0) for name in _DISTANCES} | {"lost": losses[worst]}  # none finite: 1
         exceeded = [name for name, limit in self.limits.items() if not judged[name] <= limit]
         held = not highest(trainer, len(exceeded))
         entry = {"step": trainer.global_step, "held": held, **agreement, **judged, "worst": worst, **own}
@@ -156,13 +157,12 @@ class BenignQuality(pl.Callback):
         name = _part(pl_module, "interpreter").name
         pl_module.log_dict({f"val/benign/{name}/{key}": value for key, value in (agreement | judged).items()})
         compared = _compared(worst, own, self.teacher)
-        reasons = {
-            "agreement_l1": f"agreement_l1 {judged['agreement_l1']:.3f} > {self.limits['agreement_l1']:g}",
-            "lost": f"lost {judged['lost']:.1%} > {self.limits['lost']:.1%} ({compared})",
-        }
+        reasons = {name: f"{name} {judged[name]:.3f} > {self.limits[name]:g}" for name in _DISTANCES}
+        reasons["lost"] = f"lost {judged['lost']:.1%} > {self.limits['lost']:.1%} ({compared})"
         if trainer.is_global_zero:
             print(
-                f"Step {trainer.global_step}: benign maps of {name} and its teacher: L1 {judged['agreement_l1']:.3f}, "
+                f"Step {trainer.global_step}: benign maps of {name} and its teacher: L1 {judged['agreement_l1']:.3f} "
+                f"(another class {judged['agreement_l1_other_class']:.3f}), "
                 f"IoU {agreement.get('agreement_iou', 0.0):.3f}, largest loss {judged['lost']:.1%} ({compared})",
                 flush=True,
             )
@@ -185,6 +185,12 @@ class BenignQuality(pl.Callback):
         if given_back:
             interpreter.load_state_dict(self._kept)
             rank_zero_warn(f"{interpreter.name} has got back its weights of step {self.kept_step}")
+        elif (unjudged := trainer.global_step - self.validations[-1]["step"]) > 0:
+            rank_zero_warn(
+                f"BenignQuality: nobody looked at the benign maps of {interpreter.name} after the last {unjudged} of "
+                f"{trainer.global_step} steps; let a validation fall on the last step (val_check_interval), or take "
+                f"the checkpoint of step {self.validations[-1]['step']}"
+            )
         if getattr(trainer, "fast_dev_run", False):
             return
         content = {

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from lightning_adv2.callbacks.attack_evaluation import AttackEvaluation
+from lightning_adv2.callbacks.stages import idle
 from lightning_adv2.data.images import ImageDataset
 from lightning_adv2.data.skipping import read_items
 from lightning_adv2.detectors import Detector
@@ -61,7 +61,7 @@ class DetectionEvaluation(pl.Callback):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check that there will be records, and images to calibrate on, before hours of attack."""
-        if _idle(trainer):
+        if idle(trainer):
             return
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         if not any(isinstance(callback, AttackEvaluation) for callback in callbacks[: callbacks.index(self)]):
@@ -76,7 +76,7 @@ class DetectionEvaluation(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score, write and print on one process; the others wait and hear of errors."""
-        if _idle(trainer):
+        if idle(trainer):
             return
         with interruption_of(trainer).leaving(trainer):
             self.rows = on_rank_zero(trainer, lambda: self._report(trainer, pl_module))
@@ -177,10 +177,6 @@ def draw_calibration(
             stacklevel=3,  # behind torch.no_grad
         )
     return torch.cat(images), torch.cat(label), chosen
-
-
-def _idle(trainer: pl.Trainer) -> bool:
-    return bool(trainer.sanity_checking or trainer.state.fn == TrainerFn.FITTING)
 
 
 def _source(trainer: pl.Trainer) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from lightning_adv2.callbacks.detection import _idle
+from lightning_adv2.callbacks.stages import idle
 from lightning_adv2.functional.noise import KINDS, Kind
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report import noise
@@ -72,7 +72,7 @@ class NoiseEvaluation(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep those images that the classifier gets right, as long as they may be among the first."""
-        if _idle(trainer) or not len(batch["images"]):
+        if idle(trainer) or not len(batch["images"]):
             return
         # Batches come in ascending order, so that what this process has is ahead of all that it will see.
         found = {name for part in self._parts for name in part.image_id}
@@ -87,7 +87,7 @@ class NoiseEvaluation(pl.Callback):
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Search and measure, each process on its own images; write and print on one."""
-        if _idle(trainer):
+        if idle(trainer):
             return
         with interruption_of(trainer).leaving(trainer):
             self._evaluate(trainer, pl_module)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.trainer.states import TrainerFn
 
 from lightning_adv2.callbacks.attack_evaluation import AttackEvaluation
 from lightning_adv2.callbacks.map_quality import MapQualityEvaluation
 from lightning_adv2.callbacks.noise import NoiseEvaluation
+from lightning_adv2.callbacks.stages import idle
 from lightning_adv2.callbacks.transfer import TransferEvaluation
 from lightning_adv2.modules.idls import interpreters_of
-from lightning_adv2.report.records import record_key
+from lightning_adv2.report.records import BENIGN, record_key
 from lightning_adv2.report.resilience import resilience_rows
 from lightning_adv2.report.resilience_files import NUMBERS, print_resilience, read_evaluation, write_resilience
 from lightning_adv2.report.summary import Row
@@ -49,9 +49,10 @@ class ResilienceReport(pl.Callback):
         """Check, before hours of attack, that there will be something to read.
 
         Raises:
-            ValueError: a callback is missing, comes too late or measures too little; or the reference is missing.
+            ValueError: a callback is missing, comes too late or measures too little; or an attack aims at another map
+                than the benign one.
         """
-        if _idle(trainer):
+        if idle(trainer):
             return
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         before = callbacks[: callbacks.index(self)]
@@ -59,6 +60,19 @@ class ResilienceReport(pl.Callback):
             if not any(isinstance(callback, kind) for callback in before):
                 raise ValueError(
                     f"callbacks: ResilienceReport reads what {kind.__name__} writes; list it after that one"
+                )
+        for one in callbacks[len(before) :]:
+            if isinstance(one, (NoiseEvaluation, TransferEvaluation)):
+                raise ValueError(
+                    f"callbacks: {type(one).__name__} comes after ResilienceReport, which reads what it writes; list "
+                    "it before that one"
+                )
+        for one in before:
+            if isinstance(one, AttackEvaluation) and one.target.name != BENIGN:
+                raise ValueError(
+                    f"target: AttackEvaluation aims at the map {one.target.name!r}, and an IoU with that says nothing "
+                    "of how far the map stays as it was, which ResilienceReport ranks by; leave target out (the benign "
+                    "map), or leave out ResilienceReport"
                 )
         quality = next(callback for callback in before if isinstance(callback, MapQualityEvaluation))
         if (quality.order, quality.randomise, quality.reference) != (True, True, self.reference):
@@ -69,7 +83,7 @@ class ResilienceReport(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Read, judge, write and print on one process; all log the same."""
-        if _idle(trainer):
+        if idle(trainer):
             return
         with interruption_of(trainer).leaving(trainer):
             self.rows = on_rank_zero(trainer, lambda: self._report(trainer, pl_module))
@@ -105,7 +119,3 @@ class ResilienceReport(pl.Callback):
         evaluation = next(callback for callback in callbacks if isinstance(callback, AttackEvaluation))
         first = interpreters_of(pl_module)[0]
         return [record_key(one.name, one.schedule) for one in evaluation._attacks(first) if not one.needs_map]
-
-
-def _idle(trainer: pl.Trainer) -> bool:
-    return bool(trainer.sanity_checking or trainer.state.fn == TrainerFn.FITTING)

@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from lightning_adv2.callbacks.attack_evaluation import AttackEvaluation
-from lightning_adv2.callbacks.detection import _idle
+from lightning_adv2.callbacks.stages import idle
 from lightning_adv2.files.run import record_paths
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.records import read_record, record_key, wait_for_records
@@ -32,7 +32,8 @@ class TransferEvaluation(pl.Callback):
     Reads the records of the run, after ``validate`` and ``test``. The adversarial images of every attack that aims at
     the map of one interpreter, ``source``, are explained by each other interpreter of the module, for the class that
     the classifier predicts on them, and compared with that interpreter's own benign map. Where it is the source itself,
-    that is what the attack's own table has. Images count that both interpreters can explain.
+    that is what the attack's own table has: its ``l1`` and ``iou``, or where the target is not the benign map its
+    ``l1_benign`` and ``iou_benign``. Images count that both interpreters can explain.
 
     Writes ``transfer.json`` and ``figures/transfer.png``, prints a matrix for each attack and logs
     ``{stage}/transfer/{source}/{attack}/{interpreter}/{metric}``. Does nothing during ``fit``.
@@ -44,7 +45,7 @@ class TransferEvaluation(pl.Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check that there will be records, before hours of attack."""
         self.rows = []
-        if _idle(trainer):
+        if idle(trainer):
             return
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         if not any(isinstance(callback, AttackEvaluation) for callback in callbacks[: callbacks.index(self)]):
@@ -52,7 +53,7 @@ class TransferEvaluation(pl.Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Explain, each process some of the batches; write and print on one."""
-        if _idle(trainer):
+        if idle(trainer):
             return
         with interruption_of(trainer).leaving(trainer):
             names = [interpreter.name for interpreter in interpreters_of(pl_module)]

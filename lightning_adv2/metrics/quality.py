@@ -25,9 +25,9 @@ class MapQuality(nn.Module):
 
     ``area`` mean of the map; ``preserved``, ``destroyed`` f_c under phi(x; m) and phi(x; 1 - m); ``shuffled`` f_c under
     another image's map (a map that says nothing preserves as much); ``gap`` is ``preserved - shuffled``, how specific
-    the maps are; ``deletion``, ``insertion`` and the same for a random map; ``localisation_iou`` with the object's
-    mask, where there is one. Images for which NaN or infinity comes up are in none of these means, and ``invalid`` is
-    their share, where there are any.
+    the maps are, over the images that have another one in their batch; ``deletion``, ``insertion`` and the same for a
+    random map; ``localisation_iou`` with the object's mask, where there is one. Images for which NaN or infinity comes
+    up are in none of these means, and ``invalid`` is their share, where there are any.
 
     Args:
         order: also compute deletion and insertion, which cost 68 forward passes.
@@ -37,7 +37,7 @@ class MapQuality(nn.Module):
     def __init__(self, order: bool = False, seed: int = 0) -> None:
         super().__init__()
         self.order, self.seed = order, seed
-        names = ["area", "preserved", "destroyed", "shuffled", "localisation_iou", "invalid"]
+        names = ["area", "preserved", "destroyed", "shuffled", "gap", "localisation_iou", "invalid"]
         if order:
             names += ["deletion", "insertion", "random_deletion", "random_insertion"]
         self.means = nn.ModuleDict({name: ImageMean() for name in names})
@@ -68,6 +68,7 @@ class MapQuality(nn.Module):
         if len(images) > 1:  # a single image has no other's map
             other = attribution_map.roll(1, dims=0)
             values["shuffled"] = preserved_destroyed(classifier, images, background, other, label)[0]
+            values["gap"] = kept - values["shuffled"]
         if self.order:
             size = attribution_map.shape[1:]
             generators = image_generators(self.seed, image_id, "random_map")
@@ -88,8 +89,7 @@ class MapQuality(nn.Module):
         """The means of all that was seen, over all processes."""
         means = {name: float(metric.compute()) for name, metric in self._metrics().items()}
         # NaN: nothing seen, no masks, say.
-        means = {n: mean for n, mean in means.items() if not math.isnan(mean) and (mean or n != "invalid")}
-        return means | ({"gap": means["preserved"] - means["shuffled"]} if "shuffled" in means else {})
+        return {n: mean for n, mean in means.items() if not math.isnan(mean) and (mean or n != "invalid")}
 
     def reset(self) -> None:
         """Forget all images."""

@@ -54,8 +54,8 @@ class AIDModule(InterpreterTraining):
         interpreter_loss: L_int beside the agreement with the teacher, such as :class:`MaskLoss`; None for none.
         aid_weight: of L_aid.
         agreement_weight: of the mean L1 distance from the teacher's maps.
-        encoder_weight: of the cross entropy of the encoder's own decision with c, on benign and attacked images: what it
-            sees must not follow the attack (the reverse of the attacker's l_enc, section 3.4).
+        encoder_weight: of the cross entropy of the encoder's own decision with c, on benign and attacked images: what
+            it sees must not follow the attack (the reverse of the attacker's l_enc, section 3.4).
         schedule: ``weigh`` adds all losses up at every step; ``alternate`` takes L_int at even, L_aid at odd steps.
         learning_rate: Adam's; decays along a cosine.
         weight_decay: Adam's.

@@ -20,8 +20,9 @@ def write_benign_quality(folder: Path, content: Mapping[str, Any]) -> None:
 
     Args:
         folder: of the run.
-        content: ``interpreter``, ``limits`` (``agreement_l1``, ``lost``), ``teacher`` (its measures), ``validations``
-            (see :class:`~lightning_adv2.callbacks.BenignQuality`), and what became of it.
+        content: ``interpreter``, ``limits`` (``agreement_l1``, ``agreement_l1_other_class``, ``lost``), ``teacher``
+            (its measures), ``validations`` (see :class:`~lightning_adv2.callbacks.BenignQuality`), and what became of
+            it.
     """
     write_json(folder / "benign_quality.json", content)
     figure = curves(content["interpreter"], content["validations"], content["teacher"], content["limits"])
@@ -49,7 +50,7 @@ def curves(
 
     for key, label in (("agreement_l1", "true class"), ("agreement_l1_other_class", "another class")):
         draw(distance, key, label)
-    distance.axhline(limits["agreement_l1"], label="limit (true class)", **_LIMIT)
+    distance.axhline(limits["agreement_l1"], label="limit", **_LIMIT)
     distance.set_ylabel("map L1 to the teacher")
     draw(loss, "lost", "largest loss")
     loss.axhline(limits["lost"], label="limit", **_LIMIT)

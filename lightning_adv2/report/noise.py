@@ -16,11 +16,11 @@ from rich.table import Table
 from torch import Tensor
 
 from lightning_adv2.files import write_json
-from lightning_adv2.functional.agreement import map_iou, map_l1
 from lightning_adv2.functional.noise import Kind, add_noise, find_level
 from lightning_adv2.functional.validity import is_finite
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
+from lightning_adv2.report.comparison import compare_maps
 from lightning_adv2.report.figures import save
 from lightning_adv2.report.records import to_float
 from lightning_adv2.report.summary import Row
@@ -148,7 +148,7 @@ def measure(
             benign = interpreter.explain(classifier, images, label).attribution_map
             for place in range(len(levels)):
                 maps = _explain_both(classifier, interpreter, noisy[place], label, predicted[place])
-                values = torch.stack([measured for shown in maps for measured in _compare(shown, benign)], dim=1)
+                values = torch.stack([measured for shown in maps for measured in compare_maps(shown, benign)], dim=1)
                 moved[interpreter.name, place] += [tuple(row) for row in values.tolist()]
     return moved
 
@@ -163,12 +163,6 @@ def _explain_both(
     if missed.any():
         for_predicted[missed] = interpreter.explain(classifier, images[missed], predicted[missed]).attribution_map
     return for_label, for_predicted
-
-
-def _compare(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    fine = is_finite(first) & is_finite(second)
-    l1, iou = map_l1(first, second), map_iou(first, second)
-    return torch.where(fine, l1, torch.nan), torch.where(fine, iou, torch.nan)
 
 
 def noise_rows(levels: Sequence[Row], moved: Sequence[Moved]) -> list[Row]:

@@ -13,14 +13,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from lightning_adv2.metrics import relative_losses
 from lightning_adv2.report.records import record_key
 from lightning_adv2.report.summary import Row
+from lightning_adv2.report.worst_case import AGREEMENTS, worst_case
 
 Quality = Mapping[str, Mapping[str, float]]
 """Interpreter -> measure -> value, as ``map_quality.json`` has them."""
 
 SUCCESS = 0.95
-"""The ASR from which an attack counts as successful; what a failed one did to the map says little."""
+"""The share of the images to be fooled before a resilience is claimed; of the others nothing is known."""
 FLAGGED = 0.05
 """The share of the images that a flag may concern without voiding the attack's figures."""
+WEAK = 0.05
+"""How much higher the IoU under an attack that was not made for the map may be: IoUs that vary by 0.3 from image to
+image have means that differ by 0.04 by chance, on a hundred images. It is about attacks alone: a gate that tolerates
+more does not excuse a weaker attack."""
+CORRELATION = 0.5, 0.1, 0.9
+"""Limit of ``randomised_correlation``: the first, or so much above the reference's; but never above the last, where a
+map is much the same whatever was learnt."""
+LEAST_GAP = 0.02
+"""A reference with less sets no standard: 5% of next to nothing is a gate that anybody passes or fails by chance."""
 BLIND = ("pgd", "stadv")
 """Attacks that ignore the map."""
 _NEEDED = ("preserved", "gap", "deletion", "insertion")
@@ -29,6 +39,7 @@ _TINY = 1e-6
 
 def resilience_rows(
     rows: Sequence[Row],
+    images: Sequence[Row],
     quality: Quality,
     *,
     reference: str = "rts",
@@ -40,11 +51,20 @@ def resilience_rows(
 ) -> list[Row]:
     """One row per interpreter, best first; a pure function of what an evaluation wrote.
 
+    An attacker chooses image by image: of all attacks that aim at the map and succeed on an image, the one that leaves
+    the map most as it was counts; see :func:`~lightning_adv2.report.worst_case.worst_case`. ADV2 compares the attacked
+    image's map for the target class with the benign one's for the true class. A map that reacts to nothing but the
+    class it is asked for differs there, and yet shows no attack: who looks at both images with one and the same
+    question sees the same map. So a map resists only as far as it reacts in all three comparisons: ``resilience`` is 1
+    - the highest of ``worst_iou``, ``iou_true_class`` and ``iou_target_class``. The rule is one for all, RTS included:
+    it can only lose, and loses nothing but what its map changes with the class alone, which is no answer to the attack.
+
     Args:
         rows: of ``results.json``.
+        images: of ``images.csv``.
         quality: of ``map_quality.json``, with deletion and insertion.
         reference: the interpreter whose benign maps set the standard.
-        tolerance: the share of a measure that may be lost against the reference.
+        tolerance: the share of a benign measure that may be lost against the reference.
         max_agreement_l1: limit of the map L1 to the reference, for its variants (named ``<reference>_...``) alone.
         noise: rows of ``noise.json``.
         transfer: rows of ``transfer.json``.
@@ -53,14 +73,16 @@ def resilience_rows(
     Returns:
         Rows with the keys
 
-        ``interpreter``, ``rank`` (None where it does not count), ``counts``, ``resilience`` (1 - ``worst_iou``; None
-        where no attack that aims at the map succeeds: that is not claimed to be resilience),
-        ``worst_attack`` (of those that aim at the map and succeed, the one under which the map stays most as it was),
-        its ``worst_iou``, ``worst_l1``, ``asr``, ``iou_true_class``, ``iou_target_class``;
+        ``interpreter``, ``rank`` (None where it does not count), ``counts``, ``resilience`` (None where ``asr`` is
+        below ``SUCCESS``: that is not claimed to be resilience), ``decided_by`` (the column that it is 1 minus),
+        ``worst_attack`` (chosen on most images), ``worst_iou``, ``worst_l1``, ``iou_true_class``, ``iou_target_class``
+        (means over the images on which an attack succeeded, None where there is none), ``asr`` (their share);
         ``control_iou`` (the benign image explained for the target class), ``transfer_iou`` (the highest under an
         attack made for the reference), ``noise_iou`` (of each kind and rate of noise);
         ``benign_loss`` (the largest relative loss against the reference among the measures of the gate), ``benign``
-        (the measures), ``gate`` (failed checks), ``flags`` (what voids the attack's figures), ``failed_attacks``.
+        (the measures), ``gate`` (failed checks), ``flags`` (what voids the attacks' figures, of those chosen on more
+        than ``FLAGGED`` of the images), ``failed_attacks`` (ASR of those below ``SUCCESS``; they count where they
+        succeed).
 
     Raises:
         ValueError: the reference, or a measure of it, is missing.
@@ -71,7 +93,7 @@ def resilience_rows(
         own = [row for row in rows if row["interpreter"] == name]
         transferred = [row for row in transfer if row["interpreter"] == name and row["source"] != name]
         row: Row = {"interpreter": name, "rank": None, "counts": False}
-        row |= _attacked(own, rows, transferred, tuple(blind), tolerance)
+        row |= _attacked(own, [one for one in images if one["interpreter"] == name], rows, transferred, tuple(blind))
         row["control_iou"] = next((r["iou"] for r in own if r["attack"] == "target_class"), None)
         row["transfer_iou"] = _highest(r["iou"] for r in transferred if r["source"] == reference)
         row["noise_iou"] = {f"{r['kind']}-{r['rate']:g}": r["iou"] for r in noise if r["interpreter"] == name}
@@ -98,8 +120,9 @@ def failed_checks(
 
     The checks: preserved, gap, insertion and (where there are masks) localisation IoU at least ``1 - tolerance`` of the
     reference's, deletion at most ``1 + tolerance`` of it, no more maps that are not finite; the correlation with the
-    map under shuffled weights at most 0.5 or 0.1 above the reference's; for a variant of the reference, the distance of
-    their maps. A reference whose maps preserve no more than another image's sets no standard: all fail.
+    map under shuffled weights within ``CORRELATION``; for a variant of the reference, the distance of their maps. A
+    reference whose maps preserve hardly more than another image's (``LEAST_GAP``), or that are much the same under
+    shuffled weights, sets no standard: all fail.
     """
     own, standard = quality[name], quality[reference]
     failed = [
@@ -107,12 +130,22 @@ def failed_checks(
         for key, loss in _losses(own, standard).items()
         if loss > tolerance + _TINY
     ]
-    if standard["gap"] <= 0:
-        failed.append(f"reference: {reference} preserves no more than another image's map (gap {standard['gap']:.3f})")
+    if not standard["gap"] >= LEAST_GAP:
+        failed.append(
+            f"reference: the maps of {reference} preserve hardly more than another image's (gap {standard['gap']:.3f}, "
+            f"at least {LEAST_GAP:g}); train it longer, or name another reference"
+        )
     if "randomised_correlation" in standard:
-        limit, found = max(0.5, standard["randomised_correlation"] + 0.1), own.get("randomised_correlation", math.inf)
+        floor, above, highest = CORRELATION
+        learnt, found = standard["randomised_correlation"], own.get("randomised_correlation", math.inf)
+        limit = min(max(floor, learnt + above), highest)
         if not found <= limit:
             failed.append(f"randomised_correlation: {found:.3f}, at most {limit:.3f}")
+        if not learnt <= limit:
+            failed.append(
+                f"reference: the maps of {reference} are the same under shuffled weights (randomised_correlation "
+                f"{learnt:.3f}, at most {limit:.3f}); train it longer, or name another reference"
+            )
     if name.startswith(f"{reference}_"):
         distance = own.get("agreement_l1", math.inf)
         if not distance <= max_agreement_l1:
@@ -141,16 +174,20 @@ def _check_reference(quality: Quality, reference: str) -> None:
 
 
 def _attacked(
-    own: Sequence[Row], rows: Sequence[Row], transferred: Sequence[Row], blind: Sequence[str], tolerance: float
+    own: Sequence[Row], images: Sequence[Row], rows: Sequence[Row], transferred: Sequence[Row], blind: Sequence[str]
 ) -> Row:
     """What the attacks on one interpreter show."""
     attacks = [row for row in own if row["schedule"] != "control"]
     aimed = [row for row in attacks if _key(row) not in blind and row["attack"] not in blind]
-    succeeded = [row for row in aimed if _succeeds(row)]
-    worst = max(succeeded, key=lambda row: float(row["iou"]), default=None)
-    flagged = [worst] if worst is not None else aimed
-    found = list(dict.fromkeys(flag for row in flagged for flag in voiding_flags(row)))
-    if worst is not None:
+    worst = worst_case(images, [_key(row) for row in aimed])
+    shown: Row = {"worst_iou" if key == "iou" else key: worst[key] for key in AGREEMENTS}
+    claimed = worst["asr"] is not None and worst["asr"] >= SUCCESS
+    decided = max(shown, key=lambda key: float(shown[key])) if claimed else None
+    by = next(iter(worst["chosen"]), None)
+    enough = [key for key, count in worst["chosen"].items() if key == by or count > FLAGGED * worst["n"]]
+    relied = [row for row in aimed if _key(row) in enough] if claimed else aimed
+    found = list(dict.fromkeys(flag for row in relied for flag in voiding_flags(row)))
+    if claimed:
         spared = [
             (f"{_key(row)}, which ignores the map,", row["iou"])
             for row in attacks
@@ -161,17 +198,15 @@ def _attacked(
         found += [
             f"weak_attack: {what} keeps the map better (IoU {iou:.3f}) than those made for it; attack with more steps"
             for what, iou in spared
-            if iou is not None and iou > worst["iou"] + tolerance
+            if iou is not None and iou > worst["iou"] + WEAK
         ]
-    shown = worst or {}
     return {
-        "resilience": None if worst is None else 1 - worst["iou"],
-        "worst_attack": None if worst is None else _key(worst),
-        "worst_iou": shown.get("iou"),
-        "worst_l1": shown.get("l1"),
-        "asr": shown.get("asr"),
-        "iou_true_class": shown.get("iou_true_class"),
-        "iou_target_class": shown.get("iou_target_class"),
+        "resilience": None if decided is None else 1 - shown[decided],
+        "decided_by": decided,
+        "worst_attack": by,
+        **shown,
+        "worst_l1": worst["l1"],
+        "asr": worst["asr"],
         "flags": found,
         "failed_attacks": {_key(row): row["asr"] for row in aimed if not _succeeds(row)},
     }

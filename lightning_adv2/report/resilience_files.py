@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from lightning_adv2.report.figures import save
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.tables import write_csv
 from lightning_adv2.report.terminal import show
+from lightning_adv2.report.worst_case import AGREEMENTS
 
 NUMBERS = (
     "resilience", "worst_iou", "worst_l1", "asr", "iou_true_class", "iou_target_class", "control_iou", "transfer_iou",
@@ -29,17 +32,33 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     """What :func:`~lightning_adv2.report.resilience.resilience_rows` takes, from a run's folder.
 
     Raises:
-        FileNotFoundError: ``results.json`` or ``map_quality.json`` is missing.
+        FileNotFoundError: ``results.json``, ``images.csv`` or ``map_quality.json`` is missing.
     """
-    read = {"rows": _read(folder / "results.json")["rows"], "quality": _read(folder / "map_quality.json")}
+    read = {
+        "rows": json.loads(_text(folder / "results.json", "AttackEvaluation"))["rows"],
+        "images": [_image(row) for row in csv.DictReader(StringIO(_text(folder / "images.csv", "AttackEvaluation")))],
+        "quality": json.loads(_text(folder / "map_quality.json", "MapQualityEvaluation")),
+    }
     for name in ("noise", "transfer"):
         path = folder / f"{name}.json"
-        read[name] = _read(path)["rows"] if path.exists() else []
+        read[name] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
     return read
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _text(path: Path, writer: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{path} is missing, which {writer} writes; evaluate in this folder with {writer} before ResilienceReport"
+        ) from error
+
+
+def _image(row: Row) -> Row:
+    """What the worst case takes of a line of ``images.csv``; a number is written so that it is read as it was."""
+    values: Row = {key: row[key] for key in ("interpreter", "attack", "schedule", "image_id")}
+    values |= {key: row[key] == "True" for key in ("success", "valid")}
+    return values | {key: float(row[key]) for key in (*AGREEMENTS, "l1")}
 
 
 def write_resilience(folder: Path, rows: Sequence[Row], settings: dict[str, Any]) -> Path:
@@ -66,12 +85,22 @@ def print_resilience(rows: Sequence[Row], reference: str, console: Console | Non
     table = Table(title="Who resists, and what is the map worth?", title_justify="left", title_style="bold")
     for heading in ("rank", "interpreter"):
         table.add_column(heading)
-    headings = ("resilience", "worst IoU", "by", "ASR", "IoU true class", "IoU target class", "control IoU")
+    headings = (
+        "resilience",
+        "decided by",
+        "worst IoU",
+        "by",
+        "ASR",
+        "IoU true class",
+        "IoU target class",
+        "control IoU",
+    )
     for heading in (*headings, "transfer IoU", "gap", "benign loss", f"L1 to {reference}"):
         table.add_column(heading, justify="right")
     for row in rows:
         middle = ("iou_true_class", "iou_target_class", "control_iou", "transfer_iou")
         cells = ["-" if row["rank"] is None else str(row["rank"]), row["interpreter"], _number(row["resilience"])]
+        cells.append("-" if row["decided_by"] is None else row["decided_by"].replace("_", " ").replace("iou", "IoU"))
         cells += [_number(row["worst_iou"]), row["worst_attack"] or "-", _number(row["asr"], "{:.1%}")]
         cells += [*(_number(row[key]) for key in middle), _number(row["benign"].get("gap"))]
         cells += [_number(row["benign_loss"], "{:.1%}"), _number(row["benign"].get("agreement_l1"))]
@@ -80,7 +109,7 @@ def print_resilience(rows: Sequence[Row], reference: str, console: Console | Non
         f"! {row['interpreter']} does not count: {'; '.join(_reasons(row))}" for row in rows if not row["counts"]
     ]
     failed = [
-        f"! {row['interpreter']}: {key} fails (ASR {_number(asr, '{:.1%}')}), its map says nothing of resilience"
+        f"! {row['interpreter']}: {key} fails (ASR {_number(asr, '{:.1%}')}); it counts where it succeeds"
         for row in rows
         for key, asr in row["failed_attacks"].items()
     ]
@@ -89,7 +118,8 @@ def print_resilience(rows: Sequence[Row], reference: str, console: Console | Non
 
 
 def _reasons(row: Row) -> list[str]:
-    unclaimed = ["no attack on its map succeeds, which is not claimed to be resilience"]
+    share = _number(row["asr"], "{:.1%}")
+    unclaimed = [f"the attacks on its map succeed on too few images ({share}), which is not claimed to be resilience"]
     return [*row["gate"], *row["flags"], *(unclaimed if row["resilience"] is None else [])]
 
 
@@ -105,13 +135,13 @@ def scatter(rows: Sequence[Row], tolerance: float) -> Figure:
     axis = figure.subplots()
     axis.axvspan(-1.0, tolerance, color="#66a182", alpha=0.15, label="benign quality holds")
     for row in rows:
-        if row["worst_iou"] is None:
+        if row["resilience"] is None:
             continue
         # What is worse than nothing at all, or better than the reference, stands at the edge.
-        place = min(max(row["benign_loss"], -0.15), 1.0), row["worst_iou"]
+        place = min(max(row["benign_loss"], -0.15), 1.0), 1 - row["resilience"]
         axis.plot(*place, marker="o", color="#00798c", fillstyle="full" if row["counts"] else "none")
         axis.annotate(row["interpreter"], place, textcoords="offset points", xytext=(6, 5), fontsize=9)
-    absent = [row["interpreter"] for row in rows if row["worst_iou"] is None]
+    absent = [row["interpreter"] for row in rows if row["resilience"] is None]
     if absent:
         axis.text(
             0.99, 0.01, f"no successful attack: {', '.join(absent)}", transform=axis.transAxes, ha="right", fontsize=8
@@ -119,7 +149,7 @@ def scatter(rows: Sequence[Row], tolerance: float) -> Figure:
     axis.set_xlim(-0.2, 1.1)
     axis.set_ylim(-0.03, 1.06)
     axis.set_xlabel("largest relative loss of benign quality")
-    axis.set_ylabel("worst-case map IoU under attack (lower resists)")
+    axis.set_ylabel("worst-case map IoU under attack,\nwhichever class is asked for (lower resists)")
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=8, frameon=False, loc="center right")
     return figure

@@ -11,13 +11,11 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from lightning_adv2.files import write_json
-from lightning_adv2.functional.agreement import map_iou, map_l1
-from lightning_adv2.functional.validity import is_finite
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
+from lightning_adv2.report.comparison import compare_maps
 from lightning_adv2.report.figures import save
 from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key, to_float
 from lightning_adv2.report.summary import Row
@@ -103,14 +101,8 @@ def _judge(
         parts = zip(torch.split(images, _CHUNK), torch.split(predicted, _CHUNK), strict=True)
         shown = torch.cat([judge.explain(classifier, *part).attribution_map.float().cpu() for part in parts])
     benign = own.benign_map[[place[name] for name in names]]
-    rows = zip(names, *(values.tolist() for values in _compare(shown, benign)), strict=True)
+    rows = zip(names, *(values.tolist() for values in compare_maps(shown, benign)), strict=True)
     return [Seen(source.batch_index, *row) for row in rows]
-
-
-def _compare(shown: Tensor, benign: Tensor) -> tuple[Tensor, Tensor]:
-    fine = is_finite(shown)
-    l1, iou = map_l1(shown, benign), map_iou(shown, benign)
-    return torch.where(fine, l1, torch.nan), torch.where(fine, iou, torch.nan)
 
 
 def transfer_rows(cells: Sequence[Cells], interpreters: Sequence[str]) -> list[Row]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -11,6 +12,7 @@ from callbacks.guarded import Destroy, Pupil, Watch, loop
 from callbacks.lab import run_python, shapes
 from lightning_adv2.callbacks import BenignQuality, TrainingCheckpoint
 from lightning_adv2.functional.agreement import map_iou, map_l1
+from lightning_adv2.interpreters import RTS
 from lightning_adv2.models import weights_hash
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
 
@@ -42,7 +44,7 @@ def test_promise_22_training_stops_and_gives_back_what_held(tmp_path: Path, caps
     assert (content["stopped"], content["given_back"], content["limits"]) == (
         True,
         4,
-        {"agreement_l1": 0.1, "lost": 0.1},
+        {"agreement_l1": 0.1, "agreement_l1_other_class": 0.1, "lost": 0.1},
     )
     assert (tmp_path / "figures" / "benign_quality.png").read_bytes().startswith(b"\x89PNG")
 
@@ -77,6 +79,42 @@ def test_promise_22_maps_that_are_no_numbers_do_not_hold(tmp_path: Path) -> None
     assert guard.validations[-1]["lost"] == guard.validations[-1]["agreement_l1"] == 1
     assert weights_hash(pupil.interpreter) == watch.hashes[2]
     json.loads((tmp_path / "benign_quality.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_promise_22_maps_for_another_class_have_the_same_limit(tmp_path: Path) -> None:
+    """A map that keeps what it says of the true class, and of any other one says something new."""
+
+    class Turned(Pupil):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.label = batch["label"]
+
+        def on_validation_start(self) -> None:
+            explain = RTS.explain
+
+            def other(classifier: Any, images: torch.Tensor, asked: torch.Tensor) -> Any:
+                result = explain(self.interpreter, classifier, images, asked)
+                wrong = (asked != self.label).view(-1, 1, 1, 1)
+                result.attribution_map = torch.where(wrong, 1 - result.attribution_map, result.attribution_map)
+                return result
+
+            object.__setattr__(self.interpreter, "explain", other)
+
+    guard = BenignQuality(order=False, max_loss=100)
+    with pytest.warns(UserWarning, match=r"worth what the teacher's are: agreement_l1_other_class"):
+        loop(tmp_path, guard).fit(Turned(), shapes(num_val=10, batch_size=8))
+    (entry,) = guard.validations
+    assert entry["agreement_l1"] <= 0.1 < entry["agreement_l1_other_class"]
+    assert not entry["held"]
+
+
+@pytest.mark.parametrize(("steps", "unjudged"), [(5, 1), (4, 0)])
+def test_promise_22_steps_that_nobody_judged_are_named(
+    steps: int, unjudged: int, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    fit(tmp_path, {}, BenignQuality(order=False), max_steps=steps)
+    found = [str(one.message) for one in recwarn if "nobody looked" in str(one.message)]
+    assert len(found) == unjudged
+    assert all(f"after the last {unjudged} of {steps} steps" in text for text in found)
 
 
 def test_what_recovers_in_time_goes_on(tmp_path: Path) -> None:

@@ -49,7 +49,6 @@ def test_promise_22_agreement_and_randomised_correlation(tmp_path: Path) -> None
         pairs = zip(maps[name].flatten(1).numpy(), maps[name + "!"].flatten(1).numpy(), strict=True)
         expected = sum(spearmanr(*pair).statistic for pair in pairs) / len(fitted)
         assert found[name]["randomised_correlation"] == pytest.approx(expected, abs=0.01)
-        assert found[name]["gap"] == pytest.approx(found[name]["preserved"] - found[name]["shuffled"])
         assert logged[f"test/benign/{name}/agreement_l1"] == pytest.approx(found[name]["agreement_l1"], rel=1e-6)
     assert (found["rts"]["agreement_l1"], found["rts"]["agreement_iou"]) == (0, 1)
 

@@ -168,6 +168,25 @@ def test_promise_22_the_gap_is_what_the_own_map_preserves_beyond_anothers() -> N
     assert values["all"]["preserved"] > 0.99
 
 
+def test_promise_22_the_gap_compares_each_image_with_itself() -> None:
+    """The last image is alone in its batch: what its map preserves has nothing to be compared with."""
+    images, maps, quality, asked = pictures(), object_masks().float(), MapQuality(), LABEL.clone()
+    asked[COUNT - 1] = 2  # which nothing in it speaks for
+    for part in (slice(0, COUNT - 1), slice(COUNT - 1, COUNT)):
+        quality.update(toy_classifier, images[part], asked[part], NAMES[part], maps[part])
+    background = uninformative(images, image_generators(0, NAMES, "quality"))
+    gaps = []
+    for i in range(COUNT - 1):
+        own, other = (
+            class_probability(toy_classifier, m * images[i] + (1 - m) * background[i], LABEL[i : i + 1])
+            for m in (maps[i : i + 1], maps[(i - 1) % (COUNT - 1)].unsqueeze(0))
+        )
+        gaps.append(float(own - other))
+    found = quality.compute()
+    assert found["gap"] == pytest.approx(sum(gaps) / len(gaps), abs=1e-5)
+    assert abs(found["gap"] - (found["preserved"] - found["shuffled"])) > 0.05, "the alternative shows"
+
+
 def test_agreement_by_hand() -> None:
     agreement = MapAgreement()
     first = torch.zeros(3, 1, 2, 2)

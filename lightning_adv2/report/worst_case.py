@@ -1,0 +1,45 @@
+"""What remains of an interpreter when each of its images is attacked by whatever works best on it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from lightning_adv2.report.records import record_key
+from lightning_adv2.report.summary import Row
+
+AGREEMENTS = ("iou", "iou_true_class", "iou_target_class")
+"""Columns of an image's row: its map against the benign one, as ADV2 sees it, and with both asked for one class."""
+
+
+def worst_case(images: Sequence[Row], attacks: Collection[str]) -> Row:
+    """The attacker's choice, image by image: of the attacks that succeeded, that which leaves the map most as it was.
+
+    Args:
+        images: one interpreter's rows of ``images.csv``.
+        attacks: names and schedules of the attacks that aim at the map.
+
+    Returns:
+        ``n`` (images under which one of the attacks is valid), ``asr`` (the share on which one succeeded; None where n
+        is 0), ``chosen`` (attack -> on how many images it was chosen, most first), and the means of ``AGREEMENTS`` and
+        ``l1`` over the images on which one succeeded (None where there is none).
+    """
+    own = [one for one in images if one["valid"] and _key(one) in attacks]
+    best: dict[str, Row] = {}
+    for one in own:
+        name = one["image_id"]
+        if one["success"] and (name not in best or one["iou"] > best[name]["iou"]):
+            best[name] = one
+    n = len({one["image_id"] for one in own})
+    means = {key: _mean([one[key] for one in best.values()]) for key in (*AGREEMENTS, "l1")}
+    chosen = dict(Counter(map(_key, best.values())).most_common())
+    return {"n": n, "asr": len(best) / n if n else None, "chosen": chosen, **means}
+
+
+def _key(one: Row) -> str:
+    return record_key(one["attack"], one["schedule"])
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
