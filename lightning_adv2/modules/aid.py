@@ -181,7 +181,7 @@ class AIDModule(InterpreterTraining):
                 terms |= {name: loss.mean() for name, loss in losses.items()}
         if reacts:
             kept = [shown.detach() for shown in benign]
-            adv_images = self._attack(batch, target_class, kept[0], generators)
+            adv_images = self._attack(batch, target_class, kept[0].to(images.dtype), generators)  # bf16 under autocast
             attacked, logits = self.interpreter.maps(adv_images, label, target_class)
             terms["adv_encoder"] = h["encoder_weight"] * cross_entropy(logits, label).mean()
             # Half of it where the attack fights it: the attacked image for c_t beside the benign one for c. By thirds,

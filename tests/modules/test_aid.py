@@ -147,6 +147,16 @@ def test_the_attack_ignores_autocast() -> None:
 
 
 @pytest.mark.usefixtures("logged")
+def test_promise_14_a_step_in_bf16_is_finite() -> None:
+    module = moved(AIDModule(victim(), rts(), ADV2(steps=STEPS), MaskLoss(), encoder_weight=0.1))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total = module.training_step(small_batch(), 0)
+    total.backward()  # type: ignore[no-untyped-call]
+    assert total.isfinite()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in module.trained)
+
+
+@pytest.mark.usefixtures("logged")
 def test_promise_14_losses_are_finite_where_maps_are_empty_full_and_nothing() -> None:
     for bias in ([-50.0, 1e-9], [1e-9, 50.0], [0.0, 0.0]):
         module = AIDModule(victim(), rts(), ADV2(steps=STEPS), MaskLoss())
