@@ -104,7 +104,11 @@ def test_promise_9_from_inside_an_epoch(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "limits", "every"), [("rts", EPOCHS, None), ("classifier", INSIDE, 2)], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "limits", "every"),
+    [("rts", EPOCHS, None), ("classifier", INSIDE, 2), ("warm aid", EPOCHS, None)],
+    ids=str,
+)
 def test_promise_9_on_two_processes(
     tmp_path: Path, unhurt: Callable[..., Path], kind: str, limits: Any, every: int | None
 ) -> None:
