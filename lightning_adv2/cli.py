@@ -21,6 +21,8 @@ from pytorch_lightning.utilities import rank_zero_info
 from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
 from lightning_adv2.files import write_text
 from lightning_adv2.report import default_logger
+from lightning_adv2.report.compare import main as compare
+from lightning_adv2.report.wandb_about import job_type_of
 from lightning_adv2.report.wandb_logger import attempt
 from lightning_adv2.report.wandb_sync import main as sync
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
@@ -29,6 +31,8 @@ from lightning_adv2.runtime.signals import Interruption
 DESCRIPTION = (
     "Train interpreters, attack classifier and map together, measure, log. "
     "'lightning-adv2 demo' shows all of it in minutes, without any data; "
+    "'lightning-adv2 reproduce --config configs/reproduce/shapes.yaml' makes every table and figure of the paper; "
+    "'lightning-adv2 report RUN...' shows an evaluation, or several side by side, as a page for the browser; "
     "'lightning-adv2 sync RUN' logs an evaluation to W&B after the fact; "
     "'lightning-adv2 verify RUN' checks the files of a run, 'lightning-adv2 export RUN' writes its images; "
     "'lightning-adv2 test --config configs/evaluate/cifar10_cam.yaml' is a first real evaluation."
@@ -100,7 +104,8 @@ class CLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, SealedCheckpointIO()]
         if config.get("logger") is None and "logger" not in kwargs:
-            kwargs["logger"] = default_logger(config.get("default_root_dir") or ".")
+            job = job_type_of(self.subcommand, self._get(self.config_init, "model"))
+            kwargs["logger"] = default_logger(config.get("default_root_dir") or ".", job_type=job)
         trainer = super().instantiate_trainer(**kwargs)
         interruption.listen(trainer)
         return trainer
@@ -153,6 +158,12 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     if words[:1] == ["sync"]:
         return sync(words[1:])
+    if words[:1] == ["report"]:
+        return compare(words[1:])
+    if words[:1] == ["reproduce"]:
+        from lightning_adv2.reproduction.command import main as reproduce
+
+        return reproduce(words[1:])
     if words[:1] in (["verify"], ["export"]):
         from lightning_adv2.__main__ import main as light  # which the command itself starts with
 

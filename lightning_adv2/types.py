@@ -19,6 +19,8 @@ class Batch(TypedDict):
         label: ``(B,)`` int64, the true class.
         image_id: B strings, unique within the dataset; with the seed they fix all that is random per image.
         mask: ``(B, 1, H, W)`` bool, the object's pixels, where the dataset has exact masks.
+        boxes: ``(B, M, 4)`` float32, the object's boxes ``xmin, ymin, xmax, ymax`` in pixels, half-open, where the
+            dataset has boxes; M is the same for all its images, and rows of zeros fill up.
         target_class: ``(B,)`` int64, the class that the attack aims at, where a manifest fixed it.
         other_images: ``(B, C, H, W)`` like ``images``, for each image another one that does not show its target class;
             where the data module was asked for partners.
@@ -30,6 +32,7 @@ class Batch(TypedDict):
     label: Tensor
     image_id: list[str]
     mask: NotRequired[Tensor]
+    boxes: NotRequired[Tensor]
     target_class: NotRequired[Tensor]
     other_images: NotRequired[Tensor]
     other_label: NotRequired[Tensor]

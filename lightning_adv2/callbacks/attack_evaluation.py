@@ -19,15 +19,18 @@ from lightning_adv2.attacks.targets import BenignMap, Target
 from lightning_adv2.callbacks.attack_batch import Timed, attack_batch
 from lightning_adv2.callbacks.identity import check_same_images, identity, num_batches
 from lightning_adv2.callbacks.memory import halving, rows_of
+from lightning_adv2.callbacks.pace import Pace, make_pace
 from lightning_adv2.callbacks.progress import StepProgress
 from lightning_adv2.callbacks.running import RunningMeans
+from lightning_adv2.callbacks.stages import idle
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import weights_hash
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report import BatchRecord, Summary, make_stamp, read_record, write_record
+from lightning_adv2.report.finish import finish
 from lightning_adv2.report.records import check_name, record_key, record_path, wait_for_records
 from lightning_adv2.report.results import logged_values
-from lightning_adv2.report.run import read_run, write_report
+from lightning_adv2.report.run import Run, read_run, write_report
 from lightning_adv2.report.summary import check_invalid
 from lightning_adv2.report.wandb_panels import log_run
 from lightning_adv2.runtime.describe import describe
@@ -48,7 +51,8 @@ class AttackEvaluation(pl.Callback):
     a folder with the records of another experiment is refused. A batch that does not fit in memory is halved.
 
     Files lie in ``default_root_dir`` (during ``fit``, each time anew, in ``validation/step_*`` below it): ``records/``,
-    ``results.json``, ``results.csv``, ``images.csv``, ``status.csv``, ``stamp.json``, ``figures/``.
+    ``results.json``, ``results.csv``, ``images.csv``, ``status.csv``, ``stamp.json``, ``figures/``. Outside ``fit``
+    also ``report.html``, the page of all that this and the other callbacks left there.
 
     Args:
         attacks: what to run, each fitted to the interpreter; None takes PGD and the interpreter's own ADV2, both in the
@@ -84,7 +88,8 @@ class AttackEvaluation(pl.Callback):
         check_name("target", self.target.name)
         self.max_invalid = max_invalid
         self.summary: Summary | None = None
-        self._attacked, self._running = 0, RunningMeans()
+        self._run: Run | None = None
+        self._attacked, self._running, self._pace = 0, RunningMeans(), Pace()
         self._fitting_size: dict[str, int] = {}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -111,8 +116,9 @@ class AttackEvaluation(pl.Callback):
                     check_gradient(attack.name, interpreter)
         if torch.is_inference_mode_enabled():
             raise RuntimeError("an attack needs gradients: set Trainer(inference_mode=False)")
-        self._attacked, self._running = 0, RunningMeans()
+        self._attacked, self._running, self._run = 0, RunningMeans(), None
         on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
+        self._pace = make_pace(trainer, [one.name for one in interpreters_of(pl_module)], self.num_images is None)
 
     def on_validation_batch_end(
         self,
@@ -148,7 +154,7 @@ class AttackEvaluation(pl.Callback):
         steps = sum(a.steps for place, (_, attacks) in enumerate(plan) for a in attacks if a.needs_map or not place)
         interruption, shared, count = interruption_of(trainer), dict[str, Timed](), 0
         classifier: Any = pl_module.classifier
-        with StepProgress(trainer, steps) as progress:
+        with StepProgress(trainer, steps, self._pace, len(batch["images"]), self._running.values()) as progress:
             for place, (interpreter, attacks) in enumerate(plan):
 
                 def on_step(attack: Attack, done: int, name: str = interpreter.name) -> None:
@@ -185,9 +191,15 @@ class AttackEvaluation(pl.Callback):
             values = {f"{prefix}/{name}": value for name, value in logged_values(row).items()}
             pl_module.log_dict(values, rank_zero_only=True)
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """When all other callbacks have written what is theirs: the page, and W&B's share of it."""
+        if not idle(trainer) and self._run is not None:
+            finish(self._run, trainer.logger)
+
     on_test_start = on_validation_start
     on_test_batch_end = on_validation_batch_end
     on_test_epoch_end = on_validation_epoch_end
+    on_test_end = on_validation_end
 
     def _attacks(self, interpreter: Interpreter) -> list[Attack]:
         return [a.against(interpreter) for a in self.attacks or [pgd(), adv2_attack(interpreter)]]
@@ -254,7 +266,7 @@ class AttackEvaluation(pl.Callback):
                 for index in range(int(min(count, asked[0] * trainer.world_size)))
             )
             wait_for_records(paths)
-        run = read_run(results_folder(trainer))
+        self._run = run = read_run(results_folder(trainer))
         pieces = {name: sum(record.pieces - 1 for record in run.records(name)) for name in run.interpreters}
         hashes = {interpreter.name: weights_hash(interpreter) for interpreter in interpreters_of(pl_module)}
         stamp = make_stamp(

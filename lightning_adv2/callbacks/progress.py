@@ -1,28 +1,50 @@
-"""Show the steps of a running attack below Lightning's own bar, when that is the rich one."""
+"""Show how a running attack gets on: below Lightning's own bar, when that is the rich one, or line by line in a log."""
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Mapping
 from types import TracebackType
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 
 from lightning_adv2.attacks import Attack
+from lightning_adv2.callbacks.pace import Pace
+from lightning_adv2.report.records import record_key
+
+LINE_SECONDS = 120
+"""Where there is no terminal, a line is printed this often."""
 
 
 class StepProgress:
     """A bar over all steps of all attacks on one batch under all interpreters; it leaves nothing behind.
 
+    Below it stand the images per second, ASR and IoU of the running attack over the batches before, and the time left
+    for all batches. Without a terminal, as in a log file or under SLURM, the same comes as a plain line every two
+    minutes; without a progress bar nothing does.
+
     Args:
         trainer: its progress bar is used.
         total: number of steps.
+        pace: of the evaluation; the batch is added where it took any step.
+        images: in the batch.
+        means: so far; see :class:`RunningMeans`.
     """
 
-    def __init__(self, trainer: pl.Trainer, total: int) -> None:
+    def __init__(self, trainer: pl.Trainer, total: int, pace: Pace, images: int, means: Mapping[str, float]) -> None:
         bar = trainer.progress_bar_callback
+        enabled = bar is not None and bool(getattr(bar, "is_enabled", True))
         # One rich display at a time: the attack's line goes into Lightning's.
-        self._display = bar.progress if isinstance(bar, RichProgressBar) and bar.is_enabled else None
+        self._display = bar.progress if enabled and isinstance(bar, RichProgressBar) else None
+        if self._display is not None and not self._display.console.is_terminal:
+            self._display = self._display if self._display.console.is_jupyter else None
+        seen = self._display is not None or (not isinstance(bar, RichProgressBar) and sys.stderr.isatty())
+        self._speaks = enabled and not seen and trainer.is_global_zero
         self._total, self._done, self._current = total, 0, 0
+        self._pace, self._images, self._means = pace, images, means
+        self._begun = time.monotonic()
 
     def __enter__(self) -> StepProgress:
         if self._display is not None:
@@ -38,12 +60,29 @@ class StepProgress:
             self._display.update(
                 self._task,
                 completed=self._done + done,
-                description=f"{attack.name} {attack.schedule}" + (f" {interpreter}" if attack.needs_map else ""),
+                description="\n".join(self._describe(interpreter, attack)),  # narrow: a terminal may have 80 columns
                 refresh=done % 5 == 0,
             )
+        elif self._speaks and time.monotonic() - self._pace.spoken >= LINE_SECONDS:
+            self._pace.spoken = time.monotonic()
+            whole = "" if self._pace.batches is None else f" of {self._pace.batches}"
+            batch = f"batch {self._pace.done + 1}{whole}"
+            print(", ".join([batch, *self._describe(interpreter, attack)]), flush=True)
+
+    def _describe(self, interpreter: str, attack: Attack) -> list[str]:
+        """The attack, its means so far, and the pace."""
+        prefix = f"running/{record_key(attack.name, attack.schedule)}/{interpreter}"
+        parts = [f"{attack.name} {attack.schedule}" + (f" {interpreter}" if attack.needs_map else "")]
+        if f"{prefix}/asr" in self._means:
+            parts.append(f"ASR {self._means[f'{prefix}/asr']:.0%}, IoU {self._means[f'{prefix}/iou']:.2f}")
+        share = min(1.0, (self._done + self._current) / self._total) if self._total else 0.0
+        pace = self._pace.describe(self._images, share, time.monotonic() - self._begun)
+        return [*parts, pace] if pace else parts
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is None and self._done + self._current:
+            self._pace.add(self._images, time.monotonic() - self._begun)
         if self._display is not None:
             self._display.remove_task(self._task)

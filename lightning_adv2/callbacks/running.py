@@ -13,9 +13,11 @@ class RunningMeans:
 
     def __init__(self) -> None:
         self._metrics: dict[tuple[str, str], MetricCollection] = {}
+        self._values: dict[str, float] | None = {}
 
     def update(self, record: BatchRecord) -> None:
         """Add a batch."""
+        self._values = None
         for attack in record.attacks:
             keep = attack.valid.nonzero()[:, 0].tolist()
             if keep:
@@ -24,9 +26,12 @@ class RunningMeans:
 
     def values(self) -> dict[str, float]:
         """``running/{attack}/{interpreter}/{metric}``."""
+        if self._values is not None:
+            return self._values
         found: dict[str, float] = {}
         for (interpreter, key), metrics in self._metrics.items():
             means = metrics.compute()
             prefix = f"running/{key}/{interpreter}"
             found |= {f"{prefix}/{name}": float(means[name]) for name in ("asr", "confidence", "l1", "iou")}
+        self._values = found
         return found

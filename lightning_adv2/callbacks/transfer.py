@@ -6,11 +6,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from lightning_adv2.callbacks.attack_evaluation import AttackEvaluation
+from lightning_adv2.callbacks.finished_records import batches_of_this_process, evaluation_before
 from lightning_adv2.callbacks.stages import idle
-from lightning_adv2.files.run import record_paths
 from lightning_adv2.modules.idls import interpreters_of
-from lightning_adv2.report.records import read_record, record_key, wait_for_records
+from lightning_adv2.report.records import record_key
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.transfer import (
     METRICS,
@@ -47,9 +46,7 @@ class TransferEvaluation(pl.Callback):
         self.rows = []
         if idle(trainer):
             return
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        if not any(isinstance(callback, AttackEvaluation) for callback in callbacks[: callbacks.index(self)]):
-            raise ValueError("callbacks: TransferEvaluation reads what AttackEvaluation writes; list it after that one")
+        evaluation_before(trainer, self)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Explain, each process some of the batches; write and print on one."""
@@ -74,16 +71,8 @@ class TransferEvaluation(pl.Callback):
         """The cells of every W-th batch, from the records of all interpreters."""
         classifier: Any = pl_module.classifier
         interpreters = interpreters_of(pl_module)
-        # One process looks, for another machine may not see all files yet.
-        paths = on_rank_zero(trainer, lambda: record_paths(results_folder(trainer) / "records"))
-        batches = sorted({path.name for path in paths}, key=lambda name: (len(name), name))
-        cells = []
-        for name in batches[trainer.global_rank :: trainer.world_size]:
-            own = [path for path in paths if path.name == name]
-            wait_for_records(own)
-            records = {record.interpreter: record for record in map(read_record, own)}
-            cells.append(judge_batch(classifier, interpreters, records, pl_module.device))
-        return cells
+        batches = batches_of_this_process(trainer)
+        return [judge_batch(classifier, interpreters, records, pl_module.device) for records in batches]
 
     def _report(self, trainer: pl.Trainer) -> bool:
         write_transfer(results_folder(trainer), self.rows)

@@ -3,6 +3,7 @@
 from lightning_adv2.data.attack import AttackBatch, AttackBatches, AttackDataModule
 from lightning_adv2.data.cifar10 import CIFAR10DataModule
 from lightning_adv2.data.folder import ImageFolderDataModule, ImageFolderDataset
+from lightning_adv2.data.ham10000 import HAM10000DataModule, LesionDataset
 from lightning_adv2.data.imagenet import ImageNetDataModule
 from lightning_adv2.data.images import ImageDataModule, ImageDataset, ImageSubset, Item, UnreadableImageError
 from lightning_adv2.data.manifest import Manifest, ManifestEntry
@@ -16,6 +17,7 @@ __all__ = [
     "AttackDataModule",
     "BatchShard",
     "CIFAR10DataModule",
+    "HAM10000DataModule",
     "ImageDataModule",
     "ImageDataset",
     "ImageFolderDataModule",
@@ -23,6 +25,7 @@ __all__ = [
     "ImageNetDataModule",
     "ImageSubset",
     "Item",
+    "LesionDataset",
     "Manifest",
     "ManifestEntry",
     "ShapesDataModule",

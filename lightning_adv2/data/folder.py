@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
 
-from lightning_adv2.data.boxes import boxes_to_mask, read_boxes
+from lightning_adv2.data.boxes import boxes_to_mask, inside, read_boxes
 from lightning_adv2.data.classes import check_classes
-from lightning_adv2.data.decode import decode_image, reason_of, resize_and_crop
-from lightning_adv2.data.images import (
-    ImageDataModule,
-    ImageDataset,
-    ImageSubset,
-    Mask,
-    Pixels,
-    Split,
-    UnreadableImageError,
-    hold_out,
-)
+from lightning_adv2.data.decode import resize_and_crop
+from lightning_adv2.data.image_files import ImageFiles
+from lightning_adv2.data.images import ImageDataModule, ImageDataset, ImageSubset, Item, Mask, Split, hold_out
 from lightning_adv2.data.storage import describe, find_storage
 
 
-class ImageFolderDataset(ImageDataset):
+class ImageFolderDataset(ImageFiles):
     """The images of one split, labelled by folder, in the order of their sorted paths.
 
     Args:
@@ -35,7 +29,8 @@ class ImageFolderDataset(ImageDataset):
         crop: side of the central square that is kept, or None.
         boxes: CSV with the columns ``file, xmin, ymin, xmax, ymax`` (pixels, 0-based, half-open; ``file`` is
             ``<split>/<class>/<image>``), or None. An image's mask is the union of its boxes: a pixel counts when its
-            centre lies inside. An image without a box gets an empty mask.
+            centre lies inside. An image without a box gets an empty mask. An item has them as ``boxes`` ``(M, 4)``,
+            too: resized, cut off at the crop's edges, and filled up with zeros to M, the most that a file has.
         cache: keep all decoded images in memory.
         exif_rotation: turn images as their EXIF tag asks for; see :func:`~lightning_adv2.data.decode.decode_image`.
 
@@ -61,9 +56,6 @@ class ImageFolderDataset(ImageDataset):
             raise ValueError(
                 "exif_rotation=True: boxes refer to the pixels as they are stored; leave out exif_rotation or boxes"
             )
-        for name, value in (("resize", resize), ("crop", crop)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: give at least 1 pixel, or None to leave it out")
         root = Path(root)
         storage = find_storage(root, split)
         if storage is None:
@@ -72,88 +64,38 @@ class ImageFolderDataset(ImageDataset):
                 f"root has: {describe(root)}"
             )
         images = storage.images(split)
-        self.storage, self.split = storage, split
-        self.classes = check_classes(images, classes, f"{storage.root}: {split}")
-        labels = {name: index for index, name in enumerate(self.classes)}
-        self.paths = [path for paths in images.values() for path in paths]
-        self.labels = [labels[name] for name, paths in images.items() for _ in paths]
-        self.resize, self.crop, self.cache, self.exif_rotation = resize, crop, cache, exif_rotation
+        names = check_classes(images, classes, f"{storage.root}: {split}")
+        index = {name: label for label, name in enumerate(names)}
+        paths = [path for paths in images.values() for path in paths]
+        labels = [index[name] for name, paths in images.items() for _ in paths]
+        super().__init__(storage, split, paths, labels, names, resize, crop, cache, exif_rotation)
         self.boxes = None if boxes is None else read_boxes(boxes)
         if self.boxes is not None and self.boxes.keys().isdisjoint(self.paths):
             raise ValueError(
                 f"boxes={str(boxes)!r} has no box of any image in split={split!r}: its files look like "
                 f"{next(iter(self.boxes), None)!r}, the images like {self.paths[0]!r}"
             )
-        self._size: tuple[int, int] | None = None if crop is None else (crop, crop)
-        self._decoded: list[tuple[Pixels, Mask | None] | str] | None = None
+        self._most = max(map(len, self.boxes.values())) if self.boxes else 0
+        self._moved: dict[int, Tensor] = {}
 
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width: of the crop, or else of the first image that can be read."""
-        if self._size is None:
-            self._size = self._first_size()
-        return self._size
+    def __getitem__(self, index: int) -> Item:
+        item = super().__getitem__(index)
+        if self.boxes is not None:
+            item["boxes"] = self._moved[index]  # where they went when the image was fitted, now or into the cache
+        return item
 
-    def _first_size(self) -> tuple[int, int]:
-        for index in range(len(self)):
-            with suppress(UnreadableImageError):
-                height, width = self._decode(index)[0].shape[:2]
-                return height, width
-        raise RuntimeError(f"split={self.split!r}: none of its {len(self)} images in {self.storage.root} can be read")
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def label(self, index: int) -> int:
-        """The true class."""
-        return self.labels[index]
-
-    def image_id(self, index: int) -> str:
-        """``<split>/<class>/<image>``."""
-        return self.paths[index]
-
-    def load(self, index: int) -> tuple[Pixels, Mask | None]:
-        """The image ``(H, W, 3)`` uint8 and the union of its boxes ``(H, W)`` bool."""
-        if self.cache:
-            self.prepare()
-        if self._decoded is None:
-            return self._load(index)
-        loaded = self._decoded[index]
-        if isinstance(loaded, str):
-            raise UnreadableImageError(self.paths[index], loaded)
-        return loaded
-
-    def prepare(self) -> None:
-        """With ``cache``, decode all images, once; one that cannot be read is an error only when it is asked for."""
-        if self.cache and self._decoded is None:
-            self._decoded = [self._load_or_reason(index) for index in range(len(self))]
-
-    def _load_or_reason(self, index: int) -> tuple[Pixels, Mask | None] | str:
-        try:
-            return self._load(index)
-        except UnreadableImageError as error:
-            return error.reason
-
-    def _load(self, index: int) -> tuple[Pixels, Mask | None]:
-        pixels, mask = self._decode(index)
-        size = pixels.shape[0], pixels.shape[1]
-        if size != self.image_size:
-            raise ValueError(
-                f"{self.paths[index]} is {size[0]} x {size[1]} pixels (height x width), the first image is "
-                f"{self.image_size[0]} x {self.image_size[1]}: set resize and crop to bring all to one size"
-            )
-        return pixels, mask
-
-    def _decode(self, index: int) -> tuple[Pixels, Mask | None]:
+    def fit(self, index: int, image: Image.Image) -> tuple[Image.Image, Mask | None]:
+        """Bring an image to its size, and its boxes with it; the mask is their union."""
+        if self.boxes is None:
+            return super().fit(index, image)
         path = self.paths[index]
-        try:
-            data = self.storage.read(path)
-        except Exception as error:  # a file that went, a bad CRC, an encrypted member, ...
-            raise UnreadableImageError(path, reason_of(error)) from error
-        image = decode_image(data, path, self.exif_rotation)
-        boxes = None if self.boxes is None else np.array(self.boxes.get(path, ()), np.float64).reshape(-1, 4)
-        image, boxes = resize_and_crop(image, boxes, self.resize, self.crop, path)
-        return np.asarray(image), None if boxes is None else boxes_to_mask(boxes, image.height, image.width)
+        boxes = np.array(self.boxes.get(path, ()), np.float64).reshape(-1, 4)
+        image, moved = resize_and_crop(image, boxes, self.resize, self.crop, path)
+        assert moved is not None
+        self._moved[index] = torch.zeros(self._most, 4)
+        left = torch.from_numpy(inside(moved, image.height, image.width))
+        self._moved[index][: len(left)] = left
+        return image, boxes_to_mask(moved, image.height, image.width)
 
 
 class ImageFolderDataModule(ImageDataModule):

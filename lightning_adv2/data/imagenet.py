@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 from torchvision.models import ResNet50_Weights
@@ -16,8 +17,8 @@ class ImageNetDataModule(ImageFolderDataModule):
         root: a folder or zip with ``val/<wnid>/<image>`` and, for training, ``train/<wnid>/<image>``.
         resize: length of the shorter side after resizing.
         crop: side of the central square that is kept.
-        class_list: text file with one WordNet id per line, in the classifier's order, for a root that has only some
-            of the classes; None where all 1000 are there.
+        class_list: the WordNet ids in the classifier's order, for a root that has only some of the classes: a text
+            file with one per line, or a CSV with the column ``wnid``; None where all 1000 are there.
         boxes: CSV of object boxes, or None; see :class:`~lightning_adv2.data.folder.ImageFolderDataset`.
         batch_size: images per batch.
         num_workers: worker processes per loader.
@@ -74,7 +75,14 @@ def _read_class_list(path: Path) -> list[str]:
         raise FileNotFoundError(
             f"class_list={str(path)!r} does not exist; give a text file with one WordNet id per line"
         )
-    names = path.read_text(encoding="utf-8").split()
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".csv":
+        rows = list(csv.DictReader(text.splitlines()))
+        if rows and "wnid" not in rows[0]:
+            raise ValueError(f"class_list={str(path)!r} has no column wnid; it has {', '.join(map(str, rows[0]))}")
+        names = [row["wnid"] for row in rows]
+    else:
+        names = text.split()
     if not names:
         raise ValueError(f"class_list={str(path)!r} is empty; give one WordNet id per line")
     return names

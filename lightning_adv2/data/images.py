@@ -38,12 +38,14 @@ class Item(TypedDict):
         label: the true class.
         image_id: unique within the dataset.
         mask: ``(1, H, W)`` bool.
+        boxes: ``(M, 4)``.
     """
 
     images: Tensor
     label: int
     image_id: str
     mask: NotRequired[Tensor]
+    boxes: NotRequired[Tensor]
 
 
 class ImageDataset(Dataset[Item], ABC):
@@ -122,6 +124,9 @@ class ImageSubset(ImageDataset):
         """The image and its mask."""
         return self.source.load(self.indices[index])
 
+    def __getitem__(self, index: int) -> Item:
+        return self.source[self.indices[index]]
+
     def prepare(self) -> None:
         """Bring the whole into memory."""
         self.source.prepare()
@@ -199,11 +204,13 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self._skipped[split]
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled; the incomplete last batch is left out where there is another one."""
+        """Shuffled, or drawn class-balanced; the incomplete last batch is left out where there is another one."""
         if self._order_seed is None:
             self._order_seed = run_seed(self.trainer)
-        order = EpochOrder(len(self.dataset("train")), self.batch_size, self._order_seed, *self._place)
-        return self._loader("train", ChosenBatches(self.dataset("train")), order)
+        images = self.dataset("train")
+        labels = [images.label(i) for i in range(len(images))] if getattr(self, "balanced", False) else None
+        order = EpochOrder(len(images), self.batch_size, self._order_seed, *self._place, labels)
+        return self._loader("train", ChosenBatches(images), order)
 
     def val_dataloader(self) -> BatchLoader:
         """The validation images, in order."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 from torch.utils.data import Dataset, DistributedSampler, Sampler
 
 from lightning_adv2.runtime.seeds import derived
@@ -55,17 +55,28 @@ class EpochOrder(Sampler[list[int]]):
         seed: of all orders.
         num_replicas: W.
         rank: r.
+        labels: the N true classes, for an epoch of N images drawn with replacement, of every class equally often on
+            average; None for each image once.
 
     Raises:
         ValueError: fewer images than processes.
     """
 
-    def __init__(self, num_images: int, batch_size: int, seed: int, num_replicas: int = 1, rank: int = 0) -> None:
+    def __init__(
+        self,
+        num_images: int,
+        batch_size: int,
+        seed: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+        labels: Sequence[int] | None = None,
+    ) -> None:
         if num_images < num_replicas:
             raise ValueError(f"the training split has {num_images} images for {num_replicas} processes; start fewer")
         self.num_images, self.batch_size, self.seed = num_images, batch_size, seed
         self.num_replicas, self.rank, self.epoch = num_replicas, rank, 0
         self.images_per_step = min(batch_size, num_images // num_replicas) * num_replicas
+        self._weight = None if labels is None else balancing(labels)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch."""
@@ -73,13 +84,22 @@ class EpochOrder(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = Generator().manual_seed(derived(self.seed, "order", self.epoch))
-        order = torch.randperm(self.num_images, generator=generator).tolist()
+        if self._weight is None:
+            order = torch.randperm(self.num_images, generator=generator).tolist()
+        else:
+            order = torch.multinomial(self._weight, self.num_images, True, generator=generator).tolist()
         for step in range(len(self)):
             start = step * self.images_per_step
             yield order[start + self.rank : start + self.images_per_step : self.num_replicas]
 
     def __len__(self) -> int:
         return self.num_images // self.images_per_step
+
+
+def balancing(labels: Sequence[int]) -> Tensor:
+    """For each image the reciprocal of its class's number of images, ``(N,)`` float64."""
+    classes = torch.tensor(labels)
+    return 1 / classes.bincount()[classes].double()
 
 
 class Rest(Sampler[Any]):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import zipfile
 from abc import ABC, abstractmethod
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -30,6 +31,10 @@ class Storage(ABC):
         """The paths ``<split>/<class>/<image>`` of each class's images; classes and paths sorted."""
 
     @abstractmethod
+    def files(self) -> list[str]:
+        """The sorted paths of all image files at any depth, hidden ones left out."""
+
+    @abstractmethod
     def read(self, path: str) -> bytes:
         """The bytes of one file."""
 
@@ -50,6 +55,10 @@ class FolderStorage(Storage):
             )
             for folder in folders
         }
+
+    def files(self) -> list[str]:
+        """Sorted by path, not in the file system's order."""
+        return _image_files(path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
 
     def read(self, path: str) -> bytes:
         """The bytes of one file."""
@@ -92,6 +101,10 @@ class ZipStorage(Storage):
                 found.setdefault(parts[1], []).append(name)
         return dict(sorted(found.items()))
 
+    def files(self) -> list[str]:
+        """Sorted by path, not in the archive's order; a name that is there twice counts once."""
+        return _image_files({PurePosixPath(name) for name in self._zip().namelist() if not name.endswith("/")})
+
     def read(self, path: str) -> bytes:
         """The bytes of one member, checked against its CRC."""
         return self._zip().read(path)
@@ -103,6 +116,10 @@ def _visible(name: str) -> bool:
 
 def _is_image(name: str) -> bool:
     return _visible(name) and name.lower().endswith(EXTENSIONS)
+
+
+def _image_files(paths: Iterable[PurePath]) -> list[str]:
+    return sorted(path.as_posix() for path in paths if all(map(_visible, path.parts)) and _is_image(path.name))
 
 
 def find_storage(root: Path, split: str) -> Storage | None:

@@ -86,7 +86,7 @@ def integrated_gradients(
     target_class: Tensor,
     *,
     steps: int,
-    baseline: float = 0.0,
+    baseline: float | Tensor = 0.0,
     create_graph: bool = False,
 ) -> Tensor:
     """(x - x') times the mean of the gradient along the straight line from x' to x (Sundararajan et al. 2017, eq. 1).
@@ -99,7 +99,7 @@ def integrated_gradients(
         images: ``(B, C, H, W)``, x; requires grad where ``create_graph`` is set.
         target_class: ``(B,)``, the class explained.
         steps: the quadrature's points, at least 1.
-        baseline: the value of every pixel of x'.
+        baseline: x': the value of all its pixels, or images like ``images``.
         create_graph: keep the graph, so that the result can itself be differentiated.
 
     Returns:

@@ -11,11 +11,13 @@ from lightning_adv2.metrics.attack import (
     PlausibleShare,
     attack_metrics,
 )
+from lightning_adv2.metrics.classification import BalancedAccuracy
 from lightning_adv2.metrics.quality import MapAgreement, MapQuality, relative_losses
 
 __all__ = [
     "METRICS",
     "AttackSuccessRate",
+    "BalancedAccuracy",
     "MapAgreement",
     "MapIoU",
     "MapL1",

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from lightning_adv2.models.weights import load_weights
+from lightning_adv2.models.weights import load_weights, read_weights
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -84,13 +84,16 @@ class TorchvisionClassifier(Classifier):
     Args:
         name: torchvision's name, such as ``resnet50``, ``densenet169``, ``squeezenet1_0``, ``vgg16``.
         weights: a torchvision weights enum member (``IMAGENET1K_V1``, ``DEFAULT``), the path of a local
-            ``.safetensors`` or ``.pth`` file, or None for random weights.
+            ``.safetensors`` or ``.pth`` file, with torchvision's tensor names or as ``ClassifierModule`` writes it, or
+            None for random weights.
         num_classes: K.
         mean: per-channel mean that the weights expect, for images in [0, 1].
         std: likewise the standard deviation.
+        new_head: leave the last layer random, whatever its size in ``weights``: to fine-tune them for other classes.
 
     Raises:
-        ValueError: unknown ``name``, weights that do not fit, or a network that is not such a chain.
+        ValueError: unknown ``name``, weights that do not fit, ``new_head`` without weights, or a network that is not
+            such a chain.
         FileNotFoundError: ``weights`` is no enum member and no file.
     """
 
@@ -101,27 +104,40 @@ class TorchvisionClassifier(Classifier):
         num_classes: int = 1000,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        new_head: bool = False,
     ) -> None:
         super().__init__(mean, std)
+        if new_head and weights is None:
+            raise ValueError("new_head=True: without weights all layers are random; give weights, or leave it out")
         known = torchvision.models.list_models(module=torchvision.models)
         if name not in known:
             raise ValueError(f"name={name!r} is no torchvision classifier; known: {', '.join(known)}")
         members = torchvision.models.get_model_weights(name).__members__
         enum_name = weights.rsplit(".", 1)[-1] if weights else None
-        if weights is not None and enum_name in members:
-            if num_classes != 1000:
-                raise ValueError(f"num_classes={num_classes}: the weights {weights} of {name} have 1000 classes")
+        published = weights is not None and enum_name in members
+        if published and num_classes != 1000 and not new_head:
+            raise ValueError(
+                f"num_classes={num_classes}: the weights {weights} of {name} have 1000 classes; to fine-tune them for "
+                "others set new_head"
+            )
+        if published and not new_head:
             network = torchvision.models.get_model(name, weights=members[enum_name])
         else:
             network = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
-            if weights is not None:
-                hint = f"give a file, or one of the enum members {', '.join(members)}"
-                load_weights(network, weights, missing_hint=hint)
+        if published and new_head:
+            tensors = torchvision.models.get_model(name, weights=members[enum_name]).state_dict()
+            head = _last_layer(network)
+            network.load_state_dict({n: v for n, v in tensors.items() if not n.startswith(head)}, strict=False)
         for module in network.modules():
             if getattr(module, "inplace", False):
                 module.inplace = False  # an activation that overwrites its input breaks double backward
         self.name, self.num_classes = name, num_classes
         self.features, self.head = _split(name, network)
+        if weights is not None and not published:
+            hint = f"give a file, or one of the enum members {', '.join(members)}"
+            ours = any(tensor.startswith("head.") for tensor in read_weights(weights, missing_hint=hint))
+            target = self if ours else network  # two names for the same tensors
+            load_weights(target, weights, missing_hint=hint, without=_last_layer(target) if new_head else None)
         self.eval()
 
     def stages(self) -> Iterable[Callable[[Tensor], Tensor]]:
@@ -141,6 +157,12 @@ class TorchvisionClassifier(Classifier):
         if pooled and len(weighted) == 1 and isinstance(weighted[0], nn.Linear | nn.Conv2d):
             return weighted[0].weight.flatten(1)
         return super().class_weight()
+
+
+def _last_layer(network: nn.Module) -> str:
+    """The prefix of the last layer's tensors."""
+    layers: list[str] = [n for n, module in network.named_modules() if list(module.parameters(recurse=False))]
+    return f"{layers[-1]}."
 
 
 def _split(name: str, network: nn.Module) -> tuple[nn.Sequential, nn.Sequential]:

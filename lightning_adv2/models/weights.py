@@ -56,7 +56,12 @@ def read_weights(path: str | Path, *, missing_hint: str = "check the path") -> d
 
 
 def load_weights(
-    module: nn.Module, path: str | Path, *, missing_hint: str = "check the path", optional_prefix: str | None = None
+    module: nn.Module,
+    path: str | Path,
+    *,
+    missing_hint: str = "check the path",
+    optional_prefix: str | None = None,
+    without: str | None = None,
 ) -> bool:
     """Load every tensor of a file into a module; any tensor left over, missing or of another shape is an error.
 
@@ -65,6 +70,7 @@ def load_weights(
         path: see :func:`read_weights`.
         missing_hint: what to do when there is no such file.
         optional_prefix: the tensors of the module under this prefix may be missing, all of them.
+        without: the tensors under this prefix stay as the module has them, whatever the file holds.
 
     Returns:
         Whether the file holds the tensors under ``optional_prefix``.
@@ -74,6 +80,8 @@ def load_weights(
         ValueError: names the first tensors that do not fit.
     """
     given, wanted = read_weights(path, missing_hint=missing_hint), module.state_dict()
+    if without is not None:
+        given, wanted = ({n: v for n, v in part.items() if not n.startswith(without)} for part in (given, wanted))
     whole = optional_prefix is None or any(name.startswith(optional_prefix) for name in given)
     if optional_prefix is not None and not whole:
         wanted = {name: value for name, value in wanted.items() if not name.startswith(optional_prefix)}

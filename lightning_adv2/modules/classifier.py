@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import MeanMetric
 
+from lightning_adv2.functional.symmetry import turned
 from lightning_adv2.metrics.attack import ImageMean
+from lightning_adv2.metrics.classification import BalancedAccuracy
 from lightning_adv2.models import Classifier, save_weights
 from lightning_adv2.types import Batch
 
@@ -28,22 +32,57 @@ def one_cycle(step: int, steps: int) -> float:
 
 
 class ClassifierModule(pl.LightningModule):
-    """Cross entropy, AdamW, one learning-rate cycle; logs loss and accuracy.
+    """Cross entropy, AdamW, one learning-rate cycle; logs loss, accuracy and balanced accuracy.
 
     At the end of ``fit`` the weights lie in ``<default_root_dir>/classifier.safetensors``.
+
+    Attributes:
+        class_weight: ``(K,)``, or None.
 
     Args:
         classifier: to be trained.
         learning_rate: the cycle's peak.
         weight_decay: AdamW's.
+        label_smoothing: share of each training label spread over all classes.
+        class_weight: K weights of the classes in the training loss, or None for equal ones; where the data module can
+            draw them equally often, that does the same at less noise.
+        frozen_batchnorm: leave BatchNorm's statistics as they are, in training too: for fine-tuning with small batches,
+            and a must where they are folded into its weights.
+        frozen: names of parts of the classifier that stay as they are, such as ``features.0``.
+        symmetries: mirror and turn each training image at random, eight ways; for images that have no up.
     """
 
-    def __init__(self, classifier: Classifier, learning_rate: float = 5e-3, weight_decay: float = 1e-3) -> None:
+    class_weight: Tensor | None
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        learning_rate: float = 5e-3,
+        weight_decay: float = 1e-3,
+        label_smoothing: float = 0.0,
+        class_weight: list[float] | None = None,
+        frozen_batchnorm: bool = False,
+        frozen: Sequence[str] = (),
+        symmetries: bool = False,
+    ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing={label_smoothing}: give a share in [0, 1)")
+        if class_weight is not None and len(class_weight) != classifier.num_classes:
+            raise ValueError(f"class_weight={class_weight}: give one for each of the {classifier.num_classes} classes")
         self.save_hyperparameters(ignore=["classifier"])
         self.classifier = classifier
+        parts = dict(classifier.named_modules())
+        if unknown := [name for name in frozen if name not in parts]:
+            raise ValueError(f"frozen={list(frozen)}: no part {', '.join(unknown)}; there are: {', '.join(parts)}")
+        still = [part for part in parts.values() if frozen_batchnorm and isinstance(part, _BatchNorm)]
+        self._still = [parts[name].requires_grad_(False) for name in frozen] + still
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.label_smoothing, self.symmetries = label_smoothing, symmetries
+        weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
+        self.register_buffer("class_weight", weight, persistent=False)
         self.train_accuracy, self.val_accuracy, self.val_loss = MeanMetric(), ImageMean(), ImageMean()
+        self.val_balanced = BalancedAccuracy(classifier.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K)``."""
@@ -53,11 +92,16 @@ class ClassifierModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Classifiers come in eval mode; this is the one place where they are trained."""
         self.classifier.train()
+        for part in self._still:
+            part.eval()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross entropy of one batch."""
-        logits = self(batch["images"])
-        loss = F.cross_entropy(logits, batch["label"])
+        images = batch["images"]
+        if self.symmetries:  # from the global generator, which TrainingCheckpoint seeds at each step
+            images = turned(images, torch.randint(8, (len(images),)))
+        logits = self(images)
+        loss = F.cross_entropy(logits, batch["label"], self.class_weight, label_smoothing=self.label_smoothing)
         self.train_accuracy.update((logits.argmax(1) == batch["label"]).float())
         self.log("train/loss", loss)
         self.log("train/accuracy", self.train_accuracy, prog_bar=True)
@@ -70,18 +114,19 @@ class ClassifierModule(pl.LightningModule):
         if size:
             logits = self(batch["images"])
             self.val_accuracy.update(logits.argmax(1) == batch["label"])
+            self.val_balanced.update(logits, batch["label"])
             self.val_loss.update(F.cross_entropy(logits, batch["label"], reduction="none"))
         # The metrics, not values: they add up over processes, and every process must log them.
         self.log(f"{stage}/loss", self.val_loss, batch_size=size)
         self.log(f"{stage}/accuracy", self.val_accuracy, prog_bar=True, batch_size=size)
+        self.log(f"{stage}/balanced_accuracy", self.val_balanced, batch_size=size)
 
     test_step = validation_step
 
     def configure_optimizers(self) -> Any:
         """AdamW under a one-cycle learning rate over all steps."""
-        optimizer = torch.optim.AdamW(
-            self.classifier.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
-        )
+        trained = [parameter for parameter in self.classifier.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=self.learning_rate, weight_decay=self.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
         # The length is no part of the schedule's state: a run resumed with more steps follows the longer cycle.
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: one_cycle(step, steps))

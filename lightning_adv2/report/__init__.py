@@ -6,7 +6,7 @@ from lightning_adv2.report.stamp import make_stamp
 from lightning_adv2.report.summary import Summary, merge
 from lightning_adv2.report.tables import summarize
 from lightning_adv2.report.terminal import print_table
-from lightning_adv2.report.wandb_logger import default_logger, wandb_logger
+from lightning_adv2.report.wandb_start import default_logger, wandb_logger
 
 __all__ = [
     "AttackRecord",

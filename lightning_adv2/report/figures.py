@@ -166,8 +166,7 @@ def bars(rows: Sequence[Row], title: str | None = None) -> Figure:
         size = (max(3.2 + 2.4 * len(interpreters), 1.4 + 0.62 * places), 3.9)
     figure = Figure(size, layout="constrained")
     figure.suptitle(title, fontsize=12, fontweight="bold")
-    more = iter(_MORE_COLOURS * len(labels))
-    colours = {name: _COLOURS.get(name) or next(more) for name in dict.fromkeys(name for name, _ in labels)}
+    colours = attack_colours([name for name, _ in labels])
     all_axes = figure.subplots(2, 1) if wide else figure.subplots(1, 2)
     for axis, (metric, name) in zip(all_axes, (("iou", "map IoU"), ("l1", "map L1")), strict=True):
         across = figure.get_figwidth() * (0.92 if wide else 0.42)  # inches, about
@@ -195,6 +194,12 @@ def bars(rows: Sequence[Row], title: str | None = None) -> Figure:
     columns = min(len(names), int(size[0] / 1.4))
     figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     return figure
+
+
+def attack_colours(attacks: Sequence[str]) -> dict[str, str]:
+    """A colour for each attack, the same in all figures for those that all figures have."""
+    more = iter(_MORE_COLOURS * len(attacks))
+    return {name: _COLOURS.get(name) or next(more) for name in dict.fromkeys(attacks)}
 
 
 def convergence(curves: dict[str, dict[str, Tensor]], title: str) -> Figure:

@@ -14,15 +14,18 @@ from typing import Any
 FILE = "wandb.json"
 MARK = "report/row"
 """Key of the text ``digest/number`` in every row of a report."""
+PIECE = "report/piece/"
+"""Key, with its name, of the digest of a piece logged beside the report."""
 
 _HEADER, _CHUNK, _BLOCK = 7, 7, 32768  # bytes; the format of LevelDB's log behind a header of W&B's own
 _FULL, _LAST = 1, 4
 
 
-def read_state(folder: Path) -> dict[str, str]:
-    """What is known of a folder's W&B run, from its ``wandb.json``: ``id``, ``project``, ``name``, ``reported``.
+def read_state(folder: Path) -> dict[str, Any]:
+    """What is known of a folder's W&B run, from its ``wandb.json``: ``id``, ``project``, ``name``, ``reported``, ...
 
-    ``reported`` is the digest of the report that W&B has for certain. A missing or damaged file is an empty answer.
+    ``reported`` is the digest of the report that W&B has for certain; ``pieces`` are those of what is logged beside it,
+    by name. A missing or damaged file is an empty answer.
     """
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
@@ -90,23 +93,34 @@ def _whole_records(file: Path) -> int:
 
 
 def rows_of(path: Path, digest: str) -> int:
-    """How many rows of a report an offline run has, by W&B's own reader; a killed process leaves fewer than it logged.
+    """How many rows of a report an offline run has; a killed process leaves fewer than it logged.
 
     Raises:
-        RuntimeError: the reader fails.
+        RuntimeError: W&B's reader fails.
     """
+    return max([row_number(row.get(MARK), digest) for row in _marked(path, MARK)], default=0)
+
+
+def pieces_of(path: Path) -> dict[str, str]:
+    """Digests of the pieces that an offline run has, by name.
+
+    Raises:
+        RuntimeError: W&B's reader fails.
+    """
+    marks = (mark for row in _marked(path, PIECE) for mark in row.items())
+    return {key.removeprefix(PIECE): str(value) for key, value in marks if key.startswith(PIECE)}
+
+
+def _marked(path: Path, mark: str) -> list[dict[str, Any]]:
+    """The rows of an offline run with a mark, by W&B's own reader."""
     if not list(path.glob("*.wandb")):
-        return 0
+        return []
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         raise RuntimeError(f"{path} cannot be read ({done.stderr.strip()[-300:]}); delete it to have all logged anew")
-    numbers = [0]
-    for line in done.stdout.splitlines():
-        record = json.loads(line) if MARK in line else {}
-        if record.get("type") == "history":
-            numbers.append(row_number(record["history"]["item"].get(MARK), digest))
-    return max(numbers)
+    records = (json.loads(line) for line in done.stdout.splitlines() if mark in line)
+    return [record["history"]["item"] for record in records if record.get("type") == "history"]
 
 
 def row_number(mark: Any, digest: str) -> int:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import atexit
 import fcntl
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_adv2.files import write_json
+from lightning_adv2.report.wandb_about import define_curves, run_settings
+from lightning_adv2.report.wandb_artifacts import log_weights
 from lightning_adv2.report.wandb_files import FILE, mend, read_state, starts, wait_for
-from lightning_adv2.report.wandb_keys import has_key, warn
+from lightning_adv2.report.wandb_keys import warn
 
 PROJECT = "lightning_adv2"
 SYNC = "lightning-adv2 sync"
@@ -36,16 +38,32 @@ class RunLogger(WandbLogger):
         project: W&B project, of the first start.
         name: display name, of the first start.
         offline: log to files only.
+        group: what belongs together, of the first start; see ``wandb_about.run_settings``.
+        job_type: what the run does, of the first start.
+        tags: what to filter by.
     """
 
     _active: RunLogger | None = None
 
-    def __init__(self, folder: Path, project: str, name: str | None, offline: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        project: str,
+        name: str | None,
+        offline: bool,
+        group: str | None = None,
+        job_type: str | None = None,
+        tags: Iterable[str] = (),
+    ) -> None:
         import wandb
 
         state = read_state(folder)
+        about = run_settings(folder, state, group, job_type, tags)
         if "id" not in state:
-            state = {"id": uuid4().hex[:12], "project": project, "name": name or folder.name}
+            # A sweep's agent waits for the run that it named.
+            run_id = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+            state = {"id": run_id or uuid4().hex[:12], "project": project, "name": name or folder.name}
+            state |= {key: about[key] for key in ("group", "job_type") if about[key]}
             if _rank() == 0:
                 write_json(folder / FILE, state)
         settings = wandb.Settings(
@@ -56,13 +74,13 @@ class RunLogger(WandbLogger):
             settings.mode = "offline"
         super().__init__(
             state.get("name"), folder, id=state["id"], project=state.get("project", project), offline=offline,
-            settings=settings,
+            settings=settings, **about,
         )  # fmt: skip
         del self._wandb_init["anonymous"]  # W&B warns of it, even of None
         self.folder = folder
         self._lock: IO[str] | None = None
         self._failures = 0
-        self._reports: dict[Path, str] = {}
+        self._reported: dict[Path, dict[str, Any]] = {}
 
     @property
     def experiment(self) -> Any:
@@ -88,6 +106,7 @@ class RunLogger(WandbLogger):
         finally:
             if mode is None:
                 os.environ.pop("WANDB_MODE", None)  # Lightning's, which every later logger would obey
+        define_curves(self._experiment)
         RunLogger._active = self
         atexit.register(self.close)
 
@@ -138,11 +157,22 @@ class RunLogger(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Do nothing: the run stays open, for a later ``fit`` or ``test`` of the same process."""
+        """Log what a ``fit`` has trained; the run stays open, for a later ``fit`` or ``test`` of the same process."""
+        if status == "success" and list(self.folder.glob("*.safetensors")):
+            self.attempt(lambda: log_weights(self, self.folder))
 
     def reported(self, folder: Path, digest: str) -> None:
         """Remember that a whole report was logged; ``wandb.json`` in ``folder`` says so once W&B has it for certain."""
-        self._reports[folder] = digest
+        self._reported.setdefault(folder, {})["reported"] = digest
+
+    def logged(self, folder: Path, name: str, digest: str) -> None:
+        """The same for a piece beside the report: a study's figure and tables, an artifact."""
+        self._reported.setdefault(folder, {}).setdefault("pieces", {})[name] = digest
+
+    def pieces(self, folder: Path) -> dict[str, str]:
+        """Digests of the pieces that W&B has, by name."""
+        own: dict[str, str] = self._reported.get(folder, {}).get("pieces", {})
+        return {**read_state(folder).get("pieces", {}), **own}
 
     def close(self) -> bool:
         """Finish W&B's run, at the latest when the process ends; False when W&B may lack something."""
@@ -156,15 +186,16 @@ class RunLogger(WandbLogger):
             run.finish()  # returns when all is written or uploaded
             if run.offline:
                 wait_for(Path(run.dir).parent)
-            for folder, digest in self._reports.items():
+            for folder, found in self._reported.items():
                 known = {"id": run.id, "project": self._project or PROJECT, "name": run.name}
-                write_json(folder / FILE, known | read_state(folder) | {"reported": digest})
+                pieces = {"pieces": self.pieces(folder)} if "pieces" in found else {}
+                write_json(folder / FILE, known | read_state(folder) | found | pieces)
         except Exception as error:
             self._fail(error)
             return False
         finally:
             self._unlock()
-        self._reports = {}
+        self._reported = {}
         return True
 
     def _unlock(self) -> None:
@@ -174,53 +205,12 @@ class RunLogger(WandbLogger):
 
     def _fail(self, error: Exception) -> None:
         self._failures += 1
-        self._reports = {}
+        self._reported = {}
         if self._failures == 1:
             warn(error, f"the run goes on, offline; '{SYNC} {self.folder}' completes W&B's report of an evaluation")
-        _tear_down(self)
+        tear_down(self)
         self._offline = True
         self._wandb_init["settings"].mode = "offline"
-
-
-def wandb_logger(
-    save_dir: str | Path = ".", project: str = PROJECT, name: str | None = None, offline: bool | None = None
-) -> RunLogger:
-    """A logger for the W&B run of a folder; see :class:`RunLogger`.
-
-    Args:
-        save_dir: folder of the run.
-        project: W&B project.
-        name: display name of the run; the folder's where it is left out.
-        offline: None decides by itself: as ``WANDB_MODE`` says; without it online when a key is set up and the server
-            answers, else offline.
-    """
-    folder = Path(save_dir)
-    if offline is None:
-        mode = os.environ.get("WANDB_MODE")
-        offline = mode in ("offline", "dryrun") or (mode is None and not has_key())
-    logger = RunLogger(folder, project, name, offline)
-    if not offline:
-        try:
-            logger.connect()  # a failure must not wait until the first result
-        except Exception as error:
-            warn(error, f"the run goes on, offline; 'wandb sync {folder}/wandb/offline-run-*' uploads it later")
-            _tear_down(logger)
-            os.environ.pop("WANDB_API_KEY", None)  # offline too, W&B refuses to start with a malformed one
-            return RunLogger(folder, project, name, True)
-    return logger
-
-
-def default_logger(folder: str | Path) -> Logger:
-    """W&B in the run's folder; CSV files where wandb is not installed or does not even start."""
-    try:
-        logger = wandb_logger(folder, name=Path(folder).name)
-        logger.connect()
-        return logger
-    except ModuleNotFoundError:
-        pass
-    except Exception as error:  # such as a malformed setting in the environment
-        warn(error, f"the run goes on with CSV files; '{SYNC} {folder}' logs an evaluation to W&B later")
-    return CSVLogger(folder, name="", version="")
 
 
 def attempt(logger: WandbLogger, act: Callable[[], None]) -> None:
@@ -237,7 +227,7 @@ def _rank() -> int:
     return int(getattr(rank_zero_only, "rank", 0))
 
 
-def _tear_down(logger: RunLogger) -> None:
+def tear_down(logger: RunLogger) -> None:
     """Forget a run and a service that failed, which otherwise fail again when the process ends."""
     import wandb
 

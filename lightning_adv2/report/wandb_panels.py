@@ -1,29 +1,27 @@
-"""Weights & Biases: what is logged of a finished evaluation, row by row, so that each row is logged once."""
+"""Weights & Biases: a finished evaluation is logged row by row, so that each row is logged once."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lightning_adv2.report.figures import amplified, overlay
-from lightning_adv2.report.records import BatchRecord, record_key, to_numpy
-from lightning_adv2.report.results import logged_values, mean_traces
+from lightning_adv2.report.records import record_key
+from lightning_adv2.report.results import logged_values
 from lightning_adv2.report.run import Run
+from lightning_adv2.report.wandb_about import STEP, as_tags
 from lightning_adv2.report.wandb_files import MARK, read_state, row_number, rows_of, starts
 from lightning_adv2.report.wandb_logger import SYNC, RunLogger, attempt
+from lightning_adv2.report.wandb_rows import attack_step, report_rows
 
-MAX_IMAGES = 16
-MAX_CURVE_POINTS = 100
-
-Row = dict[str, Any]
+_SHOWN = ("/asr", "/iou", "/l1")  # as panels that compare runs; the other measures stay in the summary
+_SHORT = ("asr", "confidence", "l1", "iou")
 
 
 def log_run(logger: WandbLogger, run: Run, pictures: Sequence[Path]) -> None:
@@ -70,24 +68,45 @@ def _log_run(logger: WandbLogger, run: Run, pictures: Sequence[Path], digest: st
         if not (isinstance(logger, RunLogger) and logger.failed):
             rank_zero_warn(f"a part of this report was logged online; '{SYNC} {run.folder}' completes it there")
         return
-    experiment.define_metric(MARK, hidden=True)
-    for name in run.interpreters:
-        step = f"{_prefix(run, name)}/attack_step"
-        experiment.define_metric(step, hidden=True)
-        experiment.define_metric(f"{_prefix(run, name)}/curve/*", step_metric=step)
-    for number, row in enumerate(report_rows(run, pictures), 1):
+    _describe(experiment, run)
+    for number, row in enumerate(report_rows(run, pictures, is_whole(run)), 1):
         if number > done:
             experiment.log({MARK: f"{digest}/{number}", **row})
-    experiment.summary.update(_means(run))  # sets values, so once or twice is the same
+    experiment.summary.update(_means(run))
     if isinstance(logger, RunLogger):
         logger.reported(run.folder, digest)
 
 
-def _prefix(run: Run, interpreter: str) -> str:
-    return f"{run.about['stage']}/{interpreter}"
+def _describe(experiment: Any, run: Run) -> None:
+    """Axes, tags, and what it takes to get the same again; it sets values, so once or twice is the same."""
+    experiment.define_metric(MARK, hidden=True)
+    stage = run.about["stage"]
+    for name in run.interpreters:
+        step = attack_step(stage, name)
+        experiment.define_metric(step, hidden=True)
+        experiment.define_metric(f"convergence/{stage}/{name}/*", step_metric=step)
+    attacks = [row["attack"] for row in run.summary.rows if row["schedule"] != "control"]
+    tags = (*experiment.tags, run.about["dataset"], run.about["classifier"], *run.interpreters, *attacks)
+    experiment.tags = as_tags(map(str, tags))
+    known = {name: value for name, value in run.about.items() if name not in ("classes", "passed_over")}
+    experiment.config.update(
+        {"about": known, "experiment": run.experiment, "stamp": _stamp(run.folder)}, allow_val_change=True
+    )
+    if stage != "test":
+        return  # during fit each of them is a curve
+    for key in _every(run):
+        if not key.endswith(_SHOWN):
+            experiment.define_metric(key, step_metric=STEP, step_sync=True, hidden=True)
 
 
-def _means(run: Run) -> dict[str, float]:
+def _stamp(folder: Path) -> Any:
+    try:
+        return json.loads((folder / "stamp.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # of a run that has not come to its end
+
+
+def _every(run: Run) -> dict[str, float]:
     """What the loop logs at the end, under the same keys."""
     stage, values = run.about["stage"], dict[str, float]()
     for row in run.summary.rows:
@@ -96,82 +115,15 @@ def _means(run: Run) -> dict[str, float]:
     return values
 
 
-def report_rows(run: Run, pictures: Sequence[Path]) -> Iterator[Row]:
-    """What is logged of a run, one W&B row after the other, always in the same order.
-
-    For each interpreter the attack's curves over its steps (only of a run that came to its end, for W&B takes no point
-    back), then a table of images with maps overlaid and the figures; at last the figures that interpreters share.
-
-    Args:
-        run: what to log.
-        pictures: PNG files.
-    """
-    import wandb
-
-    whole, several = is_whole(run), len(run.interpreters) > 1
-    for name in run.interpreters:
-        records = list(run.records(name))
-        prefix = _prefix(run, name)
-        if whole:
-            yield from _curve_rows(records, prefix)
-        own = [path for path in pictures if not several or path.parent.name == name]
-        content: Row = {f"{prefix}/figures/{path.stem}": wandb.Image(str(path)) for path in own}
-        images = (row for record in records for row in _image_rows(record, run.about["classes"]))
-        content |= _table(list(islice(images, MAX_IMAGES)), prefix)
-        if content:
-            yield content
-    shared = [path for path in pictures if several and path.parent.name not in run.interpreters]
-    if shared:
-        yield {f"{run.about['stage']}/figures/{path.stem}": wandb.Image(str(path)) for path in shared}
-
-
-def _curve_rows(records: Sequence[BatchRecord], prefix: str) -> Iterator[Row]:
-    curves = mean_traces(records)
-    length = max((len(c["iou"]) for c in curves.values()), default=0)
-    for k in torch.linspace(0, length - 1, min(length, MAX_CURVE_POINTS)).round().long().tolist():
-        point = {
-            f"{prefix}/curve/{attack}/{'asr' if name == 'success' else name}": float(curve[k])
-            for attack, by_name in curves.items()
-            for name, curve in by_name.items()
-            if k < len(curve)
-        }
-        yield {f"{prefix}/attack_step": k + 1, **point}
-
-
-def _table(rows: Sequence[Row], prefix: str) -> Row:
-    """One table, and the same overlays as media panels, which need no click to open."""
-    import wandb
-
-    if not rows:
-        return {}
-    overlays = [
-        wandb.Image(row[column].image, caption=f"{row['image']}: {column}")
-        for row in rows[:6]
-        for column in row
-        if column.endswith(" map")
-    ]
-    table = wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows])
-    return {f"{prefix}/images": table, f"{prefix}/overlays": overlays}
-
-
-def _image_rows(record: BatchRecord, classes: Sequence[str]) -> Iterator[Row]:
-    import wandb
-
-    for i, name in enumerate(record.image_id):
-        row: Row = {
-            "image": name,
-            "label": classes[int(record.label[i])],
-            "target": classes[int(record.target_class[i])],
-            "benign": wandb.Image(to_numpy(record.images[i])),
-            "benign map": wandb.Image(overlay(record.images[i], record.benign_map[i])),
-            "target map": wandb.Image(overlay(record.images[i], record.target_map[i])),
-        }
-        for attack in record.attacks:
-            if attack.schedule == "control":
-                continue
-            row[f"{attack.key} predicted"] = classes[int(attack.adv_predicted[i])]
-            row[f"{attack.key} confidence"] = float(attack.confidence[i])
-            row[f"{attack.key}"] = wandb.Image(to_numpy(attack.adv_images[i]))
-            row[f"{attack.key} map"] = wandb.Image(overlay(attack.adv_images[i], attack.adv_map[i]))
-            row[f"{attack.key} perturbation"] = wandb.Image(amplified(attack.adv_images[i], record.images[i]))
-        yield row
+def _means(run: Run) -> dict[str, float]:
+    """The same, and the main ones under short keys, ``summary/adv2/cam/iou``, for the table of runs."""
+    rows = [row for row in run.summary.rows if row["schedule"] != "control"]
+    seen = Counter((row["attack"], row["interpreter"]) for row in rows)
+    short: dict[str, float] = {}
+    for row in rows:
+        several = seen[row["attack"], row["interpreter"]] > 1
+        name = record_key(row["attack"], row["schedule"]) if several else row["attack"]
+        for metric in _SHORT:
+            if row[metric] is not None:
+                short[f"summary/{name}/{row['interpreter']}/{metric}"] = float(row[metric])
+    return _every(run) | short

@@ -6,18 +6,21 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from lightning_adv2.report.finish import pieces
 from lightning_adv2.report.results import write_figures
 from lightning_adv2.report.run import read_run
 from lightning_adv2.report.wandb_files import FILE, read_state, uploads
-from lightning_adv2.report.wandb_logger import wandb_logger
-from lightning_adv2.report.wandb_panels import log_run, report_digest
+from lightning_adv2.report.wandb_logger import attempt
+from lightning_adv2.report.wandb_panels import is_whole, log_run, report_digest
+from lightning_adv2.report.wandb_pieces import log_pieces
+from lightning_adv2.report.wandb_start import wandb_logger
 
 
 def sync(folder: str | Path) -> str:
-    """Log an evaluation's tables, curves, figures and means to its W&B run, unless that has them.
+    """Log an evaluation's tables, curves, figures, means, studies and files to its W&B run, unless that has them.
 
     A pure function of the records. It may be called at any time and as often as you like, and be killed: W&B gets each
-    row once. Of a run that has not come to its end it logs what there is, but no curves.
+    row once. Of a run that has not come to its end it logs what there is, but no curves, studies and files.
 
     Args:
         folder: the run's, with ``records/``.
@@ -40,14 +43,23 @@ def sync(folder: str | Path) -> str:
     if not run.summary.rows:
         return f"{folder}: no batch is finished yet, so there is nothing to log"
     digest = report_digest(run)
-    if read_state(folder).get("reported") == digest:
+    beside = pieces(run) if is_whole(run) else []
+
+    def there() -> bool:
+        known = read_state(folder)
+        return known.get("reported") == digest and all(
+            known.get("pieces", {}).get(piece.name) == piece.digest for piece in beside
+        )
+
+    if there():
         return f"{folder}: W&B has it already"
     pictures = write_figures(folder / "figures", run.records(), run.summary, run.about["classes"])
-    logger = wandb_logger(folder, name=folder.resolve().name)
+    logger = wandb_logger(folder, name=folder.resolve().name, job_type="evaluate")
     log_run(logger, run, pictures)
+    attempt(logger, lambda: log_pieces(logger, folder, beside))
     offline, run_id = logger.offline, logger.version or ""
     logger.close()
-    if read_state(folder).get("reported") != digest:
+    if not there():
         raise RuntimeError(f"{folder}: W&B did not take it, see the warning above; try again later, nothing is lost")
     if not offline:
         return f"{folder}: logged to W&B"

@@ -128,7 +128,7 @@ def _frozen(module: nn.Module, place: str) -> dict[str, Any]:
     return found
 
 
-_DATA_SETTINGS = ("seed", "resize", "crop", "exif_rotation")
+_DATA_SETTINGS = ("seed", "resize", "crop", "exif_rotation", "balanced")
 
 
 def _data(data: Any) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def test_several_interpreters(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     assert [text.index(f" {name} ") for name in names] == sorted(text.index(f" {name} ") for name in names)
     wandb.finish()
-    keys = [*(f"test/{n}/figures/gallery" for n in names), "test/figures/overview", "running/adv2-fast/grad/iou"]
+    keys = [*(f"images/test/{n}/gallery" for n in names), "results/test/overview", "running/adv2-fast/grad/iou"]
     end, missing = time.monotonic() + 60, keys
     while missing and time.monotonic() < end:  # W&B's own process writes, and may do so a while after finish
         content = b"".join(wandb_content(path) for path in (tmp_path / "log").rglob("run-*.wandb"))

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
-from lightning_adv2.data import ImageDataset, ImageFolderDataModule, ImageFolderDataset
+from lightning_adv2.data import ImageDataset, ImageFolderDataModule, ImageFolderDataset, ImageSubset
 
 Write = Callable[..., None]
 Zip = Callable[[Path, Path], Path]
@@ -238,12 +238,35 @@ def test_held_out_validation_images(tmp_path: Path, write_images: Write) -> None
         ImageFolderDataModule(tmp_path, val_fraction=1)
 
 
+@pytest.mark.parametrize("cache", [False, True])
+def test_each_box_is_in_the_batch(tmp_path: Path, write_images: Write, cache: bool) -> None:
+    """The mask of two that touch could not tell them apart."""
+    write_images(tmp_path, {"cat": 2, "dog": 1}, height=20, width=40)
+    rows = ["val/cat/0.png,cat,10,0,20,8", "val/cat/0.png,cat,34,12,40,20", "val/cat/0.png,cat,0,0,6,6",
+            "val/dog/0.png,dog,12,6,28,19"]  # fmt: skip
+    boxes = boxes_file(tmp_path / "boxes.csv", *rows)
+    data = ImageFolderDataModule(tmp_path, resize=10, crop=8, boxes=boxes, batch_size=3, cache=cache)
+    batch = next(iter(data.val_dataloader()))
+    # Half the size, then 6 columns and 1 row off: the first is cut off, the others are out.
+    assert batch["boxes"].tolist() == [
+        [[0, 0, 4, 3], [0, 0, 0, 0], [0, 0, 0, 0]],
+        [[0, 0, 0, 0]] * 3,
+        [[0, 2, 8, 8], [0, 0, 0, 0], [0, 0, 0, 0]],
+    ]
+    half = data.dataset("val")
+    assert ImageSubset(half, [2])[0]["boxes"].tolist() == batch["boxes"][2].tolist()
+    plain = ImageFolderDataset(tmp_path, "val", boxes=boxes)
+    assert plain[0]["boxes"].tolist() == [[10, 0, 20, 8], [34, 12, 40, 20], [0, 0, 6, 6]]
+    assert "boxes" not in ImageFolderDataset(tmp_path, "val")[0]
+
+
 def test_tiny_imagenet_boxes(shared: Path) -> None:
     folder = shared / "boxes-sample"
     dataset = ImageFolderDataset(folder / "tiny-imagenet-val.zip", "val", boxes=folder / "tiny-imagenet-val_boxes.csv")
     assert len(dataset) == 2800
     assert len(dataset.classes) == 200
     index = dataset.paths.index("val/n01443537/val_1267.jpg")  # its box is 24,15,64,53
+    assert dataset[index]["boxes"].tolist() == [[24, 15, 64, 53]]
     mask = dataset[index]["mask"][0]
     assert mask.sum() == 40 * 38
     assert mask[15:53, 24:64].all()

@@ -23,6 +23,16 @@ def test_fewer_classes_need_a_list(tmp_path: Path, write_images: Callable[..., N
     assert next(iter(data.test_dataloader()))["images"].shape == (2, 3, 16, 16)
 
 
+def test_a_list_from_a_csv(tmp_path: Path, write_images: Callable[..., None]) -> None:
+    write_images(tmp_path, {"n01": 1, "n03": 1}, height=30, width=40)
+    listed = tmp_path / "classes.csv"
+    listed.write_text('index,wnid,name\n0,n03,"great, white"\n1,n02,tench\n2,n01,two words\n')
+    assert ImageNetDataModule(tmp_path, class_list=listed).classes == ("n03", "n02", "n01")
+    listed.write_text("index,name\n0,tench\n")
+    with pytest.raises(ValueError, match="no column wnid; it has index, name"):
+        ImageNetDataModule(tmp_path, class_list=listed)
+
+
 def test_class_list_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"class_list=.*nothing\.txt"):
         ImageNetDataModule(tmp_path, class_list=tmp_path / "nothing.txt")

@@ -61,11 +61,11 @@ def has(row: dict[str, Any], key: str) -> bool:
     return any(name == key or name.startswith(f"{key}.") for name in row)
 
 
-def check_report(
-    rows: list[dict[str, Any]], steps: int, prefix: str = "test/cam", figure: str = "cam/figures/agreement"
-) -> None:
+def check_report(rows: list[dict[str, Any]], steps: int, name: str = "cam") -> None:
     """Each point of the curves once, one table, one set of figures."""
-    assert [row[f"{prefix}/attack_step"] for row in rows if f"{prefix}/attack_step" in row] == [*range(1, steps + 1)]
-    assert sum(has(row, f"{prefix}/images") for row in rows) == 1
-    assert sum(has(row, f"{prefix}/overlays") for row in rows) == 1
-    assert sum(has(row, f"test/{figure}") for row in rows) == 1
+    axis = f"convergence/test/{name}/attack_step"
+    assert [row[axis] for row in rows if axis in row] == [*range(1, steps + 1)]
+    for key in ("table", "overlays", "gallery"):
+        assert sum(has(row, f"images/test/{name}/{key}") for row in rows) == 1, key
+    for key in ("agreement", "table", "iou_table", f"{name} iou by step_table"):
+        assert sum(has(row, f"results/test/{key}") for row in rows) == 1, key

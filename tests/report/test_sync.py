@@ -19,6 +19,7 @@ from report.runs import KEY, WANDB, check_report, history, make_run, offline_run
 from report.wandb_server import Server, server
 
 SCRIPT = Path(__file__).with_name("evaluate.py")
+AXIS = "convergence/test/cam/attack_step"
 RECORDS = (make_record(0, ["a", "b", "c"]), make_record(1, ["d"]))
 
 
@@ -53,14 +54,14 @@ def test_a_run_that_is_not_finished(tmp_path: Path) -> None:
     record_path(tmp_path / "records", "cam", 1).unlink()
     sync(tmp_path)
     rows = history(tmp_path)
-    assert not any("test/cam/attack_step" in row for row in rows), "W&B takes no point back, so curves must wait"
-    (table,) = tmp_path.rglob("*.table.json")
+    assert not any(AXIS in row for row in rows), "W&B takes no point back, so curves must wait"
+    (table,) = tmp_path.rglob("cam/*.table.json")
     assert [row[0] for row in json.loads(table.read_text())["data"]] == ["a", "b", "c"]
     assert (tmp_path / "figures" / "gallery.png").is_file()
     make_run(tmp_path, list(RECORDS))
     sync(tmp_path)
     rows = history(tmp_path)
-    assert [row["test/cam/attack_step"] for row in rows if "test/cam/attack_step" in row] == [1, 2, 3, 4, 5]
+    assert [row[AXIS] for row in rows if AXIS in row] == [1, 2, 3, 4, 5]
     run_id = json.loads((tmp_path / "wandb.json").read_text())["id"]
     assert all(run_id in path.name for path in offline_runs(tmp_path)), "one W&B run"
 

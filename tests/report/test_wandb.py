@@ -71,13 +71,14 @@ def test_what_an_evaluation_logs(tmp_path: Path) -> None:
     log(tmp_path)
     text = json.dumps(history(tmp_path))
     for key in (
-        "test/cam/curve/adv2-fast/l1", "test/cam/curve/adv2-fast/asr", "test/cam/attack_step", "test/cam/images",
-        "test/cam/overlays", "test/cam/figures/gallery", "test/cam/figures/agreement", "test/cam/figures/convergence",
+        "convergence/test/cam/adv2-fast/l1", "convergence/test/cam/adv2-fast/asr", "convergence/test/cam/attack_step",
+        "images/test/cam/table", "images/test/cam/overlays", "images/test/cam/gallery", "images/test/cam/convergence",
+        "results/test/agreement", "results/test/table",
     ):  # fmt: skip
         assert key in text, key
     media = list((tmp_path / "wandb").rglob("media/**/*.*"))
     assert sum(path.suffix == ".png" for path in media) >= 3 + 6
-    (table,) = [path for path in media if path.name.endswith(".table.json")]
+    (table,) = [path for path in media if path.name.endswith(".table.json") and path.parent.name == "cam"]
     content = json.loads(table.read_text())
     assert content["columns"][:3] == ["image", "label", "target"]
     assert [row[0] for row in content["data"]] == ["a", "b", "c", "d"]
@@ -92,8 +93,8 @@ def test_pictures_of_several_interpreters(tmp_path: Path) -> None:
     wandb.finish()
     rows = history(tmp_path)
     for name in NETWORKS:
-        check_report(rows, 5, f"test/{name}", figure=f"{name}/figures/gallery")
-    assert sum(has(row, "test/figures/agreement") and has(row, "test/figures/overview") for row in rows) == 1
+        check_report(rows, 5, name)
+    assert sum(has(row, "results/test/agreement") and has(row, "results/test/overview") for row in rows) == 1
 
 
 def test_a_folder_keeps_its_wandb_run(tmp_path: Path) -> None:

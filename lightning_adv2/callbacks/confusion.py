@@ -1,0 +1,78 @@
+"""Which classes the classifier takes for which (the paper's Figure 18)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from lightning_adv2.callbacks.stages import idle
+from lightning_adv2.report.confusion import confusion_content, write_confusion
+from lightning_adv2.runtime.exchange import gathered
+from lightning_adv2.runtime.folders import results_folder
+from lightning_adv2.runtime.processes import on_rank_zero
+
+
+class ConfusionMatrix(pl.Callback):
+    """Count true and predicted classes in ``validate`` and ``test``, for any module that has a ``classifier``.
+
+    Writes ``confusion.json`` and ``figures/confusion.png`` and prints a table; see
+    :func:`lightning_adv2.report.confusion.confusion_content`. Logs ``{stage}/benign/balanced_accuracy``, ISIC 2018's
+    weighted multi-class accuracy. Test a data module itself: an ``AttackDataModule`` chooses images that are classified
+    correctly.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Tensor | None = None
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start afresh."""
+        if idle(trainer):
+            return
+        if getattr(getattr(trainer, "datamodule", None), "manifest", None) is not None:
+            rank_zero_warn(
+                "ConfusionMatrix: the data module has chosen images that are classified correctly, so that the matrix "
+                "says nothing; give its source as the data module"
+            )
+        classifier: Any = pl_module.classifier
+        self._counts = torch.zeros((classifier.num_classes,) * 2, dtype=torch.int64, device=pl_module.device)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Add one batch."""
+        if idle(trainer) or not len(batch["label"]):
+            return
+        assert self._counts is not None
+        classifier: Any = pl_module.classifier
+        with torch.no_grad():
+            logits = classifier(batch["images"])
+        self._counts += multiclass_confusion_matrix(logits, batch["label"], classifier.num_classes)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the processes up, log, print and write."""
+        if idle(trainer):
+            return
+        assert self._counts is not None
+        counts = torch.tensor(gathered(trainer, self._counts.tolist())).sum(0)
+        stage = "test" if trainer.testing else "val"
+        data: Any = getattr(trainer, "datamodule", None)
+        titles = getattr(getattr(data, "source", data), "class_titles", None) or map(str, range(len(counts)))
+        content = confusion_content(counts, list(titles), stage)
+        if content["balanced_accuracy"] is not None:
+            pl_module.log(f"{stage}/benign/balanced_accuracy", content["balanced_accuracy"])
+        on_rank_zero(trainer, lambda: write_confusion(results_folder(trainer), content))
+
+    on_validation_start = on_test_start
+    on_validation_batch_end = on_test_batch_end
+    on_validation_epoch_end = on_test_epoch_end

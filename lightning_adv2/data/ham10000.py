@@ -1,0 +1,191 @@
+"""Skin lesions: HAM10000 (Tschandl et al. 2018) as in ISIC 2018, task 3, the paper's skin-cancer case (Figure 18)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from lightning_adv2.data.decode import resize_and_crop
+from lightning_adv2.data.image_files import ImageFiles, read_image
+from lightning_adv2.data.images import ImageDataModule, Mask, Split
+from lightning_adv2.data.lesion_labels import (
+    CLASSES,
+    TITLES,
+    Lesion,
+    check_images,
+    held_out,
+    read_labels,
+    with_lesions,
+)
+from lightning_adv2.data.storage import FolderStorage, Storage, ZipStorage
+
+_SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class LesionDataset(ImageFiles):
+    """Dermatoscopic images with their class and, where there are some, their lesion masks.
+
+    Args:
+        storage: where images and masks lie.
+        split: the split's name, for errors.
+        rows: the images, in their order.
+        paths: image id -> the image's path.
+        masks: image id -> the path of its mask, white on the lesion; none of them, or all.
+        resize: length of the shorter side after resizing, or None.
+        crop: side of the central square that is kept, or None.
+        cache: keep all decoded images in memory.
+
+    Raises:
+        ValueError: some images have a mask and others none, or a mask is not of its image's size.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        split: str,
+        rows: Sequence[Lesion],
+        paths: Mapping[str, str],
+        masks: Mapping[str, str],
+        resize: int | None = None,
+        crop: int | None = None,
+        cache: bool = False,
+    ) -> None:
+        self.ids = [row.image_id for row in rows]
+        self.masks = {name: masks[name] for name in self.ids if name in masks}
+        if self.masks and (bare := [name for name in self.ids if name not in masks]):
+            raise ValueError(
+                f"{storage.root}: {len(bare)} of the {len(rows)} images of the {split} split have no mask, such as "
+                f"{bare[0]}; give a mask to each of them or to none"
+            )
+        labels = [row.label for row in rows]
+        super().__init__(storage, split, [paths[name] for name in self.ids], labels, CLASSES, resize, crop, cache)
+
+    def image_id(self, index: int) -> str:
+        """ISIC's, such as ``ISIC_0024306``."""
+        return self.ids[index]
+
+    def fit(self, index: int, image: Image.Image) -> tuple[Image.Image, Mask | None]:
+        """Bring image and mask to their size."""
+        name = self.ids[index]
+        fitted = resize_and_crop(image, None, self.resize, self.crop, name)[0]
+        if not self.masks:
+            return fitted, None
+        mask = read_image(self.storage, self.masks[name], name)
+        if mask.size != image.size:
+            raise ValueError(
+                f"{self.masks[name]} is {mask.height} x {mask.width} pixels, its image {image.height} x {image.width}; "
+                "masks must be of their images' sizes"
+            )
+        mask = resize_and_crop(mask, None, self.resize, self.crop, name)[0]
+        return fitted, np.asarray(mask)[:, :, 0] >= 128
+
+
+class HAM10000DataModule(ImageDataModule):
+    """Seven classes of skin lesions in ISIC 2018's order: MEL, NV, BCC, AKIEC, BKL, DF, VASC. Nothing is downloaded.
+
+    Images are found by the names in ``labels``, at any depth of a folder or zip; images and rows must belong together,
+    both ways. PNG files below a folder ``masks`` beside them, ``<image>.png`` or ``<image>_segmentation.png``, are
+    lesion masks.
+
+    Args:
+        images: a folder or zip, or for each split (train, val, test) one.
+        labels: a CSV file (see :func:`~lightning_adv2.data.lesion_labels.read_labels`), or for each split one. A
+            single one with a column ``split`` says which image goes where; from one without, shares are held out, so
+            that all images of a lesion are in one split.
+        lesions: CSV with ``image`` or ``image_id`` and ``lesion_id``, where ``labels`` lacks the latter: ISIC's
+            ``LesionGroupings`` or HAM10000's metadata. Without it images of one lesion may be on both sides.
+        val_fraction: share of each class's images held out for validation.
+        test_fraction: share held out for the test.
+        seed: chooses them.
+        resize: length of the shorter side after resizing, or None.
+        crop: side of the central square that is kept, or None.
+        cache: keep all decoded images in memory.
+        balanced: draw the training images so that every class comes equally often.
+        batch_size: images per batch.
+        num_workers: worker processes per loader.
+        max_skipped: the share of a split's images that may be unreadable; they are left out and named.
+
+    Raises:
+        FileNotFoundError: a file is not there, or there is no such split.
+        ValueError: settings or files that do not fit together; see the functions named.
+    """
+
+    name = "ham10000"
+    classes = CLASSES
+    class_titles = tuple(TITLES.values())
+
+    def __init__(
+        self,
+        images: str | Path | dict[str, str],
+        labels: str | Path | dict[str, str],
+        lesions: str | Path | None = None,
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.15,
+        seed: int = 0,
+        resize: int | None = 256,
+        crop: int | None = 224,
+        cache: bool = False,
+        balanced: bool = False,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        max_skipped: float = 0.01,
+    ) -> None:
+        super().__init__(batch_size, num_workers, max_skipped)
+        for option, given in (("images", images), ("labels", labels)):
+            if isinstance(given, dict) and not set(given) <= set(_SPLITS):
+                raise ValueError(f"{option}={given}: name the splits {', '.join(_SPLITS)}")
+        if isinstance(images, dict) and (not isinstance(labels, dict) or images.keys() != labels.keys()):
+            raise ValueError(f"images={images} is given for each split, labels={labels!r} must be for the same ones")
+        if not (val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
+            raise ValueError(
+                f"val_fraction={val_fraction}, test_fraction={test_fraction}: give shares that sum below 1"
+            )
+        self.images, self.labels, self.lesions = images, labels, lesions
+        self.val_fraction, self.test_fraction, self.seed = val_fraction, test_fraction, seed
+        self.resize, self.crop, self.cache, self.balanced = resize, crop, cache, balanced
+
+    def build(self, split: Split) -> LesionDataset:
+        """Read all labels and list all images, for their consistency; decode none."""
+        rows = self._rows()
+        own = [row for row in rows if row.split == split]
+        if not own:
+            counted = ", ".join(sorted({str(row.split) for row in rows}))
+            raise FileNotFoundError(f"labels={self.labels!r}: no images of the split {split!r}; there are: {counted}")
+        where = self.images[split] if isinstance(self.images, dict) else self.images
+        storage = _open(Path(where))
+        files = storage.files()
+        masks = {_stem(path).removesuffix("_segmentation"): path for path in files if _is_mask(path)}
+        paths = {_stem(path): path for path in files if not _is_mask(path)}
+        check_images(own if isinstance(self.images, dict) else rows, paths, self.labels, where)
+        return LesionDataset(storage, split, own, paths, masks, self.resize, self.crop, self.cache)
+
+    def _rows(self) -> list[Lesion]:
+        if isinstance(self.labels, dict):
+            return [
+                Lesion(row.image_id, row.label, split, row.lesion_id)
+                for split, path in self.labels.items()
+                for row in read_labels(path, f"labels.{split}")
+            ]
+        rows = read_labels(self.labels)
+        if all(row.split for row in rows):
+            return rows
+        if self.lesions is not None:
+            rows = with_lesions(rows, self.lesions)
+        return held_out(rows, {"val": self.val_fraction, "test": self.test_fraction}, self.seed)
+
+
+def _open(root: Path) -> Storage:
+    if not root.exists():
+        raise FileNotFoundError(f"images={str(root)!r} does not exist; give a folder or a zip of images")
+    return FolderStorage(root) if root.is_dir() else ZipStorage(root)
+
+
+def _is_mask(path: str) -> bool:
+    return "masks" in PurePosixPath(path).parts[:-1]
+
+
+def _stem(path: str) -> str:
+    return PurePosixPath(path).stem

@@ -1,0 +1,68 @@
+"""Confidence intervals of a mean, by resampling images (Efron's percentile bootstrap)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+def bootstrap_interval(
+    values: Sequence[float],
+    seed: int = 0,
+    draws: int = 2000,
+    level: float = 0.95,
+    groups: Sequence[str] | None = None,
+) -> tuple[float, float]:
+    """The interval in which the mean of as many other images would lie, as far as these images can tell.
+
+    With few values it is too narrow, and of values that are all the same it has no width: 8 of 8 successes do not prove
+    a rate of 1. For shares, :func:`share_interval` has no such gap.
+
+    Args:
+        values: one per image; or several, as under several seeds.
+        seed: of the resampling.
+        draws: how many resamples.
+        level: share of the resampled means that lie inside, in (0, 1).
+        groups: the image that each value is of; values of an image are drawn together. None: each has its own.
+
+    Returns:
+        Lower and upper end; NaN twice for no values.
+
+    Raises:
+        ValueError: ``groups`` is not as long as ``values``, or ``level`` or ``draws`` is out of range.
+    """
+    if not 0 < level < 1 or draws < 1:
+        raise ValueError(f"level={level}, draws={draws}: a level in (0, 1), such as 0.95, and at least 1 draw")
+    if groups is not None and len(groups) != len(values):
+        raise ValueError(f"groups has {len(groups)} entries for {len(values)} values: give one for each")
+    if not len(values):
+        return float("nan"), float("nan")
+    index = {name: place for place, name in enumerate(dict.fromkeys(groups))} if groups is not None else None
+    place = torch.arange(len(values)) if index is None or groups is None else torch.tensor([index[n] for n in groups])
+    n = int(place.max()) + 1
+    total = torch.zeros(n, dtype=torch.float64).index_add_(0, place, torch.tensor(values, dtype=torch.float64))
+    count = torch.zeros(n, dtype=torch.float64).index_add_(0, place, torch.ones(len(values), dtype=torch.float64))
+    chosen = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
+    means = total[chosen].sum(1) / count[chosen].sum(1)
+    low, high = means.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def share_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a share, which stays honest where all or none succeed.
+
+    Args:
+        successes: how many of the n.
+        n: how many images.
+        z: quantile of the normal distribution; 1.96 for 95%.
+
+    Returns:
+        Lower and upper end in [0, 1]; NaN twice for n = 0.
+    """
+    if not n:
+        return float("nan"), float("nan")
+    share, spread = successes / n, z * z / n
+    middle = (share + spread / 2) / (1 + spread)
+    half = (spread * (share * (1 - share) + spread / 4)) ** 0.5 / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)

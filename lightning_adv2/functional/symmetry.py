@@ -1,0 +1,28 @@
+"""The eight symmetries of a square, for images that have no up."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def turned(images: Tensor, symmetry: Tensor) -> Tensor:
+    """Mirror and turn square images, each in its own way; pixels move and do not change.
+
+    Args:
+        images: ``(B, C, S, S)``.
+        symmetry: ``(B,)`` whole numbers in [0, 8); 0 leaves the image as it is. Bit 0 mirrors top and bottom, bit 1
+            left and right, then bit 2 swaps rows and columns.
+
+    Returns:
+        ``(B, C, S, S)``.
+
+    Raises:
+        ValueError: the images are not square.
+    """
+    if images.shape[-1] != images.shape[-2]:
+        raise ValueError(f"images={tuple(images.shape)}: only square ones can be turned; set crop in the data module")
+    bits = symmetry.to(images.device).view(-1, 1, 1, 1)
+    images = torch.where((bits & 1).bool(), images.flip(2), images)
+    images = torch.where((bits & 2).bool(), images.flip(3), images)
+    return torch.where((bits & 4).bool(), images.transpose(2, 3), images)

@@ -1,0 +1,194 @@
+"""``lightning-adv2 report``: the page of one run, or several runs side by side."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import rich.table
+from rich.console import Console
+from rich.text import Text
+
+from lightning_adv2.report import figures
+from lightning_adv2.report.html import numeric_columns, write_page
+from lightning_adv2.report.page import Picture, Section, Table
+from lightning_adv2.report.run import Run, read_run
+from lightning_adv2.report.run_page import FILE, run_sections, write_run_page
+from lightning_adv2.report.summary import Row
+from lightning_adv2.report.terminal import show
+from lightning_adv2.runtime.describe import differences
+
+KEYS = ("dataset", "classifier", "target", "interpreter", "attack", "schedule")
+"""What a row is about: rows that share all of these are compared."""
+MAIN = {"n": "images", "asr": "ASR", "l1": "map L1", "iou": "map IoU"}
+MORE = {
+    "confidence": "confidence",
+    "iou_true_class": "IoU, c",
+    "iou_target_class": "IoU, c_t",
+    "plausible": "plausible",
+}
+_IMAGES = 8  # of each run in the gallery: a page of several runs holds several
+
+
+def names_of(runs: Sequence[Run]) -> list[str]:
+    """A short name for each run: its folder's, or more of the path where two are called the same."""
+    paths = [run.folder.resolve() for run in runs]
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(set(paths)):
+        depth += 1
+    return ["/".join(path.parts[-depth:]).lstrip("/") for path in paths]
+
+
+def comparison(runs: Sequence[Run], names: Sequence[str], metrics: dict[str, str], title: str) -> Table:
+    """The runs' rows side by side, each number after the first run's with its difference from it.
+
+    A column of ``KEYS`` that says the same everywhere is left out; a cell is empty where a run has no such row.
+
+    Args:
+        runs: two or more; the first is what the others are compared with.
+        names: of the runs.
+        metrics: column of a row -> heading.
+        title: heading.
+    """
+    by_key: dict[tuple[str, ...], dict[int, Row]] = {}
+    for place, run in enumerate(runs):
+        for row in run.summary.rows:
+            by_key.setdefault(tuple(row[key] for key in KEYS), {})[place] = row
+    told = [place for place in range(len(KEYS)) if len({key[place] for key in by_key}) > 1]
+    told = told or [KEYS.index("attack")]
+    order = list(dict.fromkeys(key[KEYS.index("interpreter")] for key in by_key))
+    rows: list[tuple[str, ...]] = []
+    for key in sorted(by_key, key=lambda one: order.index(one[KEYS.index("interpreter")])):
+        found = by_key[key]
+        cells = [
+            _cell(metric, found[place][metric], found[0][metric] if place and 0 in found else None)
+            if place in found
+            else ""
+            for metric in metrics
+            for place in range(len(runs))
+        ]
+        rows.append((*(key[place] for place in told), *cells))
+    columns = (*(KEYS[place] for place in told), *(f"{text}: {name}" for text in metrics.values() for name in names))
+    same = "; ".join(
+        f"{KEYS[place]}: {next(iter(by_key))[place]}" for place in range(len(KEYS)) if by_key and place not in told
+    )
+    note = f"In brackets: the difference from {names[0]}. {same and f'In all rows {same}.'}"
+    return Table(title, columns, rows, note.strip())
+
+
+def _cell(metric: str, value: float | None, first: float | None) -> str:
+    if value is None:
+        return "-"
+    form = {"n": "d", "asr": ".1%", "plausible": ".1%"}.get(metric, ".3f")
+    return f"{value:{form}}" if first is None else f"{value:{form}} ({value - first:+{form}})"
+
+
+def experiment_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
+    """Where the experiments differ from the first one's, by name; nothing else can make the numbers differ."""
+    rows: list[tuple[str, ...]] = []
+    for run, name in zip(runs[1:], names[1:], strict=True):
+        found = differences(runs[0].experiment, run.experiment)
+        parts = [line.partition(": ") for line in found] or [("", "", "nothing: the same experiment")]
+        rows += [(name, what, how) for what, _, how in parts]
+    return Table(
+        f"Where the experiments differ from {names[0]}", ("run", "what", "how"), rows, f"'before' is {names[0]}."
+    )
+
+
+def compare_sections(runs: Sequence[Run], names: Sequence[str], folder: Path) -> list[Section]:
+    """The page of several runs: the comparison, then each run's own sections.
+
+    Args:
+        runs: two or more.
+        names: of the runs.
+        folder: takes the figure until the page is written.
+    """
+    text = f"{len(runs)} runs: {', '.join(names)}. All numbers are computed anew from their records."
+    blocks = [comparison(runs, names, MAIN, "Attacks"), comparison(runs, names, MORE, "More of the same rows")]
+    bars = _bars(runs)
+    drawn = []
+    if bars:
+        note = ", ".join(f"({number}) {name}" for number, name in enumerate(names, 1))
+        drawn.append(
+            Picture("How much of the map is left", figures.save(figures.bars(bars), folder / "runs.png"), note)
+        )
+    sections = [Section("Comparison", text, [*blocks[:1], *drawn, *blocks[1:], experiment_table(runs, names)])]
+    for run, name in zip(runs, names, strict=True):
+        sections += [
+            Section(f"{name}: {section.title}", section.text, section.blocks) for section in run_sections(run, _IMAGES)
+        ]
+    return sections
+
+
+def _bars(runs: Sequence[Run]) -> list[Row]:
+    """All runs' attacks, without controls, as rows that one figure takes; each interpreter's runs together."""
+    rows = [
+        row | {"interpreter": f"{row['interpreter']}\n({number})"}
+        for number, run in enumerate(runs, 1)
+        for row in run.summary.rows
+        if row["schedule"] != "control"
+    ]
+    order = list(dict.fromkeys(row["interpreter"].split("\n")[0] for row in rows))
+    return sorted(rows, key=lambda row: order.index(row["interpreter"].split("\n")[0]))
+
+
+def print_comparison(table: Table, console: Console | None = None) -> None:
+    """Show a table on the terminal; a name of a folder is text, whatever brackets it has."""
+    shown = rich.table.Table(
+        title=Text(table.title), title_justify="left", title_style="bold", caption=Text(table.note)
+    )
+    for name, right in zip(table.columns, numeric_columns(table), strict=True):
+        shown.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
+    show(shown, console)
+
+
+def report(folders: Sequence[Path], output: Path | None = None) -> Path:
+    """Write the page of one run into its folder, or that of several runs.
+
+    Args:
+        folders: of evaluations.
+        output: the page; by default ``report.html`` in the run's folder or, of several runs, in the current folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        FileNotFoundError: there is no evaluation in a folder.
+        ValueError: a file of it is damaged, or a folder is given twice.
+    """
+    runs = [read_run(folder) for folder in folders]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"RUN: {', '.join(map(str, folders))} has a folder twice; give each once")
+    if len(runs) == 1:
+        return write_run_page(runs[0], output)
+    names = names_of(runs)
+    print_comparison(comparison(runs, names, {key: MAIN[key] for key in ("asr", "iou")}, "Attacks"))
+    print_comparison(experiment_table(runs, names))
+    with TemporaryDirectory() as temporary:
+        sections = compare_sections(runs, names, Path(temporary))
+        return write_page(output or Path(FILE), f"ADV2: {len(runs)} evaluations", sections, ", ".join(names))
+
+
+def main(words: Sequence[str]) -> None:
+    """``report RUN [RUN ...] [--output FILE]``."""
+    parser = argparse.ArgumentParser(
+        prog="lightning-adv2 report",
+        description="Write an evaluation's report as one HTML file, or compare several evaluations in one.",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluation, with records/")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE",
+        help=f"the page; by default {FILE} in the run's folder, and in this one where there are several runs",
+    )  # fmt: skip
+    options = parser.parse_args(list(words))
+    try:
+        page = report(options.runs, options.output)
+    except FileNotFoundError as error:
+        raise SystemExit(f"{error}; give the folder that an evaluation wrote, with records/ in it") from error
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    print(f"{page}: open it in a browser", flush=True)

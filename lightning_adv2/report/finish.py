@@ -1,0 +1,40 @@
+"""What is left to do once every callback has written its results into an evaluation's folder."""
+
+from __future__ import annotations
+
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_warn
+
+from lightning_adv2.report.run import Run
+from lightning_adv2.report.run_page import write_run_page
+from lightning_adv2.report.wandb_artifacts import evaluation
+from lightning_adv2.report.wandb_logger import attempt
+from lightning_adv2.report.wandb_panels import report_digest
+from lightning_adv2.report.wandb_pieces import Piece, log_pieces
+from lightning_adv2.report.wandb_studies import study_pieces
+
+
+def finish(run: Run, logger: Logger | None = None) -> bool:
+    """Write the run's page, and log to W&B the studies and all files, each piece once; errors become warnings.
+
+    Args:
+        run: an evaluation that has come to its end.
+        logger: of the run.
+
+    Returns:
+        Whether the page was written.
+    """
+    written = True
+    try:
+        write_run_page(run)
+    except Exception as error:  # all results are on disk: a page must not cost a run its success
+        rank_zero_warn(f"{run.folder}: the page was not written ({error}); 'lightning-adv2 report' writes it")
+        written = False
+    if isinstance(logger, WandbLogger):
+        attempt(logger, lambda: log_pieces(logger, run.folder, pieces(run)))
+    return written
+
+
+def pieces(run: Run) -> list[Piece]:
+    """What is logged beside the report: one piece per study, and the evaluation as an artifact."""
+    return [*study_pieces(run.folder, run.about["stage"]), evaluation(run.folder, report_digest(run))]

@@ -1,0 +1,183 @@
+"""From the runs of a plan to measured cells: a mean over images with its interval, beside what was published."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightning_adv2.functional.bootstrap import bootstrap_interval, share_interval
+from lightning_adv2.report.page import Table
+from lightning_adv2.reproduction.plan import Plan
+
+Row = dict[str, Any]
+SHARES = ("asr", "detected", "error")
+"""Measures that are shares of images: their interval is Wilson's."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measured figure.
+
+    Attributes:
+        value: mean over all values, NaN where there is none.
+        low: lower end of the 95% interval.
+        high: its upper end.
+        n: how many images.
+        seeds: under how many seeds.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    seeds: int = 1
+
+    def text(self) -> str:
+        """``0.966 [0.951, 0.978]``."""
+        if math.isnan(self.value):
+            return ""
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+NOTHING = Cell(math.nan, math.nan, math.nan, 0, 0)
+
+
+def mean_cell(values: Sequence[float], images: Sequence[str], seeds: int = 1) -> Cell:
+    """A mean with its bootstrap interval over images; an image seen under several seeds is drawn as a whole."""
+    if not values:
+        return NOTHING
+    low, high = bootstrap_interval(values, groups=images)
+    return Cell(sum(values) / len(values), low, high, len(set(images)), seeds)
+
+
+def share_cell(successes: int, n: int, seeds: int = 1) -> Cell:
+    """A share of images with Wilson's interval."""
+    return Cell(successes / n, *share_interval(successes, n), n, seeds) if n else NOTHING
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The finished runs of one role, pooled: their files as they are.
+
+    Attributes:
+        folders: of the runs, in the plan's order, a seed after the other.
+    """
+
+    folders: tuple[Path, ...]
+
+    @cached_property
+    def images(self) -> list[Row]:
+        """The valid rows of every ``images.csv``, numbers as numbers, with the run's place among the seeds."""
+        return [row | {"folder": folder} for folder in self.folders for row in _image_rows(folder)]
+
+    @property
+    def interpreters(self) -> list[str]:
+        """In the order of the runs' tables."""
+        return list(dict.fromkeys(row["interpreter"] for row in self.images))
+
+    def cell(self, metric: str, **where: str) -> Cell:
+        """The mean of a column of ``images.csv`` over the rows where other columns have these values."""
+        found = [row for row in self.images if all(row[key] == value for key, value in where.items())]
+        seeds = len({row["folder"] for row in found})
+        names = [row["image_id"] for row in found]
+        if metric == "asr":
+            # With several seeds the trials of an image belong together, which Wilson's interval does not know.
+            hits = [float(row["success"]) for row in found]
+            return share_cell(int(sum(hits)), len(hits)) if seeds <= 1 else mean_cell(hits, names, seeds)
+        return mean_cell([row[metric] for row in found], names, seeds)
+
+    def files(self, name: str) -> list[Any]:
+        """The content of this JSON file in each run that has it."""
+        paths = [folder / name for folder in self.folders]
+        return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+
+    def pictures(self, pattern: str) -> list[Path]:
+        """Figures of the runs, such as ``overview.png`` or ``*/gallery.png``."""
+        return [path for folder in self.folders for path in sorted((folder / "figures").glob(pattern))]
+
+
+_TEXT = {
+    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "image_id", "unit", "adv_sha256",
+}  # fmt: skip
+
+
+def _image_rows(folder: Path) -> Iterable[Row]:
+    with (folder / "images.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if row["valid"] == "True":
+                yield {
+                    key: value if key in _TEXT else value == "True" if value in ("True", "False") else float(value)
+                    for key, value in row.items()
+                    if value != ""
+                }
+
+
+def evaluation(plan: Plan, *roles: str) -> Evaluation | None:
+    """The finished runs of these roles; None where there is none."""
+    folders = (plan.folder(name, seed) for seed in plan.seeds for name in plan.of_role(*roles))
+    found = tuple(folder for folder in folders if (folder / "images.csv").is_file())
+    return Evaluation(found) if found else None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row of a table: what it is of, and each measure, as measured and as published.
+
+    Attributes:
+        place: row headings, such as classifier, interpreter, attack.
+        cells: by measure.
+        published: by measure, as far as the paper states it.
+    """
+
+    place: tuple[str, ...]
+    cells: dict[str, Cell]
+    published: Mapping[str, float]
+
+
+def shown(title: str, headings: Sequence[str], rows: Sequence[Measured], names: Mapping[str, str], note: str) -> Table:
+    """A table for people: each measure beside the published one, and the number of images.
+
+    Args:
+        title: heading.
+        headings: of the places.
+        rows: what was measured.
+        names: measure -> column heading.
+        note: what is to be known; the size of the samples is added.
+    """
+    columns = [*headings, "images", *(part for name in names.values() for part in (name, "paper"))]
+    body = []
+    for row in rows:
+        line = [*row.place, str(max((cell.n for cell in row.cells.values()), default=0))]
+        for key in names:
+            stated = row.published.get(key)
+            line += [row.cells.get(key, NOTHING).text(), "" if stated is None else f"{stated:g}"]
+        body.append(tuple(line))
+    seeds = max((cell.seeds for row in rows for cell in row.cells.values()), default=1)
+    more = f"Means over images with 95% intervals, {seeds} seed{'s' * (seeds > 1)}. Paper: 1,000 ImageNet images."
+    return Table(title, tuple(columns), body, f"{note} {more}".strip())
+
+
+def as_json(rows: Sequence[Measured]) -> list[Row]:
+    """The same for machines; None where there is nothing."""
+    return [
+        {
+            "place": list(row.place),
+            "measures": {
+                key: {
+                    "value": None if math.isnan(cell.value) else cell.value,
+                    "interval": None if math.isnan(cell.value) else [cell.low, cell.high],
+                    "n": cell.n,
+                    "seeds": cell.seeds,
+                    "published": row.published.get(key),
+                }
+                for key, cell in row.cells.items()
+            },
+        }
+        for row in rows
+    ]

@@ -1,0 +1,199 @@
+"""``lightning-adv2 reproduce``: run what is missing, then one report of every table and figure."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from lightning_adv2.files import write_json
+from lightning_adv2.report.html import write_page
+from lightning_adv2.report.page import Section, Table
+from lightning_adv2.report.stamp import make_stamp
+from lightning_adv2.report.terminal import show
+from lightning_adv2.reproduction.cells import Measured, as_json
+from lightning_adv2.reproduction.cost import cost_section
+from lightning_adv2.reproduction.execute import Job, execute, jobs_of
+from lightning_adv2.reproduction.items import ITEMS, Item, section
+from lightning_adv2.reproduction.observations import Verdict, verdicts
+from lightning_adv2.reproduction.plan import PAPER_IMAGES, ROLES, Plan, chosen, read_plan
+
+
+def main(words: Sequence[str]) -> None:
+    """Run and report; exits with 1 where a run failed, when the rest is reported."""
+    options = _parser().parse_args(list(words))
+    console = Console()
+    try:
+        plan = _plan(options)
+        items = chosen_items(options.tables)
+        roles = None if options.tables is None else {role for item in items for role in item.roles}
+        jobs = jobs_of(plan, chosen(plan, roles))
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(str(error)) from error
+    if options.dry_run:
+        _print_jobs(jobs, plan, console)
+        return
+    whole = execute(jobs, options.jobs, console, group=plan.output.name)
+    path = report(plan, items, jobs, console)
+    console.print(f"report: [bold]{path}[/] (opens in a browser, without a network)")
+    if not whole:
+        failed = "\n".join(f"  {job.name}: see {job.log}" for job in jobs if job.state == "failed")
+        raise SystemExit(f"runs failed, and what comes after them is left out:\n{failed}\nThe same command goes on.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lightning-adv2 reproduce",
+        description="Run what a reproduction lacks, reuse what is finished, and report every table and figure of the "
+        "paper, each figure beside the published one.",
+        epilog=f"Tables: {', '.join(f'{item.key} ({item.title})' for item in ITEMS)}.",
+    )
+    parser.add_argument("--config", required=True, type=Path, help="a file of configs/reproduce/")
+    parser.add_argument("--tables", type=_keys, help="only these, such as 3,5,9; and only the runs that they need")
+    parser.add_argument("--output", type=Path, help="folder of the runs and the report, in place of the file's")
+    parser.add_argument("--num-images", type=_positive, help="per cell, in place of the file's")
+    parser.add_argument("--seeds", type=_numbers, help="such as 0,1,2: every evaluation under each of them")
+    parser.add_argument(
+        "--paper-scale",
+        action="store_true",
+        help=f"{PAPER_IMAGES:,} images and the published schedules (about 1,000 steps), as in the paper",
+    )
+    parser.add_argument("--jobs", type=_positive, default=1, help="runs at a time; they share the cores (%(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be run, and stop")
+    return parser  # fmt: skip
+
+
+def _keys(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = [int(part) for part in _keys(text)]
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise argparse.ArgumentTypeError(f"{text!r}: give different numbers, such as 0,1,2")
+    return numbers
+
+
+def _positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give at least 1")
+    return int(text)
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    plan = read_plan(options.config)
+    if options.paper_scale:
+        # No run is spared: what is too dear for a quick look is what the flag is for.
+        runs = {name: replace(run, num_images=None) for name, run in plan.runs.items()}
+        plan = replace(plan, runs=runs, num_images=PAPER_IMAGES, paper_schedule=True)
+        plan = replace(plan, output=plan.output.with_name(f"{plan.output.name}_paper"))
+    return replace(
+        plan,
+        output=options.output or plan.output,
+        num_images=options.num_images or plan.num_images,
+        seeds=tuple(options.seeds or plan.seeds),
+    )
+
+
+def chosen_items(keys: Sequence[str] | None) -> list[Item]:
+    """The items with these keys, in the report's order; None is all.
+
+    Raises:
+        ValueError: there is no such item.
+    """
+    known = {item.key: item for item in ITEMS}
+    if keys is not None and (unknown := [key for key in keys if key not in known]):
+        raise ValueError(f"tables={','.join(keys)}: there is no table {unknown[0]!r}; take some of {', '.join(known)}")
+    return [item for item in ITEMS if keys is None or item.key in keys]
+
+
+def report(plan: Plan, items: Sequence[Item], jobs: Sequence[Job], console: Console) -> Path:
+    """Print the tables, write ``report.html`` and ``reproduction.json``; a pure function of the finished runs.
+
+    Args:
+        plan: whose runs to read.
+        items: what to show.
+        jobs: what was run, for the account of the time.
+        console: for the tables.
+    """
+    sections, results = [], dict[str, Sequence[Measured]]()
+    for item in items:
+        part, rows = section(plan, item, plan.output / "figures")
+        sections.append(part)
+        if rows:
+            results[item.key] = rows
+        for block in part.blocks:
+            if isinstance(block, Table):
+                print_table(block, console)
+    decided = verdicts(results)
+    table = observations_table(decided)
+    print_table(table, console)
+    stamp = make_stamp(plan=plan.title, num_images=plan.num_images, seeds=list(plan.seeds))
+    write_json(plan.output / "reproduction.json", _as_json(results, decided) | {"stamp": stamp})
+    first = Section("The paper's observations", _in_words(decided), [table])
+    lead = (
+        f"{plan.title}: up to {plan.num_images} images a cell, seeds {', '.join(map(str, plan.seeds))}, "
+        f"{'published' if plan.paper_schedule else 'fast'} schedules. The paper: 1,000 ImageNet images, ResNet-50 and "
+        "DenseNet-169, epsilon 0.031."
+    )
+    stamped = [(key, str(value)) for key, value in stamp.items()]
+    last = Section("What made these figures", "", [Table("Stamp", ("", ""), stamped)])
+    everything = [first, *sections, cost_section(plan, jobs), last]
+    return write_page(plan.output / "report.html", f"Reproduction: {plan.title}", everything, lead)
+
+
+def observations_table(decided: Sequence[Verdict]) -> Table:
+    """Each observation with its rule, its verdict and the evidence."""
+    body = [
+        (one.observation.number, one.observation.claim, one.verdict, one.observation.rule, one.evidence)
+        for one in decided
+    ]
+    note = "Every rule takes the paper's own figures; one finding against an observation is enough for 'not held'."
+    return Table("Observations", ("no.", "claim", "verdict", "rule", "evidence"), body, note)
+
+
+def _in_words(decided: Sequence[Verdict]) -> str:
+    count = {name: sum(one.verdict == name for one in decided) for name in ("held", "not held", "not tested")}
+    return f"{count['held']} held, {count['not held']} not held, {count['not tested']} not tested."
+
+
+def _as_json(results: Mapping[str, Sequence[Measured]], decided: Sequence[Verdict]) -> dict[str, object]:
+    return {
+        "tables": {key: as_json(rows) for key, rows in results.items()},
+        "observations": [
+            {"number": one.observation.number, "claim": one.observation.claim, "rule": one.observation.rule,
+             "verdict": one.verdict, "evidence": one.evidence}
+            for one in decided
+        ],
+    }  # fmt: skip
+
+
+_STYLES = {"held": "green", "not held": "red", "not tested": "dim"}
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Show a page's table in the terminal."""
+    shown = RichTable(
+        title=table.title, title_justify="left", title_style="bold", caption=table.note, header_style="bold"
+    )
+    for name in table.columns:
+        shown.add_column(name, overflow="fold")
+    for row in table.rows:
+        shown.add_row(*row, style=next((_STYLES[cell] for cell in row if cell in _STYLES), ""))
+    show(shown, console)
+
+
+def _print_jobs(jobs: Sequence[Job], plan: Plan, console: Console) -> None:
+    table = RichTable("run", "what for", "images", "state", "configuration", title=plan.title, title_justify="left")
+    for job in jobs:
+        role = job.run.role or job.name.removesuffix(f"_seed{plan.seeds[-1]}")
+        images = (
+            job.config.get("data", {}).get("init_args", {}).get("num_images", "") if job.run.command == "test" else ""
+        )
+        state = "finished" if job.is_done() else "to do"
+        table.add_row(job.name, ROLES.get(role, role), str(images), state, " + ".join(job.run.config))
+    show(table, console)

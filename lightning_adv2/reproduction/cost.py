@@ -1,0 +1,69 @@
+"""What took how long, and what the paper's scale would take on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from lightning_adv2.report.page import Block, Section, Table
+from lightning_adv2.reproduction.execute import Job
+from lightning_adv2.reproduction.plan import PAPER_IMAGES, Plan
+from lightning_adv2.reproduction.published import PAPER_STEPS
+
+
+def cost_section(plan: Plan, jobs: Sequence[Job]) -> Section:
+    """Seconds of each run, and of each attack per image and step."""
+    runs = [(job.name, job.state, _clock(job)) for job in jobs]
+    blocks: list[Block] = [
+        Table("Runs", ("run", "state", "took"), runs, "'kept': finished by an earlier call, in so much time.")
+    ]
+    estimates = [row for job in jobs if job.run.command == "test" for row in _estimates(job)]
+    hours = sum(float(row[-1]) for row in estimates)
+    note = (
+        f"Seconds on this machine as it was, times {PAPER_IMAGES:,} images and the published number of "
+        f"steps; all together {hours:,.1f} hours on as many processes as above."
+    )
+    columns = (
+        "run",
+        "interpreter",
+        "attack",
+        "images",
+        "steps",
+        "s per image",
+        "published steps",
+        "hours at the paper's scale",
+    )
+    if estimates:
+        blocks.append(Table("Extrapolation to the paper's scale", columns, estimates, note))
+    return Section("What it took", "", blocks)
+
+
+def _clock(job: Job) -> str:
+    seconds = job.seconds
+    if not seconds:
+        try:
+            seconds = float(json.loads(job.done_file.read_text(encoding="utf-8"))["seconds"])
+        except (OSError, ValueError, KeyError):
+            return ""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _estimates(job: Job) -> Iterator[tuple[str, ...]]:
+    try:
+        stamp = json.loads((job.folder / "stamp.json").read_text(encoding="utf-8"))
+        rows = json.loads((job.folder / "results.json").read_text(encoding="utf-8"))["rows"]
+    except (OSError, ValueError):
+        return
+    for row in rows:
+        alone = row["attack"] in ("pgd", "stadv")  # they ignore the map, and run once for all interpreters
+        published = PAPER_STEPS.get("pgd" if alone else row["interpreter"])
+        if row["schedule"] == "control" or not row["n"] or not row["steps"] or published is None:
+            continue
+        if alone and row["interpreter"] != rows[0]["interpreter"]:
+            continue
+        key = f"{row['attack']}-{row['schedule']}"
+        seconds = stamp["seconds"][row["interpreter"]][key] / row["n"]
+        hours = seconds / row["steps"] * published * PAPER_IMAGES / 3600
+        name = "any" if alone else row["interpreter"]
+        yield (job.name, name, row["attack"], str(row["n"]), str(row["steps"]), f"{seconds:.2f}", str(published),
+               f"{hours:.1f}")  # fmt: skip

@@ -1,0 +1,20 @@
+"""Started by test_confusion.py: the same test on 1 or 2 processes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from callbacks.lab import shapes, trainer, victim
+from lightning_adv2.callbacks import ConfusionMatrix
+from lightning_adv2.modules import ClassifierModule
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    folder, devices = Path(sys.argv[1]), int(sys.argv[2])
+    run = trainer(folder, ConfusionMatrix(), devices=devices, strategy="ddp" if devices > 1 else "auto")
+    run.test(ClassifierModule(victim()), shapes(batch_size=4), verbose=False)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from callbacks.lab import attack_data, idls, run_python, shapes, trainer, victim
+from lightning_adv2.callbacks import ConfusionMatrix
+from lightning_adv2.data import ShapesDataModule
+from lightning_adv2.modules import ClassifierModule
+from lightning_adv2.report.confusion import confusion_content, confusion_figure
+
+SCRIPT = Path(__file__).with_name("confusion_processes.py")
+
+
+def found(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "confusion.json").read_text())
+    return content
+
+
+def unseen(**kwargs: Any) -> ShapesDataModule:
+    """Other shapes than the victim has learnt by heart, of some classes more than of others."""
+    return shapes(seed=1, num_test=39, batch_size=4, **kwargs)
+
+
+def predicted() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """True and predicted class of every test image, one at a time."""
+    images = unseen().dataset("test")
+    with torch.no_grad():
+        guess = [int(victim()(images[i]["images"][None]).argmax()) for i in range(len(images))]
+    return np.array([images.label(i) for i in range(len(images))]), np.array(guess)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "idls"])
+def test_files_and_figures_against_scikit_learn(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    oracle = pytest.importorskip("sklearn.metrics")
+    module = ClassifierModule(victim()) if kind == "classifier" else idls("cam", "grad")
+    (logged,) = trainer(tmp_path, ConfusionMatrix()).test(module, unseen(), verbose=False)
+    label, guess = predicted()
+    content = found(tmp_path)
+    assert content["counts"] == oracle.confusion_matrix(label, guess).tolist()
+    assert 0 < np.trace(content["counts"]) < 39, "all right or all wrong shows nothing"
+    balanced = oracle.balanced_accuracy_score(label, guess)
+    assert content["balanced_accuracy"] == pytest.approx(balanced, abs=1e-12)
+    assert logged["test/benign/balanced_accuracy"] == pytest.approx(balanced, abs=1e-6)
+    assert content["accuracy"] == pytest.approx(oracle.accuracy_score(label, guess), abs=1e-12)
+    np.testing.assert_allclose(content["recall"], oracle.recall_score(label, guess, average=None), atol=1e-12)
+    precision = [np.nan if value is None else value for value in content["precision"]]
+    expected = oracle.precision_score(label, guess, average=None, zero_division=np.nan)
+    np.testing.assert_allclose(precision, expected, atol=1e-12)
+    assert content["classes"] == list(shapes().class_titles)
+    assert (content["stage"], content["images"]) == ("test", 39)
+    if kind == "classifier":
+        assert logged["test/balanced_accuracy"] == pytest.approx(balanced, abs=1e-6)
+        assert logged["test/accuracy"] == pytest.approx(content["accuracy"], abs=1e-6)
+    printed = capsys.readouterr().out
+    assert f"balanced {balanced:.1%}" in printed
+    assert all(title in printed for title in content["classes"])
+    assert plt.imread(tmp_path / "figures" / "confusion.png").shape[0] > 600
+
+
+def test_cells_hold_the_counts_and_rows_their_shares() -> None:
+    counts = torch.tensor([[8, 2, 0], [1, 3, 0], [0, 0, 0]])
+    content = confusion_content(counts, ["a", "b", "c"], "val")
+    assert (content["accuracy"], content["balanced_accuracy"]) == (11 / 14, (0.8 + 0.75) / 2)
+    assert (content["recall"], content["precision"]) == ([0.8, 0.75, None], [8 / 9, 0.6, None])
+    axis = confusion_figure(content).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["8", "2", "0", "1", "3", "0", "0", "0", "0"]
+    shown = np.asarray(axis.images[0].get_array())
+    np.testing.assert_allclose(shown, [[0.8, 0.2, 0], [0.25, 0.75, 0], [0, 0, 0]], atol=1e-6)
+    assert axis.get_ylabel() == "true class"
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["a", "b", "c"]
+
+
+def test_the_same_on_two_processes_without_duplicates(tmp_path: Path) -> None:
+    for devices in (1, 2):
+        done = run_python(SCRIPT, tmp_path / str(devices), devices, folder=tmp_path)
+        assert done.returncode == 0, done.stderr[-3000:]
+    # 35 images in nine batches: one process has an empty one.
+    assert (tmp_path / "1" / "confusion.json").read_bytes() == (tmp_path / "2" / "confusion.json").read_bytes()
+    assert found(tmp_path / "2")["images"] == 35
+
+
+def test_idle_during_fit_and_a_warning_for_chosen_images(tmp_path: Path) -> None:
+    run = trainer(tmp_path / "fit", ConfusionMatrix(), max_epochs=1, num_sanity_val_steps=1)
+    run.fit(ClassifierModule(victim()), shapes())
+    assert not list((tmp_path / "fit").rglob("confusion*"))
+    with pytest.warns(UserWarning, match="ConfusionMatrix: the data module has chosen images"):
+        trainer(tmp_path, ConfusionMatrix()).test(idls("cam"), attack_data(), verbose=False)
+    assert found(tmp_path)["accuracy"] == 1

@@ -1,0 +1,52 @@
+"""The pages that say how to add things are followed literally: what rots in them fails here."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from docs.guide import DOCS, Block, check_output, copy_repository, follow, write
+
+GUIDES = sorted(DOCS.glob("add_*.md"))
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository, with the small classifier that docs/README.md trains."""
+    folder = copy_repository(tmp_path_factory.mktemp("guides") / "repository")
+    assert follow(DOCS / "README.md", folder) == 1
+    assert (folder / "runs/small/classifier.safetensors").exists()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_it_can_be_followed(page: Path, prepared: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(prepared, tmp_path / "repository")
+    assert follow(page, folder) >= 3
+
+
+def test_the_pages_are_there_and_short() -> None:
+    assert [page.stem for page in GUIDES] == ["add_attack", "add_dataset", "add_interpreter", "add_metric", "add_study"]
+    for page in GUIDES:
+        assert len(page.read_text(encoding="utf-8").splitlines()) <= 160, page.name
+
+
+def test_a_page_that_rots_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = (\n    1,\n)\n", encoding="utf-8")
+    assert write(Block("python", "# a.py (below: x = ()\n    0,\n", 1), tmp_path)
+    assert (tmp_path / "a.py").read_text(encoding="utf-8") == "x = (\n    0,\n    1,\n)\n"
+    with pytest.raises(AssertionError, match="0 lines of"):
+        write(Block("python", "# a.py (below: y = ()\n    0,\n", 1), tmp_path)
+    with pytest.raises(AssertionError, match="there already"):
+        write(Block("python", "# a.py\nx = 1\n", 1), tmp_path)
+    assert not write(Block("python", "x = 1\n", 1), tmp_path)
+    check_output(Block("text", "a\n...\nd\n", 1), "a\nb\nc\nd\n")
+    with pytest.raises(AssertionError, match="expected"):
+        check_output(Block("text", "a\n...\nd\n", 1), "a\nb\n")
+    page = tmp_path / "page.md"
+    page.write_text("```bash\nlightning-adv2 tset\n```\n", encoding="utf-8")
+    with pytest.raises(AssertionError, match="line 1: exit code"):
+        follow(page, tmp_path)

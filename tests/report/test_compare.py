@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lightning_adv2.report.compare import MAIN, comparison, experiment_table, main, names_of, print_comparison
+from lightning_adv2.report.run import Run, read_run
+from report.browser import Parsed
+from report.build import make_record
+from report.runs import make_run
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Run]:
+    """Two runs of the same rows, and one of another interpreter."""
+    made = []
+    for seed, (name, interpreter) in enumerate((("first", "cam"), ("second", "cam"), ("third", "rts"))):
+        record = make_record(0, ["a", "b", "c"], interpreter=interpreter, seed=seed)
+        made.append(make_run(tmp_path / name, [record]))
+    path = tmp_path / "second" / "records" / "experiment.json"
+    content = json.loads(path.read_text())
+    content["experiment"]["seed"] = 5
+    path.write_text(json.dumps(content))
+    return [read_run(run.folder) for run in made]
+
+
+def test_differences_are_from_the_first_run(runs: list[Run]) -> None:
+    table = comparison(runs[:2], ["first", "second"], MAIN, "Attacks")
+    files = [json.loads((run.folder / "results.json").read_text())["rows"] for run in runs]
+    assert table.columns[:4] == ("attack", "schedule", "images: first", "images: second")
+    assert len(table.rows) == 3
+    for shown, first, second in zip(table.rows, files[0], files[1], strict=True):
+        cells = dict(zip(table.columns, shown, strict=True))
+        assert (cells["attack"], cells["schedule"]) == (first["attack"], first["schedule"])
+        assert cells["map IoU: first"] == f"{first['iou']:.3f}"
+        assert cells["map IoU: second"] == f"{second['iou']:.3f} ({second['iou'] - first['iou']:+.3f})"
+        assert cells["ASR: second"] == f"{second['asr']:.1%} ({second['asr'] - first['asr']:+.1%})"
+        assert cells["images: second"] == "3 (+0)"
+    assert "interpreter: cam" in table.note
+
+
+def test_a_row_that_a_run_lacks_is_empty(runs: list[Run]) -> None:
+    table = comparison([runs[0], runs[2]], ["first", "third"], MAIN, "Attacks")
+    assert len(table.rows) == 6
+    for row in table.rows:
+        cells = dict(zip(table.columns, row, strict=True))
+        own, other = ("first", "third") if cells["interpreter"] == "cam" else ("third", "first")
+        assert cells[f"map L1: {other}"] == ""
+        float(cells[f"map L1: {own}"])  # no difference where there is nothing to differ from
+
+
+def test_where_experiments_differ(runs: list[Run]) -> None:
+    rows = experiment_table(runs, ["first", "second", "third"]).rows
+    assert ("second", "seed", "(nothing) before, 5 now") in rows
+    assert {what for name, what, _ in rows if name == "third"} == {"interpreters.cam", "interpreters.rts"}
+    same = experiment_table([runs[0], runs[0]], ["a", "b"]).rows
+    assert same == [("b", "", "nothing: the same experiment")]
+
+
+def test_names_tell_apart(tmp_path: Path) -> None:
+    folders = [tmp_path / "x" / "run", tmp_path / "y" / "run"]
+    made = [make_run(folder, [make_record(0, ["a"])]) for folder in folders]
+    assert names_of(made) == ["x/run", "y/run"]
+    assert names_of(made[:1]) == ["run"]
+
+
+def test_several_runs_make_one_page(
+    runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main([str(run.folder) for run in runs])
+    said = capsys.readouterr().out
+    parsed = Parsed(tmp_path / "report.html")
+    iou = [run.summary.rows[2]["iou"] for run in runs]
+    expected = f"{iou[1]:.3f} ({iou[1] - iou[0]:+.3f})"
+    assert expected in said
+    assert any(expected in row for row in parsed.rows)
+    for name in ("first", "second", "third"):
+        assert f"{name}: Results" in parsed.text
+    assert "Where the experiments differ from first" in parsed.text
+    assert not list(tmp_path.glob("*/report.html"))
+
+
+def test_one_run_makes_its_own_page(runs: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main([str(runs[0].folder)])
+    assert str(runs[0].folder / "report.html") in capsys.readouterr().out
+    main([str(runs[0].folder), "--output", str(tmp_path / "else" / "where.html")])
+    assert (tmp_path / "else" / "where.html").read_bytes() == (runs[0].folder / "report.html").read_bytes()
+
+
+def test_no_run_there(runs: list[Run], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"nowhere holds no evaluation.*records/"):
+        main([str(runs[0].folder), str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit, match="twice"):
+        main([str(runs[0].folder), str(runs[0].folder)])
+    (record,) = (runs[0].folder / "records" / "cam").iterdir()
+    record.write_bytes(record.read_bytes()[:-9])
+    with pytest.raises(SystemExit, match=r"batch_00000\.safetensors"):
+        main([str(runs[0].folder)])
+
+
+def test_terminal(runs: list[Run]) -> None:
+    stream = StringIO()
+    print_comparison(comparison(runs[:2], ["[first]", "second"], MAIN, "Attacks"), Console(file=stream))
+    assert "map IoU" in stream.getvalue()
+    assert "[first]" in stream.getvalue()

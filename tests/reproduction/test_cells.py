@@ -1,0 +1,54 @@
+"""Cells against NumPy, from a run's real files."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from lightning_adv2.reproduction.cells import NOTHING, Evaluation, Measured, as_json, mean_cell, share_cell, shown
+
+COLUMNS = ("interpreter", "attack", "image_id", "success", "valid", "l1", "iou")
+
+
+def write(folder, rows):
+    folder.mkdir(parents=True)
+    with (folder / "images.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+    return folder
+
+
+def test_a_cell_is_the_mean_over_the_valid_images(tmp_path):
+    l1 = np.random.default_rng(0).random(20)
+    rows = [("cam", "adv2", f"i{k}", str(k % 4 > 0), "True", value, 0.5) for k, value in enumerate(l1)]
+    rows += [("cam", "adv2", "bad", "True", "False", 9.0, 9.0), ("cam", "pgd", "i0", "True", "True", 3.0, 0.1)]
+    found = Evaluation((write(tmp_path / "run", rows),))
+    cell = found.cell("l1", interpreter="cam", attack="adv2")
+    assert (cell.value, cell.n, cell.seeds) == (pytest.approx(l1.mean()), 20, 1)
+    assert cell.low < l1.mean() < cell.high
+    asr = found.cell("asr", interpreter="cam", attack="adv2")
+    assert (asr.value, asr.n) == (0.75, 20)
+    assert found.cell("l1", interpreter="grad", attack="adv2") == NOTHING
+    assert found.interpreters == ["cam"]
+
+
+def test_seeds_are_pooled_image_by_image(tmp_path):
+    folders = tuple(
+        write(tmp_path / f"run{s}", [("cam", "adv2", f"i{k}", "True", "True", k + s, 0.5) for k in range(6)])
+        for s in range(3)
+    )
+    cell = Evaluation(folders).cell("l1", interpreter="cam", attack="adv2")
+    assert (cell.value, cell.n, cell.seeds) == (pytest.approx(3.5), 6, 3)
+    alone = mean_cell([k + 1.0 for k in range(6)], [f"i{k}" for k in range(6)])
+    assert (cell.low, cell.high) == pytest.approx((alone.low, alone.high))  # an image's three values move together
+
+
+def test_a_table_has_each_figure_beside_the_published_one():
+    rows = [Measured(("first", "cam", "adv2"), {"asr": share_cell(64, 64), "l1": NOTHING}, {"asr": 1.0})]
+    table = shown("T", ("classifier", "interpreter", "attack"), rows, {"asr": "ASR", "l1": "L1"}, "Note.")
+    assert table.columns == ("classifier", "interpreter", "attack", "images", "ASR", "paper", "L1", "paper")
+    assert table.rows == [("first", "cam", "adv2", "64", "1.000 [0.943, 1.000]", "1", "", "")]
+    (machine,) = as_json(rows)
+    assert machine["measures"]["asr"]["published"] == 1.0
+    assert machine["measures"]["l1"]["value"] is None
