@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; what needs neither torch nor Lightning starts without them."""
     words = list(sys.argv[1:] if args is None else args)
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # class paths of one's own files: class_path: my_interpreter.InputGradient
     if words[:1] == ["verify"]:
         from lightning_adv2.audit.verify import main as verify
 

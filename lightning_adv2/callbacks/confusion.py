@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from lightning_adv2.callbacks.identity import class_titles
 from lightning_adv2.callbacks.stages import idle
 from lightning_adv2.report.confusion import confusion_content, write_confusion
 from lightning_adv2.runtime.exchange import gathered
@@ -66,9 +67,7 @@ class ConfusionMatrix(pl.Callback):
         assert self._counts is not None
         counts = torch.tensor(gathered(trainer, self._counts.tolist())).sum(0)
         stage = "test" if trainer.testing else "val"
-        data: Any = getattr(trainer, "datamodule", None)
-        titles = getattr(getattr(data, "source", data), "class_titles", None) or map(str, range(len(counts)))
-        content = confusion_content(counts, list(titles), stage)
+        content = confusion_content(counts, class_titles(trainer, len(counts)), stage)
         if content["balanced_accuracy"] is not None:
             pl_module.log(f"{stage}/benign/balanced_accuracy", content["balanced_accuracy"])
         on_rank_zero(trainer, lambda: write_confusion(results_folder(trainer), content))

@@ -46,12 +46,18 @@ def identity(
         # As it was when the images were chosen: the default is a folder's name, and that may be another one today.
         "dataset": manifest.dataset if manifest else str(getattr(source, "name", "data")),
         "classifier": str(classifier.name),
-        "classes": list(getattr(source, "class_titles", None) or map(str, range(classifier.num_classes))),
+        "classes": class_titles(trainer, classifier.num_classes),
         "stage": "test" if trainer.testing else "val",
         "selected": len(manifest.entries) if manifest else None,
         "passed_over": manifest.passed_over() if manifest else {},
     }
     return experiment, about
+
+
+def class_titles(trainer: pl.Trainer, count: int) -> list[str]:
+    """What people call the classes: as the data module has it, or their numbers."""
+    data: Any = getattr(trainer, "datamodule", None)
+    return list(getattr(getattr(data, "source", data), "class_titles", None) or map(str, range(count)))
 
 
 def num_batches(trainer: pl.Trainer) -> int | None:

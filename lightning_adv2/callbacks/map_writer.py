@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BasePredictionWriter
 
+from lightning_adv2.callbacks.identity import class_titles
 from lightning_adv2.models import save_weights
 from lightning_adv2.report.figures import map_sheet, save
 from lightning_adv2.report.records import to_uint8
@@ -52,8 +53,7 @@ class MapWriter(BasePredictionWriter):
         ids = {"image_id": json.dumps(batch["image_id"])}
         save_weights(tensors, folder / "maps" / name / f"batch_{index:05d}.safetensors", ids)
         if index == 0:
-            data: Any = getattr(trainer, "datamodule", None)
-            classes = getattr(getattr(data, "source", data), "class_titles", None)
-            names = [classes[k] if classes else str(k) for k in predicted.tolist()]
+            classes = class_titles(trainer, prediction.logits.shape[1])
+            names = [classes[k] for k in predicted.tolist()]
             figure = map_sheet(to_uint8(batch["images"]), prediction.attribution_map.cpu(), names)
             save(figure, folder / "figures" / name / "maps.png")

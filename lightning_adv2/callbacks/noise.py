@@ -6,10 +6,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from lightning_adv2.callbacks.identity import class_titles
 from lightning_adv2.callbacks.stages import idle
 from lightning_adv2.functional.noise import KINDS, Kind
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report import noise
+from lightning_adv2.report.example_maps import noise_maps
+from lightning_adv2.report.figures import save
 from lightning_adv2.report.records import to_uint8
 from lightning_adv2.report.summary import Row
 from lightning_adv2.runtime.exchange import gathered
@@ -26,9 +29,9 @@ class NoiseEvaluation(pl.Callback):
     (``l1``, ``iou``: only the image differs) and for the predicted one (``l1_predicted``, ``iou_predicted``), and each
     map is compared with that of the benign image for the true class.
 
-    Writes ``noise.json`` and ``figures/noise.png``, prints a table and logs
-    ``{stage}/noise/{kind}-{rate}/{interpreter}/{metric}``. With an AttackDataModule, whose batches are fixed, the
-    results are the same for any number of processes. Does nothing during ``fit``.
+    Writes ``noise.json``, ``figures/noise.png`` and, with images that it misleads, ``figures/noise_maps.png``, prints a
+    table and logs ``{stage}/noise/{kind}-{rate}/{interpreter}/{metric}``. With an AttackDataModule, whose batches are
+    fixed, the results are the same for any number of processes. Does nothing during ``fit``.
 
     Args:
         rates: shares of misclassified images, in (0, 1]; with few images the next that can be reached above.
@@ -115,6 +118,11 @@ class NoiseEvaluation(pl.Callback):
         self.levels = noise.find_levels(self.kinds, self.rates, len(chosen), count)
         own = noise.measure(classifier, interpreters, parts, self.levels, self.seed, device)
         self.rows = noise.noise_rows(self.levels, gathered(trainer, own))
+        if trainer.is_global_zero and parts:
+            classes = class_titles(trainer, classifier.num_classes)
+            figure = noise_maps(classifier, interpreters, parts, self.levels, classes, self.seed, device)
+            if figure is not None:
+                save(figure, results_folder(trainer) / "figures" / "noise_maps.png")
         self._parts = []
 
     def _report(self, trainer: pl.Trainer) -> bool:

@@ -7,8 +7,11 @@ from typing import Any
 import pytorch_lightning as pl
 
 from lightning_adv2.callbacks.finished_records import batches_of_this_process, evaluation_before
+from lightning_adv2.callbacks.identity import class_titles
 from lightning_adv2.callbacks.stages import idle
 from lightning_adv2.modules.idls import interpreters_of
+from lightning_adv2.report.example_maps import transfer_maps
+from lightning_adv2.report.figures import save
 from lightning_adv2.report.records import record_key
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.transfer import (
@@ -34,7 +37,8 @@ class TransferEvaluation(pl.Callback):
     that is what the attack's own table has: its ``l1`` and ``iou``, or where the target is not the benign map its
     ``l1_benign`` and ``iou_benign``. Images count that both interpreters can explain.
 
-    Writes ``transfer.json`` and ``figures/transfer.png``, prints a matrix for each attack and logs
+    Writes ``transfer.json``, ``figures/transfer.png`` and, of one image, ``figures/transfer_maps.png`` (Figure 14),
+    prints a matrix for each attack and logs
     ``{stage}/transfer/{source}/{attack}/{interpreter}/{metric}``. Does nothing during ``fit``.
     """
 
@@ -71,8 +75,15 @@ class TransferEvaluation(pl.Callback):
         """The cells of every W-th batch, from the records of all interpreters."""
         classifier: Any = pl_module.classifier
         interpreters = interpreters_of(pl_module)
-        batches = batches_of_this_process(trainer)
-        return [judge_batch(classifier, interpreters, records, pl_module.device) for records in batches]
+        cells = []
+        for records in batches_of_this_process(trainer):
+            cells.append(judge_batch(classifier, interpreters, records, pl_module.device))
+            if trainer.is_global_zero and len(cells) == 1:
+                classes = class_titles(trainer, classifier.num_classes)
+                figure = transfer_maps(classifier, interpreters, records, classes, pl_module.device)
+                if figure is not None:
+                    save(figure, results_folder(trainer) / "figures" / "transfer_maps.png")
+        return cells
 
     def _report(self, trainer: pl.Trainer) -> bool:
         write_transfer(results_folder(trainer), self.rows)

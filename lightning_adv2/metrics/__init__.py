@@ -1,6 +1,7 @@
 """torchmetrics over ``functional/``: how well an attack fools classifier and map, and what a map is worth."""
 
 from lightning_adv2.metrics.attack import (
+    AGREEMENTS,
     METRICS,
     AttackSuccessRate,
     MapIoU,
@@ -15,6 +16,7 @@ from lightning_adv2.metrics.classification import BalancedAccuracy
 from lightning_adv2.metrics.quality import MapAgreement, MapQuality, relative_losses
 
 __all__ = [
+    "AGREEMENTS",
     "METRICS",
     "AttackSuccessRate",
     "BalancedAccuracy",

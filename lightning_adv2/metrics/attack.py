@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +11,8 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from lightning_adv2.functional.agreement import map_iou, map_l1, map_l2, perturbation_size
+
+Agreement = Callable[[Tensor, Tensor], Tensor]
 
 
 class PerImageMean(Metric):
@@ -107,54 +111,6 @@ class PerturbationSize(PerImageMean):
         self.accumulate(perturbation_size(adv_images, images))
 
 
-class BenignMapL1(MapL1):
-    """Mean L1 distance of adversarial and benign map, whatever the attack aims at."""
-
-    def update(self, adv_map: Tensor, benign_map: Tensor) -> None:
-        """``(B, 1, h, w)`` twice."""
-        super().update(adv_map, benign_map)
-
-
-class BenignMapIoU(MapIoU):
-    """Mean of the per-image IoU of adversarial and benign map, whatever the attack aims at."""
-
-    def update(self, adv_map: Tensor, benign_map: Tensor) -> None:
-        """``(B, 1, h, w)`` twice."""
-        super().update(adv_map, benign_map)
-
-
-class TrueClassMapL1(MapL1):
-    """Mean L1 distance of adversarial and benign map, both for the true class: the question did not change."""
-
-    def update(self, adv_map_true_class: Tensor, benign_map: Tensor) -> None:
-        """``(B, 1, h, w)`` twice."""
-        super().update(adv_map_true_class, benign_map)
-
-
-class TrueClassMapIoU(MapIoU):
-    """Mean of the per-image IoU of adversarial and benign map, both for the true class."""
-
-    def update(self, adv_map_true_class: Tensor, benign_map: Tensor) -> None:
-        """``(B, 1, h, w)`` twice."""
-        super().update(adv_map_true_class, benign_map)
-
-
-class TargetClassMapL1(MapL1):
-    """Mean L1 distance of adversarial and benign map, both for the target class: the question did not change."""
-
-    def update(self, adv_map_target_class: Tensor, benign_map_target_class: Tensor) -> None:
-        """``(B, 1, h, w)`` twice."""
-        super().update(adv_map_target_class, benign_map_target_class)
-
-
-class TargetClassMapIoU(MapIoU):
-    """Mean of the per-image IoU of adversarial and benign map, both for the target class."""
-
-    def update(self, adv_map_target_class: Tensor, benign_map_target_class: Tensor) -> None:
-        """``(B, 1, h, w)`` twice."""
-        super().update(adv_map_target_class, benign_map_target_class)
-
-
 class OwnSize(PerImageMean):
     """Mean size of the perturbation in its own unit, pixels for a flow field say."""
 
@@ -163,10 +119,44 @@ class OwnSize(PerImageMean):
         self.accumulate(size)
 
 
-METRICS = (
-    "asr", "confidence", "l1", "l2", "iou", "plausible", "linf", "l1_benign", "iou_benign",
-    "l1_true_class", "iou_true_class", "l1_target_class", "iou_target_class", "size",
-)  # fmt: skip
+class MapComparison(PerImageMean):
+    """The mean of a function of two maps of a record; see ``AGREEMENTS``.
+
+    Args:
+        function: two ``(B, 1, h, w)`` -> ``(B,)``.
+        first: name of the record's field that is its first argument.
+        second: name of the field that is its second.
+    """
+
+    def __init__(self, function: Agreement, first: str, second: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.function, self.first, self.second = function, first, second
+
+    def update(self, **fields: Tensor) -> None:
+        """The fields of a record, by name; those that it does not compare are ignored."""
+        self.accumulate(self.function(fields[self.first], fields[self.second]))
+
+
+AGREEMENTS: dict[str, tuple[Agreement, str, str]] = {
+    "l1": (map_l1, "adv_map", "target_map"),
+    "l2": (map_l2, "adv_map", "target_map"),
+    "iou": (map_iou, "adv_map", "target_map"),
+    # Whatever the attack aims at.
+    "l1_benign": (map_l1, "adv_map", "benign_map"),
+    "iou_benign": (map_iou, "adv_map", "benign_map"),
+    # Both explained for one class, so that what differs is the attack's: the question did not change.
+    "l1_true_class": (map_l1, "adv_map_true_class", "benign_map"),
+    "iou_true_class": (map_iou, "adv_map_true_class", "benign_map"),
+    "l1_target_class": (map_l1, "adv_map_target_class", "benign_map_target_class"),
+    "iou_target_class": (map_iou, "adv_map_target_class", "benign_map_target_class"),
+}
+"""How maps are compared: column of every table -> function, and the two fields of a record that it compares.
+
+A new line here is a new column of ``results.json``, ``images.csv``, the logs and W&B.
+"""
+
+_FIRST = ("asr", "confidence", "l1", "l2", "iou", "plausible", "linf")
+METRICS = (*_FIRST, *(name for name in AGREEMENTS if name not in _FIRST), "size")
 """The keys of :func:`attack_metrics`, in the order of the tables."""
 
 
@@ -180,18 +170,12 @@ def attack_metrics(threshold: float = 0.5, **kwargs: Any) -> MetricCollection:
     metrics: dict[str, Metric] = {
         "asr": AttackSuccessRate(**kwargs),
         "confidence": MisclassificationConfidence(**kwargs),
-        "l1": MapL1(**kwargs),
-        "l2": MapL2(**kwargs),
-        "iou": MapIoU(threshold, **kwargs),
         "plausible": PlausibleShare(threshold, **kwargs),
         "linf": PerturbationSize(**kwargs),
-        "l1_benign": BenignMapL1(**kwargs),
-        "iou_benign": BenignMapIoU(threshold, **kwargs),
-        "l1_true_class": TrueClassMapL1(**kwargs),
-        "iou_true_class": TrueClassMapIoU(threshold, **kwargs),
-        "l1_target_class": TargetClassMapL1(**kwargs),
-        "iou_target_class": TargetClassMapIoU(threshold, **kwargs),
         "size": OwnSize(**kwargs),
     }
+    for name, (function, first, second) in AGREEMENTS.items():
+        cut = partial(map_iou, threshold=threshold) if function is map_iou else function
+        metrics[name] = MapComparison(cut, first, second, **kwargs)
     # Compute groups would merge metrics that differ only in an attribute (torchmetrics issue 2596).
     return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]

@@ -64,7 +64,7 @@ def gallery(
         rows: at most so many images.
     """
     count = min(rows, len(record.image_id))
-    return _grid([_row(record, attacks, i, classes) for i in range(count)], title)
+    return grid([_row(record, attacks, i, classes) for i in range(count)], title)
 
 
 def overview(records: dict[str, BatchRecord], image_id: str, classes: Sequence[str], title: str) -> Figure:
@@ -80,7 +80,7 @@ def overview(records: dict[str, BatchRecord], image_id: str, classes: Sequence[s
     for name, record in records.items():
         cells = _row(record, shown_attacks(record), record.image_id.index(image_id), classes)
         rows.append([cells[0], (cells[1][0], f"{name.upper()} {cells[1][1]}", "black"), *cells[2:]])
-    return _grid(rows, title)
+    return grid(rows, title)
 
 
 def shown_attacks(record: BatchRecord) -> list[AttackRecord]:
@@ -89,13 +89,14 @@ def shown_attacks(record: BatchRecord) -> list[AttackRecord]:
     return [chosen[name] for name in sorted(chosen, key=lambda n: ("adv2" in n, n != "pgd", n))]
 
 
-_Cell = tuple[Image, str, str]
+Cell = tuple[Image, str, str]
+"""A picture, its caption, and the caption's colour."""
 
 
-def _row(record: BatchRecord, attacks: Sequence[AttackRecord], i: int, classes: Sequence[str]) -> list[_Cell]:
+def _row(record: BatchRecord, attacks: Sequence[AttackRecord], i: int, classes: Sequence[str]) -> list[Cell]:
     """Picture, caption and the caption's colour of every cell of an image's row."""
     label, target = classes[int(record.label[i])], classes[int(record.target_class[i])]
-    cells: list[_Cell] = [
+    cells: list[Cell] = [
         (to_numpy(record.images[i]), f"benign: {label}", "black"),
         (overlay(record.images[i], record.benign_map[i]), f"map for {label}", "black"),
     ]
@@ -114,7 +115,8 @@ def _row(record: BatchRecord, attacks: Sequence[AttackRecord], i: int, classes: 
     return cells
 
 
-def _grid(rows: Sequence[Sequence[_Cell]], title: str) -> Figure:
+def grid(rows: Sequence[Sequence[Cell]], title: str) -> Figure:
+    """Pictures with captions, row by row, under a heading."""
     columns = max(len(row) for row in rows)
     figure = Figure(figsize=(1.55 * columns, 1.78 * len(rows) + 0.4), layout="constrained")
     figure.suptitle(title, fontsize=12, fontweight="bold")

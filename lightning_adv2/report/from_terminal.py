@@ -38,7 +38,8 @@ def tables_of(show: Callable[[Console], None]) -> list[Table]:
         if isinstance(one, rich.table.Table):
             columns = [list(map(_plain, column.cells)) for column in one.columns]
             headings = tuple(_plain(column.header) for column in one.columns)
-            tables.append(Table(_plain(one.title or ""), headings, list(zip(*columns, strict=True))))
+            note = _plain(one.caption or "")
+            tables.append(Table(_plain(one.title or ""), headings, list(zip(*columns, strict=True)), note))
         elif tables:
             last = tables[-1]
             tables[-1] = Table(last.title, last.columns, last.rows, f"{last.note}\n{_plain(one)}".strip())

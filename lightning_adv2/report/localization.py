@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,6 @@ from lightning_adv2.metrics.localization import (
     evaluate,
     images_of,
 )
-from lightning_adv2.report import page
 from lightning_adv2.report.figures import save
 from lightning_adv2.report.localization_figure import localization_figure
 from lightning_adv2.report.summary import Row
@@ -187,18 +185,3 @@ def print_localization(content: Mapping[str, Any], console: Console | None = Non
     for row in content["rows"]:
         table.add_row(*_cells(row), style="" if "rule" in row else "dim")
     show(table, console)
-
-
-def localization_section(folder: Path) -> page.Section | None:
-    """What a page shows of a run; None where the run did not locate."""
-    path = folder / "localization.json"
-    if not path.is_file():
-        return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    title = "Localisation error"
-    blocks: list[Any] = [page.Table(title, _COLUMNS, [_cells(row) for row in content["rows"]], _note(content))]
-    picture = folder / "figures" / "localization.png"
-    if picture.is_file():
-        blocks.append(page.Picture(title, picture, "White: the object's box. Red: the box that the map makes."))
-    text = "Do the maps of unattacked images find the object? The share of images whose box does not (Table 2)."
-    return page.Section(title, text, blocks)

@@ -11,11 +11,17 @@ from typing import Any
 
 from rich.console import Console
 
+from lightning_adv2.report.classifier_transfer_files import print_classifier_transfer
+from lightning_adv2.report.confusion import print_confusion
+from lightning_adv2.report.curves import print_curves
 from lightning_adv2.report.detection import print_detection
 from lightning_adv2.report.from_terminal import tables_of
+from lightning_adv2.report.gap import print_gap
 from lightning_adv2.report.html import write_page
+from lightning_adv2.report.localization import print_localization
 from lightning_adv2.report.noise import print_noise
 from lightning_adv2.report.page import Block, Gallery, Listing, Picture, Section, Table
+from lightning_adv2.report.proposition import print_proposition
 from lightning_adv2.report.records import BENIGN, record_key
 from lightning_adv2.report.resilience_files import print_resilience
 from lightning_adv2.report.run import Run
@@ -125,11 +131,9 @@ def _counts(run: Run) -> list[Block]:
 def _studies(run: Run) -> list[Section]:
     """A section for each study whose file lies in the folder, and one with the figures that nobody asked for here."""
     made, claimed = [], {*_KNOWN}
-    for name, (title, tables) in STUDIES.items():
-        content = _read(run.folder / f"{name}.json")
+    for name, (title, _) in STUDIES.items():
         claimed.add(name)
-        blocks: list[Block] = [] if content is None else [*tables(content)]
-        blocks += _pictures(run, name)
+        blocks: list[Block] = [*study_tables(run.folder, name), *_pictures(run, name)]
         if blocks:
             made.append(Section(title, blocks=blocks))
     others = [path for path in sorted((run.folder / "figures").glob("*.png")) if path.stem not in claimed]
@@ -164,8 +168,29 @@ STUDIES: dict[str, tuple[str, Callable[[Any], list[Table]]]] = {
         "Plain noise",
         _printed(lambda read, console: print_noise(read["levels"], read["rows"], "Maps under plain noise", console)),
     ),
+    "localization": ("Do the maps find the object?", _printed(print_localization)),
+    "gap": ("A map of the attacker's choice", _printed(lambda read, to: print_gap(read["rows"], to))),
+    "proposition": (
+        "Proposition 1",
+        _printed(lambda read, to: print_proposition(read["rows"], read["steps"], read["tolerance"], to)),
+    ),
+    "curves": (
+        "How strong must the attack be?",
+        _printed(lambda read, console: print_curves(read["curves"], read["controls"], console)),
+    ),
+    "classifier_transfer": (
+        "Transfer between classifiers",
+        _printed(lambda read, to: print_classifier_transfer(read["classifiers"], read["rows"], read["skipped"], to)),
+    ),
+    "confusion": ("What the classifier takes for what", _printed(print_confusion)),
 }
 """A study's file and figure, ``<name>.json`` and ``figures/<name>.png`` -> heading, and the tables of its content."""
+
+
+def study_tables(folder: Path, name: str) -> list[Table]:
+    """The tables of one study in a run's folder, as ``STUDIES`` has them; none where it was not run."""
+    content = _read(folder / f"{name}.json")
+    return [] if content is None else STUDIES[name][1](content)
 
 
 def _curves(run: Run) -> list[Section]:

@@ -12,8 +12,8 @@ from typing import Any
 from torchmetrics import MetricCollection
 
 from lightning_adv2.files import written_whole
-from lightning_adv2.functional.agreement import map_iou, map_l1, map_l2, perturbation_size
-from lightning_adv2.metrics import METRICS, attack_metrics
+from lightning_adv2.functional.agreement import perturbation_size
+from lightning_adv2.metrics import AGREEMENTS, METRICS, attack_metrics
 from lightning_adv2.report.records import AttackRecord, BatchRecord, to_float
 from lightning_adv2.report.summary import STATUS_KEYS, Row, Status, Summary, count_statuses, merge
 
@@ -146,9 +146,8 @@ def record_fields(record: BatchRecord, attack: AttackRecord, keep: Sequence[int]
 
 def _image_row(record: BatchRecord, attack: AttackRecord, i: int, names: dict[str, str]) -> Row:
     values = record_fields(record, attack, [i])
-    maps, benign = (values["adv_map"], values["target_map"]), (values["adv_map"], values["benign_map"])
-    for_true = values["adv_map_true_class"], values["benign_map"]
-    for_target = values["adv_map_target_class"], values["benign_map_target_class"]
+    measured = {name: function(values[first], values[second]) for name, (function, first, second) in AGREEMENTS.items()}
+    measured |= {"linf": perturbation_size(values["adv_images"], values["images"]), "size": attack.size[i]}
     return {
         **names,
         "attack": attack.attack,
@@ -161,17 +160,7 @@ def _image_row(record: BatchRecord, attack: AttackRecord, i: int, names: dict[st
         "success": bool(attack.adv_predicted[i] == record.target_class[i]),
         "valid": bool(attack.valid[i]),
         "confidence": float(attack.confidence[i]),
-        "l1": float(map_l1(*maps)),
-        "l2": float(map_l2(*maps)),
-        "iou": float(map_iou(*maps)),
-        "linf": float(perturbation_size(values["adv_images"], values["images"])),
-        "l1_benign": float(map_l1(*benign)),
-        "iou_benign": float(map_iou(*benign)),
-        "l1_true_class": float(map_l1(*for_true)),
-        "iou_true_class": float(map_iou(*for_true)),
-        "l1_target_class": float(map_l1(*for_target)),
-        "iou_target_class": float(map_iou(*for_target)),
-        "size": float(attack.size[i]),
+        **{name: float(measured[name]) for name in METRICS if name in measured},
         "unit": attack.unit,
         # Of the pixels (H, W, C), as the manifest has it of the benign ones: a changed record shows.
         "adv_sha256": sha256(attack.adv_images[i].permute(1, 2, 0).numpy().tobytes()).hexdigest(),

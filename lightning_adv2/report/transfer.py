@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_adv2.files import write_json
+from lightning_adv2.functional.bootstrap import bootstrap_interval
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.comparison import compare_maps
@@ -109,7 +110,7 @@ def transfer_rows(cells: Sequence[Cells], interpreters: Sequence[str]) -> list[R
     """One row per source, attack and judging interpreter; a pure function of all batches' cells, in whatever order.
 
     An image that comes twice counts once. ``n`` images count, those of which every map is finite; the means are None
-    where none does.
+    where none does. ``l1_low``, ``l1_high``, ``iou_low`` and ``iou_high`` are 95% bootstrap intervals.
 
     Args:
         cells: of each batch.
@@ -130,7 +131,9 @@ def transfer_rows(cells: Sequence[Cells], interpreters: Sequence[str]) -> list[R
         row: Row = {"source": pair.source, "attack": pair.attack, "schedule": pair.schedule}
         row |= {"interpreter": pair.interpreter, "n": len(fine)}
         for name in METRICS:  # exact sums, so that no order shows
-            row[name] = math.fsum(getattr(one, name) for one in fine) / len(fine) if fine else None
+            values = [getattr(one, name) for one in fine]
+            row[name] = math.fsum(values) / len(values) if fine else None
+            row[f"{name}_low"], row[f"{name}_high"] = bootstrap_interval(values) if fine else (None, None)
         rows.append(row)
     return rows
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -57,8 +57,7 @@ def on_rank_zero(trainer: pl.Trainer, compute: Callable[[], T]) -> T:
     outcome = trainer.strategy.broadcast(outcome)
     if isinstance(outcome, Exception):
         raise outcome
-    assert outcome is not None
-    return outcome
+    return cast(T, outcome)
 
 
 def _group() -> Any:

@@ -18,7 +18,7 @@ from lightning_adv2.interpreters import CAM, Interpreter
 from lightning_adv2.metrics.localization import calibrates
 from lightning_adv2.models import Classifier
 from lightning_adv2.modules import IDLS, RTSModule
-from lightning_adv2.report.localization import localization_section
+from lightning_adv2.report.run_page import study_tables
 from lightning_adv2.types import Interpretation
 
 
@@ -119,16 +119,14 @@ def test_the_error_comes_from_the_table_and_the_table_from_the_maps(finished: An
             assert [int(one[key]) for key in ("xmin", "ymin", "xmax", "ymax")] == pytest.approx(box, abs=1)
 
 
-def test_figure_and_section(finished: Any) -> None:
+def test_figure_and_page(finished: Any) -> None:
     folder, _ = finished
     assert (folder / "figures" / "localization.png").stat().st_size > 20_000
-    section = localization_section(folder)
-    assert section is not None
-    numbers, picture = section.blocks
-    assert [row[0] for row in numbers.rows] == ["cam", "grad", "told", "whole image", "central box"]  # type: ignore[union-attr]
-    assert all(len(row) == len(numbers.columns) for row in numbers.rows)  # type: ignore[union-attr]
-    assert picture.path == folder / "figures" / "localization.png"  # type: ignore[union-attr]
-    assert localization_section(folder / "nowhere") is None
+    (numbers,) = study_tables(folder, "localization")
+    assert [row[0] for row in numbers.rows] == ["cam", "grad", "told", "whole image", "central box"]
+    assert all(len(row) == len(numbers.columns) for row in numbers.rows)
+    assert "chosen on" in numbers.note
+    assert study_tables(folder / "nowhere", "localization") == []
 
 
 def test_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -196,7 +196,7 @@ def test_nan_before_the_first_image() -> None:
         with pytest.warns(UserWarning, match="before the ``update``"):
             assert math.isnan(float(value.compute())), name
     metric = attack_metrics()["l1"]
-    metric.update(torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
+    metric.update(adv_map=torch.ones(1, 1, 2, 2), target_map=torch.ones(1, 1, 2, 2))
     metric.reset()
     with pytest.warns(UserWarning, match="before the ``update``"):
         assert math.isnan(float(metric.compute()))
