@@ -10,6 +10,8 @@ from lightning_adv2.report.records import BENIGN, record_key, titled
 from lightning_adv2.report.summary import Row, Summary, denominator_lines
 
 _THREE_DIGITS = ("confidence", "l1", "iou", "iou_true_class", "iou_target_class")
+_NARROW = ("interpreter", "attack", "schedule", "ASR", "confidence", "map L1", "map IoU")
+"""What is left where a terminal has not room for all; the files and the page have everything."""
 _ONE_CLASS = (
     "IoU, c / IoU, c_t: both images, attacked and clean, explained for the true class c / the target class c_t: "
     "what is left is the reaction to the attack and not to the class asked for"
@@ -17,8 +19,11 @@ _ONE_CLASS = (
 
 
 def print_table(summary: Summary, title: str, console: Console | None = None) -> None:
-    """Show the rows, below them where every image went, and what was flagged; ADV2 in bold, controls dimmed."""
-    rows = summary.rows
+    """Show the rows, below them where every image went, and what was flagged; ADV2 in bold, controls dimmed.
+
+    A terminal that is too narrow for all columns gets the most important ones.
+    """
+    rows, console = summary.rows, console or Console()
     targets = [row["target"] for row in rows if row["target"] != BENIGN]
     moved = any(row["unit"] != "Linf" for row in rows)
     title = titled(title, ", ".join(dict.fromkeys(targets)) or BENIGN)
@@ -45,6 +50,9 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
         cells.append(_format(row["linf"] and row["linf"] * 255, "{:.1f}"))
         cells.append(_format(_seconds(summary, row), "{:.3f}"))
         table.add_row(*cells, style=style)
+    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    if console.is_terminal and console.width < needed:
+        table.columns = [one for one in table.columns if one.header in _NARROW]
     below = [Text(_ONE_CLASS, style="dim")] if rows else []
     below += [Text("\n".join(denominator_lines(summary)))] if summary.denominators else []
     if warnings := _invalid(summary) + _flags(rows):

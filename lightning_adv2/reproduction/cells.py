@@ -150,16 +150,19 @@ def shown(title: str, headings: Sequence[str], rows: Sequence[Measured], names: 
         names: measure -> column heading.
         note: what is to be known; the size of the samples is added.
     """
-    columns = [*headings, "images", *(part for name in names.values() for part in (name, "paper"))]
+    stated = {key for row in rows for key in row.published}
+    pairs = {key: (name, "paper") if key in stated else (name,) for key, name in names.items()}
+    columns = [*headings, "images", *(part for pair in pairs.values() for part in pair)]
     body = []
     for row in rows:
         line = [*row.place, str(max((cell.n for cell in row.cells.values()), default=0))]
-        for key in names:
-            stated = row.published.get(key)
-            line += [row.cells.get(key, NOTHING).text(), "" if stated is None else f"{stated:g}"]
+        for key, pair in pairs.items():
+            own, paper = row.cells.get(key, NOTHING).text(), row.published.get(key)
+            line += [own, "" if paper is None else f"{paper:g}"][: len(pair)]
         body.append(tuple(line))
     seeds = max((cell.seeds for row in rows for cell in row.cells.values()), default=1)
-    more = f"Means over images with 95% intervals, {seeds} seed{'s' * (seeds > 1)}. Paper: 1,000 ImageNet images."
+    more = f"Means over images with 95% intervals, {seeds} seed{'s' * (seeds > 1)}."
+    more += " Paper: 1,000 ImageNet images." if stated else " The paper's figures are not at hand."
     return Table(title, tuple(columns), body, f"{note} {more}".strip())
 
 

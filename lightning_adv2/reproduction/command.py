@@ -178,7 +178,12 @@ _STYLES = {"held": "green", "not held": "red", "not tested": "dim"}
 def print_table(table: Table, console: Console) -> None:
     """Show a page's table in the terminal."""
     shown = RichTable(
-        title=table.title, title_justify="left", title_style="bold", caption=table.note, header_style="bold"
+        caption_justify="left",
+        title=table.title,
+        title_justify="left",
+        title_style="bold",
+        caption=table.note,
+        header_style="bold",
     )
     for name in table.columns:
         shown.add_column(name, overflow="fold")

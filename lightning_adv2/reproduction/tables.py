@@ -103,7 +103,8 @@ def table_4(plan: Plan) -> Found:
     if not rows:
         return None
     order = list(published.SQUEEZERS.values())
-    rows.sort(key=lambda row: order.index(row.place[0]))
+    names = list(dict.fromkeys(row.place[1] for row in rows))
+    rows.sort(key=lambda row: (order.index(row.place[0]), names.index(row.place[1])))
     low, high = published.ADAPTIVE_DETECTION
     note = (
         "Share of the successful attacks that a squeezer detects at 5% false positives. 'adaptive' is one image "
@@ -170,8 +171,9 @@ def table_9(plan: Plan) -> Found:
 
 
 def _mean_of(row: Row, metric: str) -> Cell:
-    """The mean of a transfer row, with its interval."""
-    return Cell(row[metric], row[f"{metric}_low"], row[f"{metric}_high"], row["n"])
+    """The mean of a transfer row, with its interval where the run that left it had one."""
+    mean: float = row[metric]
+    return Cell(mean, row.get(f"{metric}_low", mean), row.get(f"{metric}_high", mean), row["n"])
 
 
 def table_stadv(plan: Plan) -> Found:

@@ -307,6 +307,18 @@ def test_flags() -> None:
     assert "!" not in console.export_text()
 
 
+@pytest.mark.parametrize(("width", "whole"), [(80, False), (200, True)])
+def test_a_narrow_terminal_gets_fewer_columns_and_no_broken_word(width: int, whole: bool) -> None:
+    summary = summarize([make_record(0, ["a", "b"])], NAMES)
+    console = Console(record=True, width=width, force_terminal=True, color_system=None)
+    print_table(summary, "the title", console)
+    text = console.export_text()
+    for heading in ("interpreter", "attack", "ASR", "confidence", "map L1", "map IoU"):
+        assert heading in text
+    assert f"{summary.rows[0]['iou']:.3f}" in text
+    assert ("plausible" in text) == whole
+
+
 def test_the_printed_table() -> None:
     records = [make_record(0, ["a", "b"])]
     summary = summarize([*records, make_record(0, ["a", "b"], interpreter="rts")], NAMES)

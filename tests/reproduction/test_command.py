@@ -1,0 +1,147 @@
+"""The command itself, with real runs of its own: trainings, evaluations, a failure, a signal, and the report."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+CLASSIFIER = {
+    "class_path": "lightning_adv2.models.ResidualClassifier",
+    "init_args": {"num_classes": 7, "stem_stride": 1, "widths": [8, 16]},
+}
+
+
+def small_plan(folder: Path) -> Path:
+    """A training, an evaluation with its weights, one that cannot work, and one whose data are not there."""
+    weights = folder / "classifier" / "classifier.safetensors"
+    shapes = {
+        "class_path": "lightning_adv2.data.ShapesDataModule",
+        "init_args": {"image_size": 32, "num_train": 64, "num_test": 64},
+    }
+    trained = {**CLASSIFIER, "init_args": CLASSIFIER["init_args"] | {"weights": str(weights)}}
+    module = {"class_path": "lightning_adv2.modules.ClassifierModule", "init_args": {"classifier": CLASSIFIER}}
+    quiet = {"enable_progress_bar": False, "logger": False, "accelerator": "cpu"}
+    fit = {
+        "model": module,
+        "data": shapes,
+        "trainer": {"default_root_dir": str(weights.parent), "max_steps": 2, **quiet},
+    }
+    callbacks = [
+        {
+            "class_path": "lightning_adv2.callbacks.AttackEvaluation",
+            "init_args": {
+                "attacks": [
+                    {"class_path": "lightning_adv2.attacks.pgd", "init_args": {"steps": 5}},
+                    {"class_path": "lightning_adv2.attacks.ADV2", "init_args": {"steps": 5}},
+                ]
+            },
+        },
+        {"class_path": "lightning_adv2.callbacks.TransferEvaluation"},
+    ]
+    interpreters = [{"class_path": f"lightning_adv2.interpreters.{name}"} for name in ("CAM", "Gradient")]
+    idls = {
+        "class_path": "lightning_adv2.modules.IDLS",
+        "init_args": {"classifier": trained, "interpreter": interpreters},
+    }
+    data = {"class_path": "lightning_adv2.data.AttackDataModule", "init_args": {"source": shapes, "batch_size": 2}}
+    test = {"model": idls, "data": data, "trainer": {"callbacks": callbacks, **quiet}}
+    for name, content in {"fit": fit, "test": test}.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    runs = {
+        "classifier": {"role": "weights", "command": "fit", "config": str(folder / "fit.yaml"), "makes": str(weights)},
+        "attacks": {"config": str(folder / "test.yaml"), "after": ["classifier"]},
+        "stadv": {"config": str(folder / "test.yaml"), "set": {"model.init_args.classifier.init_args.weights": "gone"}},
+        "skin": {"config": str(folder / "test.yaml"), "needs": str(folder / "nowhere")},
+    }
+    path = folder / "plan.yaml"
+    path.write_text(yaml.safe_dump({"title": "small", "output": str(folder / "out"), "num_images": 4, "runs": runs}))
+    return path
+
+
+def start(plan: Path, *words: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "lightning_adv2", "reproduce", "--config", str(plan), *words]
+    return subprocess.Popen(
+        command, cwd=plan.parent, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+@pytest.mark.slow
+def test_it_runs_what_is_missing_keeps_what_is_finished_and_reports(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    process = start(plan, "--tables", "3,9,stadv,skin")
+    said, _ = process.communicate(timeout=600)
+    out = tmp_path / "out"
+    assert process.returncode == 1, said  # 'stadv' failed, and says where to look
+    assert f"stadv: see {out / 'logs' / 'stadv.log'}" in said
+    assert "attacks: finished" in said
+    found = json.loads((out / "reproduction.json").read_text())
+    rows = {tuple(row["place"]): row["measures"] for row in found["tables"]["3"]}
+    results = json.loads((out / "attacks" / "results.json").read_text())["rows"]
+    for row in results:  # what the evaluation's own table says
+        if row["schedule"] != "control":
+            cell = rows[row["classifier"], row["interpreter"], row["attack"]]["asr"]
+            assert (cell["value"], cell["n"]) == (pytest.approx(row["asr"]), row["n"])
+            assert cell["interval"][0] <= cell["value"] <= cell["interval"][1]
+    decided = {one["number"]: one["verdict"] for one in found["observations"]}
+    assert decided["1"] in ("held", "not held")
+    assert decided["5"] == decided["6"] == "not tested"
+    page = (out / "report.html").read_text()
+    assert "Not run: this reproduction has no finished run for skin" in page
+    assert "<img" in page
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert (out / "attacks" / "figures" / "transfer.png").stat().st_size > 5_000
+
+    # Again: the records are not touched, nothing finished runs again.
+    records = {path: path.stat().st_mtime_ns for path in (out / "attacks" / "records").rglob("*.safetensors")}
+    assert records
+    process = start(plan, "--tables", "3")
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert "running" not in said
+    assert {path: path.stat().st_mtime_ns for path in records} == records
+
+
+@pytest.mark.slow
+def test_a_signal_stops_the_runs_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    process = start(plan, "--tables", "3")
+    log = tmp_path / "out" / "logs" / "classifier.log"
+    end = time.monotonic() + 200
+    while not log.exists() and time.monotonic() < end:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "the same command goes on" in said
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path / "out") not in listed, "a run outlived the command"
+    process = start(plan, "--tables", "3")
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    assert "attacks: finished" in said
+
+
+def test_bad_options_are_refused_at_once(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    process = start(plan, "--tables", "7")
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert "there is no table '7'; take some of" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_says_what_would_be_run(tmp_path: Path) -> None:
+    process = start(small_plan(tmp_path), "--dry-run", "--tables", "3")
+    said, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, said
+    assert "classifier" in said
+    assert "to do" in said
+    assert "stadv" not in said
+    assert not (tmp_path / "out").exists()
