@@ -119,6 +119,8 @@ class AttackEvaluation(pl.Callback):
         self._attacked, self._running, self._run = 0, RunningMeans(), None
         on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
         self._pace = make_pace(trainer, [one.name for one in interpreters_of(pl_module)], self.num_images is None)
+        if self._pace.kept and trainer.is_global_zero:
+            print(f"{self._pace.kept} finished batches are kept as they are: {results_folder(trainer)}", flush=True)
 
     def on_validation_batch_end(
         self,

@@ -23,7 +23,7 @@ class Pace:
 
     def __init__(self, batches: int | None = None, processes: int = 1) -> None:
         self.batches, self.processes = batches, processes
-        self.done, self.images, self.seconds = 0, 0, 0.0
+        self.done, self.images, self.seconds, self.kept = 0, 0, 0.0, 0
         self.spoken = time.monotonic()  # when a line was printed last
 
     def add(self, images: int, seconds: float) -> None:
@@ -65,4 +65,6 @@ def make_pace(trainer: pl.Trainer, interpreters: Sequence[str], known: bool = Tr
     own = own if most == float("inf") else own[: int(most)]
     records = results_folder(trainer) / "records"
     left = sum(not all(record_path(records, name, index).exists() for name in interpreters) for index in own)
-    return Pace(left, world)
+    pace = Pace(left, world)
+    pace.kept = len(own) - left
+    return pace

@@ -53,7 +53,7 @@ def run_sections(run: Run, limit: int = 24) -> list[Section]:
     sections = [Section("Summary", "\n\n".join(_sentences(run)), _pictures(run, "agreement", "overview"))]
     if run.summary.rows:
         (table,) = tables_of(partial(print_table, run.summary, "Means over all attacked images"))
-        sections.append(Section("Results", blocks=[replace(table, note=table.note.split("\n")[0])]))
+        sections.append(Section("Results", blocks=[replace(table, note=f"{_LEGEND} {table.note.split(chr(10))[0]}")]))
     sections.append(Section("Where every image went", "\n\n".join(denominator_lines(run.summary)), _counts(run)))
     if run.summary.images:
         gallery = Gallery("Benign, PGD and ADV2", run, limit)
@@ -61,6 +61,11 @@ def run_sections(run: Run, limit: int = 24) -> list[Section]:
     return [*sections, *_studies(run), *_curves(run), _again(run)]
 
 
+_LEGEND = (
+    "ASR: share of the images classified as the target class. Map L1, IoU: attacked against target map, L1 per pixel, "
+    "IoU of the maps cut at 0.5; plausible: share of images whose IoU is above 0.5, the dotted line of the figures, "
+    "green in the galleries. Linf x255: largest change of a pixel, in 8-bit levels; size: in the attack's own unit."
+)
 _GALLERY = (
     "Each row is one interpreter: the benign image and its map, then for PGD and for ADV2 the attacked image, the "
     "perturbation and the map that the interpreter now shows. PGD aims at the class alone, ADV2 at class and map. Red "
@@ -103,6 +108,10 @@ def _told(name: str, rows: list[Row]) -> str:
     ]
     if parts and "target_class" in own:
         parts.append(f"the benign image, only explained for the target class, has {own['target_class']['iou']:.2f}")
+    if parts and "noise" in own:
+        parts.append(
+            f"under plain noise of the same size it is {own['noise']['iou']:.2f}, so read ADV2's between that and 1"
+        )
     return f"{name}: {'; '.join(parts)}." if parts else ""
 
 

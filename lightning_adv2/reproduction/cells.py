@@ -74,7 +74,12 @@ class Evaluation:
     @cached_property
     def images(self) -> list[Row]:
         """The valid rows of every ``images.csv``, numbers as numbers, with the run's place among the seeds."""
-        return [row | {"folder": folder} for folder in self.folders for row in _image_rows(folder)]
+        return [row | {"folder": folder} for folder in self.attacked for row in _image_rows(folder)]
+
+    @property
+    def attacked(self) -> list[Path]:
+        """The folders of runs with an attack."""
+        return [folder for folder in self.folders if (folder / "images.csv").is_file()]
 
     @property
     def interpreters(self) -> list[str]:
@@ -121,7 +126,7 @@ def _image_rows(folder: Path) -> Iterable[Row]:
 def evaluation(plan: Plan, *roles: str) -> Evaluation | None:
     """The finished runs of these roles; None where there is none."""
     folders = (plan.folder(name, seed) for seed in plan.seeds for name in plan.of_role(*roles))
-    found = tuple(folder for folder in folders if (folder / "images.csv").is_file())
+    found = tuple(folder for folder in folders if list(folder.glob("*.json")))
     return Evaluation(found) if found else None
 
 

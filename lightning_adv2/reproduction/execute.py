@@ -67,15 +67,20 @@ class Job:
         """Tells configurations apart."""
         return hashlib.sha256(json.dumps(self.config, sort_keys=True, default=str).encode()).hexdigest()
 
+    @property
+    def made(self) -> Path:
+        """The file that it is run for."""
+        return Path(self.run.makes) if self.run.command == "fit" else self.folder / (self.run.makes or "results.json")
+
     def is_done(self) -> bool:
         """Whether it was finished, by this very configuration; a training by anyone who left its file."""
-        if self.run.makes:
-            return Path(self.run.makes).is_file()
+        if self.run.command == "fit":
+            return self.made.is_file()
         try:
             known = json.loads(self.done_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        return bool(known["config_sha256"] == self.digest and (self.folder / "results.json").is_file())
+        return bool(known["config_sha256"] == self.digest and self.made.is_file())
 
 
 def jobs_of(plan: Plan, runs: Mapping[str, PlannedRun]) -> list[Job]:
@@ -159,8 +164,7 @@ def _end(job: Job) -> None:
     assert job.process is not None
     status, job.process = job.process.returncode, None
     job.seconds = time.perf_counter() - job.started
-    made = Path(job.run.makes) if job.run.makes else job.folder / "results.json"
-    job.state = "finished" if status == 0 and made.is_file() else "failed"
+    job.state = "finished" if status == 0 and job.made.is_file() else "failed"
     if job.state == "finished":
         write_json(job.done_file, {"config_sha256": job.digest, "seconds": round(job.seconds, 1)})
 

@@ -95,7 +95,7 @@ def section(plan: Plan, item: Item, folder: Path) -> tuple[Section, Sequence[Mea
         blocks += [Picture(_named(title, path), path) for path in (own.pictures(pattern) if own else [])[:8]]
     for role in item.gallery:
         own = evaluation(plan, role)
-        blocks += [Gallery(f"Images of {path.name}", read_run(path)) for path in (own.folders[:1] if own else ())]
+        blocks += [Gallery(f"Images of {path.name}", read_run(path)) for path in (own.attacked[:1] if own else ())]
     return Section(item.title, "", blocks), rows
 
 

@@ -35,7 +35,8 @@ class PlannedRun:
         role: one of ``ROLES``; by default the run's own name.
         command: ``test`` leaves records, ``fit`` trains.
         after: names of runs that must be finished before.
-        makes: of ``fit``, the file that it is run for; where it is there, the run is finished.
+        makes: the file that it is run for, of ``test`` below the run's folder (``results.json``, if nothing is said);
+            where that of a ``fit`` is there, it is finished.
         needs: a file or folder without which it is left out, such as data that not everyone has.
         num_images: for a run that is too dear for the plan's number.
         set: dotted keys and their values, over all files.
@@ -145,8 +146,9 @@ def compose(plan: Plan, name: str, seed: int) -> dict[str, Any]:
         merge(config, yaml.safe_load(Path(part).read_text(encoding="utf-8")) or {})
     if run.command == "test":
         put(config, "trainer.default_root_dir", str(plan.folder(name, seed)))
-        put(config, "data.init_args.num_images", min(plan.num_images, run.num_images or plan.num_images))
-        put(config, "data.init_args.seed", seed)
+        if config["data"]["class_path"].endswith(".AttackDataModule"):
+            put(config, "data.init_args.num_images", min(plan.num_images, run.num_images or plan.num_images))
+            put(config, "data.init_args.seed", seed)
         put(config, "seed_everything", seed)
         for callback in config["trainer"].get("callbacks", []):
             if callback["class_path"].endswith(".AttackEvaluation"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from functools import partial
-from pathlib import PurePath
+from functools import cache, partial
+from pathlib import Path, PurePath
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -25,6 +27,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 def describe(thing: Any) -> Any:
     """A description in JSON's terms: equal settings give equal descriptions, in any process and at any time.
 
+    Of classes and functions in files of somebody's own the file's hash is part of the name.
     An object is its class and its settings; a function its name, its defaults and what it closes over; a tensor or
     array its shape and hash; a generator its state; a network its class, its settings, its printed architecture's hash
     and its weights' hash.
@@ -193,7 +196,22 @@ def _builtin(function: Any, above: tuple[int, ...]) -> Any:
 
 
 def _name(thing: Any) -> str:
-    return f"{thing.__module__}.{thing.__qualname__}"
+    """Its full name; of what is in a file of somebody's own, with some digits of the file's hash: code is a setting."""
+    return f"{thing.__module__}.{thing.__qualname__}{_source_mark(thing.__module__)}"
+
+
+_INSTALLED = tuple(Path(sysconfig.get_paths()[key]).resolve() for key in ("stdlib", "purelib", "platlib"))
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@cache
+def _source_mark(module: str) -> str:
+    """``@`` and 8 digits of the SHA-256 of a module's file; empty for this package and for installed ones."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    path = Path(file).resolve() if file else _PACKAGE
+    if any(path.is_relative_to(known) for known in (_PACKAGE, *_INSTALLED)) or not path.is_file():
+        return ""
+    return f"@{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
 
 
 def differences(before: Any, now: Any, place: str = "") -> list[str]:

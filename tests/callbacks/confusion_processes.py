@@ -1,4 +1,4 @@
-"""Started by test_confusion.py: the same test on 1 or 2 processes."""
+"""Started by test_confusion.py: the same test on several processes."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ from lightning_adv2.modules import ClassifierModule
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, devices = Path(sys.argv[1]), int(sys.argv[2])
-    run = trainer(folder, ConfusionMatrix(), devices=devices, strategy="ddp" if devices > 1 else "auto")
+    run = trainer(folder, ConfusionMatrix(), devices=devices, strategy="ddp")
     run.test(ClassifierModule(victim()), shapes(batch_size=4), verbose=False)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -192,7 +193,10 @@ def test_results_json(written: tuple[Path, Summary]) -> None:
     assert content["rows"] == summary.rows
     assert all(list(row) == ROW_KEYS for row in content["rows"])
     for row in content["rows"]:
-        assert all(0 <= row[name] <= 1 for name in METRICS)
+        for name in METRICS:
+            assert math.isfinite(row[name]), name
+        for name in ("asr", "confidence", "l1", "l2", "iou", "plausible"):
+            assert 0 <= row[name] <= 1, name
     assert content["denominators"] == summary.denominators
     assert {p.name for p in folder.iterdir()} - {"status.csv"} == FILES
 
