@@ -195,10 +195,9 @@ def print_table(table: Table, console: Console) -> None:
 def _print_jobs(jobs: Sequence[Job], plan: Plan, console: Console) -> None:
     table = RichTable("run", "what for", "images", "state", "configuration", title=plan.title, title_justify="left")
     for job in jobs:
-        role = job.run.role or job.name.removesuffix(f"_seed{plan.seeds[-1]}")
         images = (
             job.config.get("data", {}).get("init_args", {}).get("num_images", "") if job.run.command == "test" else ""
         )
         state = "finished" if job.is_done() else "to do"
-        table.add_row(job.name, ROLES.get(role, role), str(images), state, " + ".join(job.run.config))
+        table.add_row(job.name, ROLES[job.role], str(images), state, " + ".join(job.run.config))
     show(table, console)

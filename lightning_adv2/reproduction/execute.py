@@ -35,6 +35,7 @@ class Job:
         name: the run's, with the seed where there are several.
         folder: where it leaves its files; for a training, its log alone.
         run: as planned.
+        role: of the run.
         config: what is run.
         after: names of jobs that must be finished before.
         state: ``waiting``, ``running``, ``finished``, ``kept`` (finished earlier), ``failed``, or ``left out``, because
@@ -45,6 +46,7 @@ class Job:
     name: str
     folder: Path
     run: PlannedRun
+    role: str
     config: dict[str, Any]
     after: list[str]
     state: str = "waiting"
@@ -90,7 +92,8 @@ def jobs_of(plan: Plan, runs: Mapping[str, PlannedRun]) -> list[Job]:
         for seed in plan.seeds if run.command == "test" else plan.seeds[:1]:
             folder = plan.folder(name, seed)
             # Trainings are run under one seed, and only they come before others.
-            jobs.append(Job(folder.name, folder, run, compose(plan, name, seed), list(run.after)))
+            role = run.role or name
+            jobs.append(Job(folder.name, folder, run, role, compose(plan, name, seed), list(run.after)))
     return jobs
 
 

@@ -27,7 +27,8 @@ from lightning_adv2.modules import IDLS, RTSModule
 from lightning_adv2.report import read_records, wandb_logger
 
 FILES = {
-    "results.json", "results.csv", "images.csv", "status.csv", "stamp.json", "manifest.json", "records", "figures"
+    "results.json", "results.csv", "images.csv", "status.csv", "stamp.json", "manifest.json", "records", "figures",
+    "report.html",
 }  # fmt: skip
 
 
