@@ -123,22 +123,18 @@ def _evasive(results: Results) -> list[tuple[bool, str]]:
     return found
 
 
-def _other_framework(results: Results) -> list[tuple[bool, str]]:
-    found = []
-    for name, plain, joint in _pairs(results.get("stadv", ()), "stadv", "stadv-adv2"):
-        asr, iou = joint.cells["asr"].value, joint.cells["iou"].value
-        text = f"{name}: ASR {asr:.1%}, IoU {iou:.3f} (StAdv {plain.cells['iou'].value:.3f})"
-        found.append((asr > 0.95 and iou > 0.5 and iou > plain.cells["iou"].value, text))
-    return found
+def _reaches_its_map(key: str, plain: str, joint: str) -> Callable[[Results], list[tuple[bool, str]]]:
+    """ASR above 95% and a map that is plausible, and nearer to what is wanted than without asking for it."""
 
+    def decide(results: Results) -> list[tuple[bool, str]]:
+        found = []
+        for name, before, after in _pairs(results.get(key, ()), plain, joint):
+            asr, iou, chance = after.cells["asr"].value, after.cells["iou"].value, before.cells["iou"].value
+            holds = asr > 0.95 and iou > 0.5 and iou > chance
+            found.append((holds, f"{name}: ASR {asr:.1%}, IoU {iou:.3f} ({plain.upper()} {chance:.3f})"))
+        return found
 
-def _not_aligned(results: Results) -> list[tuple[bool, str]]:
-    found = []
-    for name, plain, joint in _pairs(results.get("8", ()), "pgd", "adv2"):
-        asr, iou = joint.cells["asr"].value, joint.cells["iou"].value
-        text = f"{name}: ASR {asr:.1%}, IoU with the target {iou:.3f} (PGD {plain.cells['iou'].value:.3f})"
-        found.append((asr > 0.95 and iou > 0.5 and iou > plain.cells["iou"].value, text))
-    return found
+    return decide
 
 
 def _transfers_little(results: Results) -> list[tuple[bool, str]]:
@@ -201,10 +197,11 @@ OBSERVATIONS = (
                 "(Tables 4 and 5)",
                 _evasive),
     Observation("5", "ADV2 can be built upon other attack frameworks",
-                "StAdv-ADV2: ASR above 95%, IoU above 0.5 and above StAdv's under every interpreter", _other_framework),
+                "StAdv-ADV2: ASR above 95%, IoU above 0.5 and above StAdv's under every interpreter",
+                _reaches_its_map("stadv", "stadv", "stadv-adv2")),
     Observation("6", "A classifier and its interpreter are not fully aligned",
                 "for random patches and random classes: ASR above 95%, IoU with the target above 0.5 and above PGD's "
-                "(Table 8)", _not_aligned),
+                "(Table 8)", _reaches_its_map("8", "pgd", "adv2")),
     Observation("7", "Attacks transfer little between interpreters",
                 "L1 under another interpreter is nearer to PGD's than to that of the attack made for it, for "
                 "every pair (Table 9)", _transfers_little),
