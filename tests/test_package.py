@@ -33,7 +33,10 @@ def test_wheel(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         entry_points = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
-    assert {name(path) for path in FILES} | {"lightning_adv2/py.typed"} == {n for n in names if ".dist-info/" not in n}
+    data = {"lightning_adv2/py.typed"}
+    data |= {f"lightning_adv2/report/templates/{path.name}" for path in (PACKAGE / "report" / "templates").iterdir()}
+    assert len(data) > 1
+    assert {name(path) for path in FILES} | data == {n for n in names if ".dist-info/" not in n}
     assert any(n.endswith("licenses/LICENSE") for n in names)
     assert "lightning-adv2 = lightning_adv2.__main__:main" in entry_points
 
