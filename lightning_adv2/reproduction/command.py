@@ -17,8 +17,9 @@ from lightning_adv2.report.stamp import make_stamp
 from lightning_adv2.report.terminal import show
 from lightning_adv2.reproduction.cells import Measured, as_json
 from lightning_adv2.reproduction.cost import cost_section
-from lightning_adv2.reproduction.execute import Job, execute, jobs_of
+from lightning_adv2.reproduction.execute import execute
 from lightning_adv2.reproduction.items import ITEMS, Item, section
+from lightning_adv2.reproduction.jobs import Job, jobs_of
 from lightning_adv2.reproduction.observations import Verdict, verdicts
 from lightning_adv2.reproduction.plan import PAPER_IMAGES, ROLES, Plan, chosen, read_plan
 

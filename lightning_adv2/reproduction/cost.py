@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from lightning_adv2.report.page import Block, Section, Table
-from lightning_adv2.reproduction.execute import Job
+from lightning_adv2.reproduction.jobs import Job
 from lightning_adv2.reproduction.plan import PAPER_IMAGES, Plan
 from lightning_adv2.reproduction.published import PAPER_STEPS
 
@@ -17,7 +17,8 @@ def cost_section(plan: Plan, jobs: Sequence[Job]) -> Section:
     blocks: list[Block] = [
         Table("Runs", ("run", "state", "took"), runs, "'kept': finished by an earlier call, in so much time.")
     ]
-    estimates = [row for job in jobs if job.run.command == "test" for row in _estimates(job)]
+    evaluations = [job for job in jobs if job.run.command == "test" and job.role != "curves"]  # which vary the steps
+    estimates = [row for job in evaluations for row in _estimates(job)]
     hours = sum(float(row[-1]) for row in estimates)
     note = (
         f"Seconds on this machine as it was, times {PAPER_IMAGES:,} images and the published number of "
@@ -56,7 +57,8 @@ def _estimates(job: Job) -> Iterator[tuple[str, ...]]:
         return
     for row in rows:
         alone = row["attack"] in ("pgd", "stadv")  # they ignore the map, and run once for all interpreters
-        published = PAPER_STEPS.get("pgd" if alone else row["interpreter"])
+        kind = "stadv" if row["attack"].startswith("stadv") else "pgd" if alone else row["interpreter"]
+        published = PAPER_STEPS.get(kind)
         if row["schedule"] == "control" or not row["n"] or not row["steps"] or published is None:
             continue
         if alone and row["interpreter"] != rows[0]["interpreter"]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,79 +20,9 @@ from rich.live import Live
 from rich.table import Table
 
 from lightning_adv2.files import write_json, write_text
-from lightning_adv2.reproduction.plan import Plan, PlannedRun, compose
+from lightning_adv2.reproduction.jobs import Job
 
 GRACE_SECONDS = 60
-
-
-@dataclass
-class Job:
-    """One run of a plan under one seed.
-
-    Attributes:
-        name: the run's, with the seed where there are several.
-        folder: where it leaves its files; for a training, its log alone.
-        run: as planned.
-        role: of the run.
-        config: what is run.
-        after: names of jobs that must be finished before.
-        state: ``waiting``, ``running``, ``finished``, ``kept`` (finished earlier), ``failed``, or ``left out``, because
-            something that it needs is not there.
-        seconds: of the process that finished it.
-    """
-
-    name: str
-    folder: Path
-    run: PlannedRun
-    role: str
-    config: dict[str, Any]
-    after: list[str]
-    state: str = "waiting"
-    seconds: float = 0.0
-    started: float = 0.0
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-
-    @property
-    def log(self) -> Path:
-        """What its process printed."""
-        return self.folder.parent / "logs" / f"{self.name}.log"
-
-    @property
-    def done_file(self) -> Path:
-        """There once it is finished."""
-        return self.folder.parent / "logs" / f"{self.name}.json"
-
-    @property
-    def digest(self) -> str:
-        """Tells configurations apart."""
-        return hashlib.sha256(json.dumps(self.config, sort_keys=True, default=str).encode()).hexdigest()
-
-    @property
-    def made(self) -> Path:
-        """The file that it is run for."""
-        return Path(self.run.makes) if self.run.command == "fit" else self.folder / (self.run.makes or "results.json")
-
-    def is_done(self) -> bool:
-        """Whether it was finished, by this very configuration; a training by anyone who left its file."""
-        if self.run.command == "fit":
-            return self.made.is_file()
-        try:
-            known = json.loads(self.done_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return bool(known["config_sha256"] == self.digest and self.made.is_file())
-
-
-def jobs_of(plan: Plan, runs: Mapping[str, PlannedRun]) -> list[Job]:
-    """What there is to run, trainings once, evaluations under every seed."""
-    jobs = []
-    for name, run in runs.items():
-        for seed in plan.seeds if run.command == "test" else plan.seeds[:1]:
-            folder = plan.folder(name, seed)
-            # Trainings are run under one seed, and only they come before others.
-            role = run.role or name
-            jobs.append(Job(folder.name, folder, run, role, compose(plan, name, seed), list(run.after)))
-    return jobs
 
 
 def execute(jobs: list[Job], at_once: int, console: Console, group: str) -> bool:
@@ -115,15 +43,33 @@ def execute(jobs: list[Job], at_once: int, console: Console, group: str) -> bool
         lacking = job.run.needs and not Path(job.run.needs).exists()
         job.state = "kept" if job.is_done() else "left out" if lacking else "waiting"
     if any(job.state == "waiting" for job in jobs):
-        with _stopping(jobs) as stopped, _shown(jobs, console) as refresh:
-            while not stopped and _advance(jobs, at_once, group):
+        with _alone(jobs[0].log.parent) as lock, _stopping(jobs) as stopped, _shown(jobs, console) as refresh:
+            while not stopped and _advance(jobs, at_once, group, lock):
                 refresh()
                 time.sleep(0.3)
             refresh()
     return _count(jobs, "failed") == 0
 
 
-def _advance(jobs: list[Job], at_once: int, group: str) -> bool:
+@contextmanager
+def _alone(folder: Path) -> Iterator[int]:
+    """A lock that the runs inherit: it is held until the last of them has ended, even where this process was killed.
+
+    Raises:
+        SystemExit: somebody else holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SystemExit(
+                f"another reproduction, or a run that it left behind, is at work in {folder.parent}; wait or end it"
+            ) from error
+        yield file.fileno()
+
+
+def _advance(jobs: list[Job], at_once: int, group: str, lock: int) -> bool:
     """Note what ended, start what can; False when nothing is left to do."""
     by_name = {job.name: job for job in jobs}
     for job in jobs:
@@ -136,7 +82,7 @@ def _advance(jobs: list[Job], at_once: int, group: str) -> bool:
         if any(state in ("failed", "left out") for state in before):
             job.state = "left out"
         elif all(state in ("kept", "finished") for state in before) and _count(jobs, "running") < at_once:
-            _start(job, at_once, group)
+            _start(job, at_once, group, lock)
     return any(job.state in ("waiting", "running") for job in jobs)
 
 
@@ -144,7 +90,7 @@ def _count(jobs: list[Job], state: str) -> int:
     return sum(job.state == state for job in jobs)
 
 
-def _start(job: Job, at_once: int, group: str) -> None:
+def _start(job: Job, at_once: int, group: str, lock: int) -> None:
     config = job.done_file.with_suffix(".yaml")
     write_text(config, yaml.safe_dump(job.config, sort_keys=False))
     threads = max(1, (os.cpu_count() or 1) // at_once)
@@ -159,6 +105,7 @@ def _start(job: Job, at_once: int, group: str) -> None:
             stderr=subprocess.STDOUT,
             env=environment,
             start_new_session=True,
+            pass_fds=(lock,),
         )
     job.state, job.started = "running", time.perf_counter()
 

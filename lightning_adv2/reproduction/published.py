@@ -71,5 +71,5 @@ MAPS[("first", "grad", "pgd")] = {"l1": 0.10}
 SKIN_ACCURACY = 0.8227
 """Weighted multi-class accuracy of the skin-cancer classifier (Appendix C2)."""
 
-PAPER_STEPS = {"pgd": 1000, "cam": 1400, "grad": 1004, "rts": 1300, "mask": 1400}
+PAPER_STEPS = {"pgd": 1000, "stadv": 800, "cam": 1400, "grad": 1004, "rts": 1300, "mask": 1400}
 """Gradient steps an image of the published schedules, for estimates of what a full run would take."""

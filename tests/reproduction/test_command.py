@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lightning_adv2.reproduction.execute import _alone
+from lightning_adv2.reproduction.jobs import jobs_of
+from lightning_adv2.reproduction.plan import read_plan
+
 CLASSIFIER = {
     "class_path": "lightning_adv2.models.ResidualClassifier",
     "init_args": {"num_classes": 7, "stem_stride": 1, "widths": [8, 16]},
@@ -126,6 +130,53 @@ def test_a_signal_stops_the_runs_and_the_same_command_goes_on(tmp_path: Path) ->
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     assert "attacks: finished" in said
+
+
+@pytest.mark.slow
+def test_a_run_that_outlives_its_killed_command_keeps_others_off(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    process = start(plan, "--tables", "3")
+    log = tmp_path / "out" / "logs" / "classifier.log"
+    end = time.monotonic() + 200
+    while not log.exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    process.kill()
+    process.communicate(timeout=60)
+    second = start(plan, "--tables", "3")
+    said, _ = second.communicate(timeout=200)
+    if "another reproduction" in said:  # the first run was still at work
+        assert second.returncode != 0
+        while "another reproduction" in said and time.monotonic() < end + 200:
+            second = start(plan, "--tables", "3")
+            said, _ = second.communicate(timeout=400)
+    assert second.returncode == 0, said
+
+
+def test_two_reproductions_in_one_folder_are_one_too_many(tmp_path: Path) -> None:
+    with _alone(tmp_path / "logs") as lock:
+        left_behind = subprocess.Popen(["sleep", "60"], pass_fds=(lock,))
+        with pytest.raises(SystemExit, match="another reproduction"), _alone(tmp_path / "logs"):
+            pass
+    with pytest.raises(SystemExit, match="a run that it left behind"), _alone(tmp_path / "logs"):
+        pass  # the command is gone, its run is not
+    left_behind.kill()
+    left_behind.wait()
+    with _alone(tmp_path / "logs"):
+        pass
+
+
+def test_retrained_weights_make_an_evaluation_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = read_plan(small_plan(tmp_path))
+    _, job = jobs_of(plan, {name: plan.runs[name] for name in ("classifier", "attacks")})
+    weights = Path(plan.runs["classifier"].makes)
+    for path in (weights, job.made, job.done_file):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    job.done_file.write_text(json.dumps({"config_sha256": job.digest}))
+    assert job.is_done()
+    weights.write_text("others")
+    assert not job.is_done()
 
 
 def test_bad_options_are_refused_at_once(tmp_path: Path) -> None:
