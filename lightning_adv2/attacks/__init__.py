@@ -1,5 +1,6 @@
 """The joint attack: perturbations, loss terms, steps, one engine, and the ready attacks built from them."""
 
+from lightning_adv2.attacks.active import Plateau
 from lightning_adv2.attacks.adaptive import MemberMaps, SqueezedClass, SqueezedPrediction
 from lightning_adv2.attacks.bilevel import BilevelStep
 from lightning_adv2.attacks.dispatch import ADV2, adv2, adv2_attack, steady
@@ -20,9 +21,11 @@ from lightning_adv2.attacks.presets_mask import adv2_mask
 from lightning_adv2.attacks.response import ResponseStep
 from lightning_adv2.attacks.steps import GradientStep, Step
 from lightning_adv2.attacks.targets import BenignMap, MapFile, RandomClass, RandomPatch, Target, TargetRequest
+from lightning_adv2.attacks.twin import Acceleration, Twin, make_twin
 
 __all__ = [
     "ADV2",
+    "Acceleration",
     "Attack",
     "AttackResult",
     "BenignMap",
@@ -38,6 +41,7 @@ __all__ = [
     "Perturbation",
     "PixelDelta",
     "Pixels",
+    "Plateau",
     "Preset",
     "Problem",
     "Ramp",
@@ -53,6 +57,7 @@ __all__ = [
     "TargetClass",
     "TargetMap",
     "TargetRequest",
+    "Twin",
     "adv2",
     "adv2_attack",
     "adv2_cam",
@@ -60,6 +65,7 @@ __all__ = [
     "adv2_grad",
     "adv2_mask",
     "adv2_rts",
+    "make_twin",
     "pgd",
     "run_attack",
     "stadv",

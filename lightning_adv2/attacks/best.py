@@ -42,28 +42,59 @@ class Best:
         self.attribution_map = images.new_zeros(target_map.shape if target_map is not None else (count, 1, 0, 0))
         self.trace: list[dict[str, Tensor]] = []
 
-    def offer(self, adv_images: Tensor, parameter: Tensor, logits: Tensor, attribution_map: Tensor | None) -> None:
-        """Keep it where it is better; an earlier one stays where both are as good."""
-        confidence = logits.softmax(1).gather(1, self.target_class[:, None])[:, 0]
-        success = logits.argmax(1) == self.target_class
-        if attribution_map is not None and self.target_map is not None:
-            score = map_mse(attribution_map, self.target_map)
-            l1, iou = map_l1(attribution_map, self.target_map), map_iou(attribution_map, self.target_map)
-            self.trace.append({"confidence": confidence, "success": success, "l1": l1, "iou": iou})
+    def offer(
+        self,
+        adv_images: Tensor,
+        parameter: Tensor,
+        logits: Tensor,
+        attribution_map: Tensor | None,
+        rows: Tensor | None = None,
+    ) -> None:
+        """Keep it where it is better; an earlier one stays where both are as good.
+
+        ``rows`` ``(b,)`` says which images of the batch these are; None for all.
+        """
+        target_class = _at(self.target_class, rows)
+        target_map = None if self.target_map is None or attribution_map is None else _at(self.target_map, rows)
+        new = {"adv_images": adv_images, "parameter": parameter.detach(), **judge(logits, target_class)}
+        if attribution_map is not None and target_map is not None:
+            new |= {"score": map_mse(attribution_map, target_map), "attribution_map": attribution_map}
+            l1, iou = map_l1(attribution_map, target_map), map_iou(attribution_map, target_map)
+            self._record(rows, confidence=new["confidence"], success=new["success"], l1=l1, iou=iou)
         else:
-            score = torch.zeros_like(confidence)
-        confident = success & (confidence >= self.min_confidence)
-        # Both lie in [0, 1], so the three tiers do not overlap; NaN ranks behind everything.
-        loss = score if self.by_map else 1 - confidence
-        rank = torch.where(confident, loss, torch.where(success, 2 + loss, 5 - confidence))
-        rank = torch.where(confidence.isfinite() & score.isfinite(), rank, 9.0)
-        better = rank < self.rank
-        wide = better.view(-1, 1, 1, 1)
-        self.rank = torch.where(better, rank, self.rank)
-        self.adv_images = torch.where(wide, adv_images, self.adv_images)
-        self.parameter = torch.where(wide, parameter.detach(), self.parameter)
-        self.success = torch.where(better, success, self.success)
-        self.confidence = torch.where(better, confidence, self.confidence)
-        self.score = torch.where(better, score, self.score)
-        if attribution_map is not None and self.target_map is not None:
-            self.attribution_map = torch.where(wide, attribution_map, self.attribution_map)
+            new["score"] = torch.zeros_like(new["confidence"])
+        loss = new["score"] if self.by_map else None
+        new["rank"] = rank(new["success"], new["confidence"], self.min_confidence, loss)
+        better = new["rank"] < _at(self.rank, rows)
+        for name, value in new.items():
+            old = getattr(self, name)
+            kept = torch.where(better.view(-1, *[1] * (value.dim() - 1)), value, _at(old, rows))
+            setattr(self, name, kept if rows is None else old.index_copy(0, rows, kept))
+
+    def _record(self, rows: Tensor | None, **seen: Tensor) -> None:
+        """One row of the trace; images that are no longer worked on repeat what was last seen of them."""
+        if rows is not None and self.trace:
+            seen = {name: self.trace[-1][name].index_copy(0, rows, value) for name, value in seen.items()}
+        self.trace.append(seen)
+
+
+def judge(logits: Tensor, target_class: Tensor) -> dict[str, Tensor]:
+    """``success`` ``(B,)`` bool and ``confidence`` ``(B,)`` in [0, 1] of logits ``(B, K)``."""
+    confidence = logits.softmax(1).gather(1, target_class[:, None])[:, 0]
+    return {"success": logits.argmax(1) == target_class, "confidence": confidence}
+
+
+def rank(success: Tensor, confidence: Tensor, min_confidence: float, loss: Tensor | None = None) -> Tensor:
+    """What an iterate is worth, ``(B,)``, less is better: at most 1 where it is confident, then by ``loss`` in [0, 1].
+
+    Without a loss by the confidence. NaN ranks behind everything.
+    """
+    confident = success & (confidence >= min_confidence)
+    loss = 1 - confidence if loss is None else loss
+    # All lie in [0, 1], so the three tiers do not overlap.
+    ranks = torch.where(confident, loss, torch.where(success, 2 + loss, 5 - confidence))
+    return torch.where(confidence.isfinite() & loss.isfinite(), ranks, 9.0)
+
+
+def _at(values: Tensor, rows: Tensor | None) -> Tensor:
+    return values if rows is None else values[rows]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_adv2.attacks.active import Plateau
 from lightning_adv2.attacks.checks import check_victim
 from lightning_adv2.attacks.engine import Attack, AttackResult, Preset, Stage, check_restarts, run_attack
 from lightning_adv2.attacks.frameworks import Framework, Pixels
@@ -25,6 +26,7 @@ from lightning_adv2.attacks.presets import (
     joint_name,
 )
 from lightning_adv2.attacks.steps import GradientStep
+from lightning_adv2.attacks.twin import make_twin
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import (
     Ensemble,
@@ -93,6 +95,7 @@ class ADV2(Preset):
         name: for tables and log keys; by default ``adv2`` or ``stadv-adv2``.
         extra: what the joint steps minimise beside, such as :class:`SqueezedClass`.
         restarts: how often to run it, first from its usual start and then from random ones; each image's best counts.
+        stop: leaves an image alone once it does not get better; for the ``paper`` schedules.
     """
 
     needs_map = True
@@ -105,6 +108,7 @@ class ADV2(Preset):
         name: str | None = None,
         extra: list[LossTerm] | None = None,
         restarts: int = 1,
+        stop: Plateau | None = None,
     ) -> None:
         is_paper(schedule)
         check_restarts(restarts)
@@ -112,7 +116,7 @@ class ADV2(Preset):
         self.steps, self.framework = steps, framework or Pixels()
         self.name = name or joint_name(self.framework)
         self.extra: Sequence[LossTerm] = tuple(extra or ())
-        self.restarts = restarts
+        self.restarts, self.stop = restarts, stop
 
     def against(self, interpreter: Interpreter | None) -> Attack:
         """The attack on this interpreter's maps."""
@@ -123,8 +127,9 @@ class ADV2(Preset):
             Stage(stage.step.extended(self.extra), stage.steps) if stage.step.needs_map else stage
             for stage in attack.stages
         ]
-        restarts = max(self.restarts, attack.restarts)
-        return Attack(attack.name, attack.schedule, attack.perturbation, stages, attack.min_confidence, restarts)
+        attack = attack.staged(stages)
+        attack.restarts, attack.stop = max(self.restarts, attack.restarts), self.stop or attack.stop
+        return attack
 
 
 def steady(attack: Attack, step_size: float) -> Attack:
@@ -149,7 +154,7 @@ def steady(attack: Attack, step_size: float) -> Attack:
         step = copy(stage.step)
         step.step_size = Ramp(step_size, step_size)
         stages.append(Stage(step, stage.steps))
-    return Attack(attack.name, attack.schedule, attack.perturbation, stages, attack.min_confidence, attack.restarts)
+    return attack.staged(stages)
 
 
 def adv2(
@@ -186,4 +191,7 @@ def adv2(
         target_map = benign.attribution_map
     generators = image_generators(seed, [str(i) for i in range(len(images))], "attack")
     attack = adv2_attack(interpreter, schedule, framework=framework)
-    return run_attack(attack, classifier, interpreter, images, target_class, target_map, generators=generators)
+    twin = make_twin(classifier, interpreter, images)
+    return run_attack(
+        attack, classifier, interpreter, images, target_class, target_map, generators=generators, twin=twin
+    )

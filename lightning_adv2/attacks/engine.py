@@ -16,11 +16,13 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from lightning_adv2.attacks.best import Best
+from lightning_adv2.attacks.active import ActiveSet, Plateau, Watch
+from lightning_adv2.attacks.best import Best, judge, rank
 from lightning_adv2.attacks.checks import check_inputs, check_victim
 from lightning_adv2.attacks.objective import Problem
 from lightning_adv2.attacks.perturbation import Perturbation
 from lightning_adv2.attacks.steps import Step
+from lightning_adv2.attacks.twin import Twin
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
@@ -58,6 +60,7 @@ class Attack(Preset):
         min_confidence: an iterate counts as confident from this target probability on (the authors' 0.8).
         restarts: how often to run the stages: first from ``perturbation.init``, then from ``perturbation.restart``.
             The best run of each image counts; see :class:`~lightning_adv2.attacks.best.Best`.
+        stop: when a stage leaves an image as it is, before its steps are over; None for never.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Attack(Preset):
         stages: Sequence[Stage],
         min_confidence: float = 0.8,
         restarts: int = 1,
+        stop: Plateau | None = None,
     ) -> None:
         if not stages or any(stage.steps < 1 for stage in stages):
             raise ValueError(f"stages={[s.steps for s in stages]}: at least one stage, each of at least one step")
@@ -76,16 +80,22 @@ class Attack(Preset):
         check_restarts(restarts)
         self.name, self.schedule = name, schedule
         self.perturbation, self.stages = perturbation, tuple(stages)
-        self.min_confidence, self.restarts = min_confidence, restarts
+        self.min_confidence, self.restarts, self.stop = min_confidence, restarts, stop
         self.needs_map = any(stage.step.needs_map for stage in self.stages)
 
     def against(self, interpreter: Interpreter | None) -> Attack:
         """Itself: it is ready."""
         return self
 
+    def staged(self, stages: Sequence[Stage]) -> Attack:
+        """The same attack in other stages."""
+        return Attack(
+            self.name, self.schedule, self.perturbation, stages, self.min_confidence, self.restarts, self.stop
+        )
+
     @property
     def steps(self) -> int:
-        """Gradient steps per image, over all restarts."""
+        """Gradient steps per image at most, over all restarts."""
         return self.restarts * sum(stage.steps for stage in self.stages)
 
 
@@ -135,6 +145,7 @@ def run_attack(
     *,
     generators: Sequence[Generator] | None = None,
     start: Tensor | None = None,
+    twin: Twin | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> AttackResult:
     """Attack a batch.
@@ -149,6 +160,8 @@ def run_attack(
         generators: one per image; by default seeded by the position in the batch.
         start: the perturbation's parameter that the first run starts from, once it is projected; by default
             ``perturbation.init``. What is drawn later is the same with it and without.
+        twin: a faster copy of the victim to take the gradients through, from :func:`~lightning_adv2.attacks.make_twin`;
+            by default the victim itself, which judges the result in any case.
         on_step: called with the number of steps done, over all restarts, for progress bars.
 
     Raises:
@@ -161,29 +174,25 @@ def run_attack(
     target_map = None if target_map is None else target_map.detach()
     if generators is None:
         generators = image_generators(0, [str(i) for i in range(len(images))], "attack")
-    problem = Problem(classifier, interpreter, images, target_class, target_map, generators)
-    first = attack.perturbation.init(images, generators)
+    through = twin or Twin(classifier, interpreter)
+    laid_out = images.contiguous(memory_format=through.memory_format)
+    shown_by = None if interpreter is None else through.interpreter or interpreter
+    problem = Problem(through.classifier, shown_by, laid_out, target_class, target_map, generators)
+    first = attack.perturbation.init(laid_out, generators)
     if start is not None:
         check_start(start, first)
         first = attack.perturbation.project(images, start.detach().to(first))
     keep = partial(Best, attack.min_confidence, images, first, target_class, target_map, by_map=attack.needs_map)
     final, valid = keep(), torch.ones(len(images), dtype=torch.bool, device=images.device)
-    done, trace = 0, {}
+    planned, trace, taken = 0, {}, torch.zeros_like(target_class)
     for run in range(attack.restarts):
-        parameter, best = attack.perturbation.restart(images, generators) if run else first, keep()
+        parameter, best = attack.perturbation.restart(laid_out, generators) if run else first, keep()
         for stage in attack.stages:
-            state = stage.step.init(problem, parameter)
-            for k in range(stage.steps):
-                progress = k / max(stage.steps - 1, 1)
-                at = parameter
-                parameter, state, seen = stage.step(problem, attack.perturbation, parameter, state, progress)
-                valid &= seen.finite
-                if stage.step.needs_map:
-                    best.offer(seen.adv_images, at, seen.interpretation.logits, seen.interpretation.attribution_map)
-                done += 1
-                if on_step is not None:
-                    on_step(done)
-        # The loop judged by the surrogate where there is one; the last word has the network itself, on both candidates.
+            on_stage = None if on_step is None else partial(_counted, on_step, planned)
+            parameter, finite, moves = _run_stage(attack, stage, problem, parameter, best, on_stage)
+            valid, taken, planned = valid & finite, taken + moves, planned + stage.steps
+        # The loop judged by the twin, or the surrogate; the last word has the network itself, on both candidates.
+        parameter = parameter.contiguous()
         last = attack.perturbation.apply(images, parameter).detach(), parameter.detach()
         candidates = [(best.adv_images, best.parameter), last] if best.trace else [last]
         for candidate, at in candidates:
@@ -204,10 +213,53 @@ def run_attack(
         attribution_map=final.attribution_map,
         valid=valid,
         size=attack.perturbation.size(images, final.parameter),
-        steps_taken=torch.full_like(target_class, done),
+        steps_taken=taken,
         last_images=last[0],
         trace=trace,
     )
+
+
+def _run_stage(
+    attack: Attack,
+    stage: Stage,
+    problem: Problem,
+    parameter: Tensor,
+    best: Best,
+    on_step: Callable[[int], None] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One stage: where it ends, where all of it was finite ``(B,)``, and each image's number of steps ``(B,)``."""
+    active = ActiveSet(problem, parameter, stage.step.init(problem, parameter))
+    watch = None if attack.stop is None else Watch(attack.stop, best.rank)
+    ranks, finite, moves = best.rank, torch.ones_like(best.success), torch.zeros_like(problem.target_class)
+    for k in range(stage.steps):
+        progress, at, rows = k / max(stage.steps - 1, 1), active.parameter, active.rows
+        active.parameter, active.state, seen = stage.step(
+            active.problem, attack.perturbation, at, active.state, progress
+        )
+        finite = active.spread(seen.finite & (finite if rows is None else finite[rows]), finite)
+        moves = moves + 1 if rows is None else moves.index_add(0, rows, torch.ones_like(rows))
+        logits, attribution_map = seen.interpretation.logits, seen.interpretation.attribution_map
+        if stage.step.needs_map:
+            best.offer(seen.adv_images, at, logits, attribution_map, rows)
+        if on_step is not None:
+            on_step(k + 1)
+        if watch is None:
+            continue
+        judged = judge(logits, active.problem.target_class)
+        ranks = active.spread(rank(**judged, min_confidence=attack.min_confidence), ranks)
+        finished = watch.see(best.rank if stage.step.needs_map else ranks)
+        if finished is not None:
+            active.leave(finished)
+        if not active:
+            if stage.step.needs_map:  # a trace has a row for each step
+                best.trace += best.trace[-1:] * (stage.steps - k - 1)
+            break
+    return active.everywhere, finite, moves
+
+
+def _counted(on_step: Callable[[int], None], before: int, done: int) -> None:
+    """Report a stage's steps as the attack's."""
+    on_step(before + done)
 
 
 def check_start(start: Tensor, first: Tensor) -> None:

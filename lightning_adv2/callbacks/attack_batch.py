@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from lightning_adv2.attacks import Attack, AttackResult, PixelDelta, Preset, Problem, run_attack
+from lightning_adv2.attacks import Attack, AttackResult, PixelDelta, Preset, Problem, Twin, run_attack
 from lightning_adv2.attacks.diagnosis import flags
 from lightning_adv2.attacks.targets import BenignMap, Target, TargetRequest
 from lightning_adv2.callbacks.judging import Judged, judge, judged_record
@@ -51,6 +51,7 @@ def attack_batch(
     on_step: Progress | None = None,
     shared: dict[str, Timed] | None = None,
     place: int = 0,
+    twin: Twin | None = None,
 ) -> BatchRecord:
     """Run the controls and every attack on the images of a batch that the classifier gets right.
 
@@ -71,6 +72,7 @@ def attack_batch(
         shared: what attacks that ignore the map did to this very batch, by their keys; those that it lacks are run and
             added, so that one dictionary for all interpreters spares the repetition.
         place: the interpreter's place among several, for the record.
+        twin: what the attacks take their gradients through; see :func:`~lightning_adv2.attacks.make_twin`.
     """
     target, shared = target or BenignMap(), {} if shared is None else shared
     with torch.no_grad():
@@ -120,17 +122,18 @@ def attack_batch(
     problem = Problem(classifier, interpreter, images[keep], target_class[keep], target_map[keep], [])
     bound = [attack.against(interpreter) for attack in attacks]
     look = partial(judge, problem, label[keep])
+    run = partial(_run, twin=twin, on_step=on_step)
     record.attacks += _controls(problem, look, benign_map[keep], bound, image_generators(seed, ids, "noise"))
     record.benign_map_target_class = record.attacks[1].adv_map  # that control is just this
     for attack in bound:
         if attack.needs_map:
-            timed = _run(attack, replace(problem, generators=image_generators(seed, ids, "attack")), on_step)
+            timed = run(attack, replace(problem, generators=image_generators(seed, ids, "attack")))
             result = timed.result
         else:
             if (key := record_key(attack.name, attack.schedule)) not in shared:
                 # On all that are right, so that it does not matter which of them an interpreter can explain.
                 generators = image_generators(seed, names, "attack")
-                shared[key] = _run(attack, Problem(classifier, None, images, target_class, None, generators), on_step)
+                shared[key] = run(attack, Problem(classifier, None, images, target_class, None, generators))
             timed = shared[key]
             result = _rows(timed.result, keep)
         # An attack that aims at the map hands over what its images show for the target class.
@@ -140,6 +143,7 @@ def attack_batch(
         kept.steps, kept.unit, kept.flags = attack.steps, attack.perturbation.unit, timed.flags
         kept.epsilon = getattr(attack.perturbation, "epsilon", None)
         kept.valid &= result.valid.cpu()
+        kept.steps_taken = result.steps_taken.cpu()
         kept.trace = {name: curve.float().cpu() for name, curve in result.trace.items()}
         record.attacks.append(kept)
     for kept in record.attacks:  # without it there is nothing to compare the target class's map with
@@ -171,7 +175,7 @@ def _controls(
     return [first, second]
 
 
-def _run(attack: Attack, problem: Problem, on_step: Progress | None) -> Timed:
+def _run(attack: Attack, problem: Problem, *, twin: Twin | None, on_step: Progress | None) -> Timed:
     start = time.perf_counter()
     result = run_attack(
         attack,
@@ -181,6 +185,7 @@ def _run(attack: Attack, problem: Problem, on_step: Progress | None) -> Timed:
         problem.target_class,
         problem.target_map,
         generators=problem.generators,
+        twin=twin,
         on_step=None if on_step is None else partial(on_step, attack),
     )
     result.adv_images.cpu()  # waits for the device, so the time is taken after it

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lightning_adv2.attacks import Attack, Preset, adv2_attack, pgd
+from lightning_adv2.attacks import Acceleration, Attack, Preset, Twin, adv2_attack, make_twin, pgd
 from lightning_adv2.attacks.checks import check_gradient
 from lightning_adv2.attacks.targets import BenignMap, Target
 from lightning_adv2.callbacks.attack_batch import Timed, attack_batch
@@ -63,6 +63,8 @@ class AttackEvaluation(pl.Callback):
         target: makes the target maps that ADV2 aims at and that all maps are compared with; None takes the benign maps.
         max_invalid: share of the images under an attack that may be invalid (NaN, infinity, a constant benign map)
             before the run fails, when all is written; 0 is strict.
+        acceleration: how gradients are computed; None takes what changes nothing but their rounding. Every figure is
+            of the victim itself.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class AttackEvaluation(pl.Callback):
         seed: int = 0,
         target: Target | None = None,
         max_invalid: float = 0.05,
+        acceleration: Acceleration | None = None,
     ) -> None:
         if num_images is not None and num_images < 1:
             raise ValueError(f"num_images={num_images}: attack at least 1, or leave it out for all")
@@ -86,11 +89,12 @@ class AttackEvaluation(pl.Callback):
             raise ValueError(f"attacks: name and schedule must tell them apart, got {', '.join(keys)}")
         self.attacks, self.num_images, self.seed, self.target = attacks, num_images, seed, target or BenignMap()
         check_name("target", self.target.name)
-        self.max_invalid = max_invalid
+        self.max_invalid, self.acceleration = max_invalid, acceleration or Acceleration()
         self.summary: Summary | None = None
         self._run: Run | None = None
         self._attacked, self._running, self._pace = 0, RunningMeans(), Pace()
         self._fitting_size: dict[str, int] = {}
+        self._twins: dict[str, Twin] = {}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check that the loop can be attacked, and whose records lie in the folder."""
@@ -116,7 +120,7 @@ class AttackEvaluation(pl.Callback):
                     check_gradient(attack.name, interpreter)
         if torch.is_inference_mode_enabled():
             raise RuntimeError("an attack needs gradients: set Trainer(inference_mode=False)")
-        self._attacked, self._running, self._run = 0, RunningMeans(), None
+        self._attacked, self._running, self._run, self._twins = 0, RunningMeans(), None, {}
         on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
         self._pace = make_pace(trainer, [one.name for one in interpreters_of(pl_module)], self.num_images is None)
         if self._pace.kept and trainer.is_global_zero:
@@ -165,9 +169,14 @@ class AttackEvaluation(pl.Callback):
 
                 record = self._finished(trainer, interpreter, index, batch)
                 if record is None:
+                    if interpreter.name not in self._twins:  # the weights stay as they are until the next start
+                        self._twins[interpreter.name] = make_twin(
+                            classifier, interpreter, batch["images"], self.acceleration
+                        )
                     run = partial(
                         attack_batch, classifier, interpreter, attacks=attacks, batch_index=index,
                         seed=self.seed, target=self.target, place=place, on_step=on_step,
+                        twin=self._twins[interpreter.name],
                     )  # fmt: skip
                     with interruption.abandonable():
                         record = self._halving(run, batch, interpreter.name, shared)
@@ -220,6 +229,7 @@ class AttackEvaluation(pl.Callback):
         settings = {
             "attacks": {one.name: describe(self._attacks(one)) for one in interpreters},
             "target": describe(self.target),
+            "acceleration": describe(self.acceleration),
             "seed": self.seed,
             "num_images": self.num_images,
             "batches": num_batches(trainer),

@@ -86,4 +86,5 @@ def judged_record(
         confidence=judged.confidence.float().cpu(),
         valid=valid.cpu(),
         size=size.float().cpu(),
+        steps_taken=torch.zeros(len(size), dtype=torch.int64),
     )

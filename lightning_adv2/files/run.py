@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_adv2.files.sealed import Array, read_metadata, read_sealed
 
-FORMAT = "lightning_adv2 record 5"
+FORMAT = "lightning_adv2 record 6"
 AGAIN = "run the same command again, and it is made anew"
 
 

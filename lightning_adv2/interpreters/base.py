@@ -105,8 +105,10 @@ class TrainableInterpreter(Interpreter):
         """See :class:`Interpreter`; ``aux["encoder_logits"]`` ``(B, K)`` serves the encoder loss."""
         scales = self.network.encoder.forward_pyramid(images)
         attribution_map, aux = self.decode(scales, target_class)
-        aux["encoder_logits"] = self.network.encoder.forward_head(scales[-1])
-        return Interpretation(classifier(images), attribution_map, aux)
+        aux["encoder_logits"] = logits = self.network.encoder.forward_head(scales[-1])
+        if classifier is not self.network.encoder:  # otherwise both have been one pass
+            logits = classifier(images)
+        return Interpretation(logits, attribution_map, aux)
 
     def maps(self, images: Tensor, *classes: Tensor) -> tuple[list[Tensor], Tensor]:
         """The maps of the same images for several classes, and the encoder's logits, from one pass of the encoder."""

@@ -1,6 +1,7 @@
 """Networks: classifiers behind one contract, smooth surrogates for ReLU, networks that predict maps."""
 
 from lightning_adv2.models.classifier import Classifier, TorchvisionClassifier
+from lightning_adv2.models.folding import fold_batchnorm
 from lightning_adv2.models.map_network import MapNetwork
 from lightning_adv2.models.residual import CifarResNet, ResidualClassifier
 from lightning_adv2.models.rts import RTSNetwork
@@ -22,6 +23,7 @@ __all__ = [
     "Surrogate",
     "TorchvisionClassifier",
     "ViTClassifier",
+    "fold_batchnorm",
     "load_weights",
     "read_weights",
     "save_weights",

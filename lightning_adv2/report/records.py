@@ -47,7 +47,7 @@ class AttackRecord:
     Attributes:
         attack: ``pgd``, ``adv2``, ``noise``, ...
         schedule: ``fast``, ``paper``, or ``control``.
-        steps: gradient steps per image.
+        steps: gradient steps per image at most.
         seconds: wall-clock time of the attack on the batch, without the judging; of an attack that ignores the map, and
             so runs once for all interpreters, the time of that run.
         adv_images: ``(n, C, H, W)`` uint8.
@@ -60,6 +60,7 @@ class AttackRecord:
             one class: left out of all means, which so are over the same images.
         trace: curves over the steps, each ``(T, n)``: ``confidence``, ``success``, ``l1``, ``iou``.
         size: ``(n,)``, of the perturbation, in ``unit``.
+        steps_taken: ``(n,)`` int64, fewer than ``steps`` where the attack left an image alone earlier.
         unit: ``Linf`` for changed pixels, ``px`` for moved ones.
         flags: what about the attack makes its numbers doubtful.
         epsilon: how far any pixel may be from the benign one, in units of the pixel range; None where there is no such
@@ -77,6 +78,7 @@ class AttackRecord:
     valid: Tensor
     trace: dict[str, Tensor] = field(default_factory=dict)
     size: Tensor = field(kw_only=True)
+    steps_taken: Tensor = field(kw_only=True)
     adv_map_true_class: Tensor = field(kw_only=True)
     adv_map_target_class: Tensor = field(kw_only=True)
     unit: str = "Linf"
@@ -145,7 +147,7 @@ def to_float(images: Tensor) -> Tensor:
 _BENIGN = ("label", "target_class", "images", "benign_map", "benign_map_target_class", "target_map")
 _ATTACK = (
     "adv_images", "adv_map", "adv_map_true_class", "adv_map_target_class", "adv_predicted", "confidence", "valid",
-    "size",
+    "size", "steps_taken",
 )  # fmt: skip
 _ATTACK_HEADER = ("attack", "schedule", "steps", "seconds", "unit", "flags", "epsilon")
 _HEADER = (

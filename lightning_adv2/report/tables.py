@@ -18,7 +18,8 @@ from lightning_adv2.report.records import AttackRecord, BatchRecord, to_float
 from lightning_adv2.report.summary import STATUS_KEYS, Row, Status, Summary, count_statuses, merge
 
 ROW_KEYS = (
-    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "n", *METRICS, "unit", "flags",
+    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "mean_steps", "n", *METRICS,
+    "unit", "flags",
 )  # fmt: skip
 
 
@@ -96,6 +97,7 @@ class _AttackTally:
     def __init__(self, head: Row, unit: str) -> None:
         self.head, self.unit, self.metrics, self.seconds = head, unit, local_metrics(), 0.0
         self.count = {"n": 0, "invalid": 0, "successful": 0}
+        self.steps_taken = 0
         self.flags: Counter[str] = Counter()
 
     def add(self, record: BatchRecord, attack: AttackRecord, fresh: Sequence[int]) -> None:
@@ -103,6 +105,7 @@ class _AttackTally:
         self.flags.update(set(attack.flags))
         keep = [i for i in fresh if bool(attack.valid[i])]
         self.count["n"] += len(keep)
+        self.steps_taken += int(attack.steps_taken[keep].sum())
         self.count["invalid"] += len(fresh) - len(keep)
         self.count["successful"] += int((attack.adv_predicted == record.target_class)[keep].sum())
         if keep:
@@ -113,6 +116,7 @@ class _AttackTally:
         means = {name: float(value) for name, value in self.metrics.compute().items()} if n else {}
         return {
             **self.head,
+            "mean_steps": self.steps_taken / n if n else None,
             "n": n,
             **{name: means.get(name) for name in METRICS},
             "unit": self.unit,
@@ -160,6 +164,7 @@ def _image_row(record: BatchRecord, attack: AttackRecord, i: int, names: dict[st
         "success": bool(attack.adv_predicted[i] == record.target_class[i]),
         "valid": bool(attack.valid[i]),
         "confidence": float(attack.confidence[i]),
+        "steps": int(attack.steps_taken[i]),
         **{name: float(measured[name]) for name in METRICS if name in measured},
         "unit": attack.unit,
         # Of the pixels (H, W, C), as the manifest has it of the benign ones: a changed record shows.

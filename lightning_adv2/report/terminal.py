@@ -40,7 +40,7 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
             table.add_section()
         previous = row["interpreter"]
         style = "bold" if "adv2" in row["attack"] else "dim" if row["schedule"] == "control" else ""
-        cells = [row["interpreter"], row["attack"], row["schedule"], str(row["steps"]), str(row["n"])]
+        cells = [row["interpreter"], row["attack"], row["schedule"], _steps(row), str(row["n"])]
         cells += [_format(row["asr"], "{:.1%}"), *(_format(row[k], "{:.3f}") for k in _THREE_DIGITS)]
         cells.append(_format(row["plausible"], "{:.1%}"))
         if targets:
@@ -90,6 +90,12 @@ def show(table: Table | Group, console: Console | None = None) -> None:
     if not console.is_terminal:
         console.width = max(console.width, 200)
     console.print(table)
+
+
+def _steps(row: Row) -> str:
+    """The steps taken on average, where some images were left alone earlier than planned."""
+    stopped = row["mean_steps"] is not None and row["mean_steps"] < row["steps"]
+    return f"{row['mean_steps']:.0f}/{row['steps']}" if stopped else str(row["steps"])
 
 
 def _format(value: float | None, form: str) -> str:

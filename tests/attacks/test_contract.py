@@ -10,7 +10,7 @@ import torch
 from cases import ATTACKS, BY_NAME, AttackCase, lattice_images, other_class, small_classifier
 from torch import Tensor, nn
 
-from lightning_adv2.attacks import Attack, AttackResult, run_attack
+from lightning_adv2.attacks import Attack, AttackResult, Plateau, Twin, make_twin, run_attack
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier, weights_hash
@@ -33,7 +33,7 @@ class Setting:
             seen = (self.target_class - 1) % self.classifier.num_classes
             self.target_map = self.interpreter.explain(self.classifier, self.images, seen).attribution_map
 
-    def run(self, attack: Attack, which: list[int] | None = None) -> AttackResult:
+    def run(self, attack: Attack, which: list[int] | None = None, twin: Twin | None = None) -> AttackResult:
         index = torch.tensor(which if which is not None else range(len(NAMES)))
         return run_attack(
             attack,
@@ -43,6 +43,7 @@ class Setting:
             self.target_class[index],
             None if self.target_map is None else self.target_map[index],
             generators=image_generators(0, [NAMES[i] for i in index], "attack"),
+            twin=twin,
         )
 
 
@@ -77,6 +78,37 @@ def test_promise_3_a_batch_equals_its_images_in_any_order(case):
         torch.testing.assert_close(first.confidence[i], second.confidence[k], rtol=0, atol=1e-9)
         torch.testing.assert_close(first.score[i], second.score[k], rtol=0, atol=1e-9)
         torch.testing.assert_close(first.attribution_map[i], second.attribution_map[k], rtol=0, atol=1e-9)
+
+
+@each
+def test_what_is_left_of_a_batch_goes_on_as_it_would_alone(case):
+    """Compacted = full: images stop at different steps, and each ends where it ends by itself."""
+    setting, attack = Setting(case), case.short(6)
+    attack.stop = Plateau(patience=1, tolerance=0.02, every=1)
+    attack.min_confidence = 0.0
+    together = setting.run(attack)
+    for i in range(5):
+        alone = setting.run(attack, [i])
+        assert torch.equal(together.adv_images[i], alone.adv_images[0])
+        assert torch.equal(together.last_images[i], alone.last_images[0])
+        assert together.steps_taken[i] == alone.steps_taken[0]
+        torch.testing.assert_close(together.score[i], alone.score[0], rtol=0, atol=1e-9)
+        for name, curve in together.trace.items():
+            torch.testing.assert_close(curve[:, i], alone.trace[name][:, 0], rtol=0, atol=1e-9)
+
+
+@each
+def test_through_a_twin_the_result_is_the_same_but_for_rounding(case):
+    """In double precision rounding turns no sign: the very same pixels."""
+    setting, attack = Setting(case), case.short()
+    twin = make_twin(setting.classifier, setting.interpreter, setting.images)
+    assert twin.classifier is not setting.classifier
+    plain = setting.run(attack)
+    fast = setting.run(attack, twin=twin)
+    assert (plain.adv_images == fast.adv_images).double().mean() > 0.999
+    torch.testing.assert_close(plain.confidence, fast.confidence, rtol=0, atol=1e-3)
+    torch.testing.assert_close(plain.score, fast.score, rtol=0, atol=1e-3)
+    assert fast.adv_images.is_contiguous()
 
 
 @each

@@ -40,6 +40,7 @@ def make_record(
             torch.rand(n, generator=generator),
             valid,
             size=shift.abs().flatten(1).amax(1) / 255,
+            steps_taken=torch.full((n,), steps),
             adv_map_true_class=torch.rand(n, 1, 4, 4, generator=more),
             adv_map_target_class=torch.rand(n, 1, 4, 4, generator=more),
         )

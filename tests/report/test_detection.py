@@ -51,8 +51,9 @@ def attack_record(name: str, schedule: str, images: Tensor, predicted: list[int]
     flat = torch.zeros(n, 1, 2, 2)
     kept = to_uint8(images), flat, torch.tensor(predicted), torch.zeros(n), torch.tensor(valid)
     return AttackRecord(
-        name, schedule, 1, 0.0, *kept, size=torch.zeros(n), adv_map_true_class=flat, adv_map_target_class=flat
-    )
+        name, schedule, 1, 0.0, *kept, size=torch.zeros(n), steps_taken=torch.ones(n, dtype=torch.int64),
+        adv_map_true_class=flat, adv_map_target_class=flat,
+    )  # fmt: skip
 
 
 def batch_record(index: int = 0) -> BatchRecord:

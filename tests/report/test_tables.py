@@ -28,7 +28,8 @@ from lightning_adv2.report.results import logged_values
 from report.build import NAMES, make_record
 
 ROW_KEYS = [
-    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "n", *METRICS, "unit", "flags",
+    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "mean_steps", "n", *METRICS,
+    "unit", "flags",
 ]  # fmt: skip
 FILES = {"images.csv", "results.csv", "results.json", "stamp.json"}
 
@@ -45,7 +46,8 @@ def hand_record(batch_index: int, names: list[str], success: list[bool], level: 
     attack = AttackRecord(
         "pgd", "fast", 7, 2.0, images + batch_index + 1, shown,
         torch.tensor(success).long(), torch.tensor(level), torch.ones(n, dtype=torch.bool),
-        size=torch.full((n,), 0.25), unit="px", adv_map_true_class=1 - shown, adv_map_target_class=shown / 2,
+        size=torch.full((n,), 0.25), steps_taken=torch.arange(n) + 3, unit="px",
+        adv_map_true_class=1 - shown, adv_map_target_class=shown / 2,
     )  # fmt: skip
     label = torch.zeros(n, dtype=torch.int64)
     return BatchRecord(
@@ -61,8 +63,10 @@ def test_numbers_by_hand() -> None:
     summary = summarize([first, second], NAMES)
     (row,) = summary.rows
     assert list(row) == ROW_KEYS
-    head = {"interpreter": "cam", "attack": "pgd", "schedule": "fast", "target": "benign", "steps": 7, "n": 4}
-    assert {k: row[k] for k in ROW_KEYS[:8]} == NAMES | head
+    head = {"interpreter": "cam", "attack": "pgd", "schedule": "fast", "target": "benign", "steps": 7}
+    steps = {"mean_steps": (3 + 4 + 5 + 3) / 4, "n": 4}
+    assert {k: row[k] for k in ROW_KEYS[:9]} == NAMES | head | steps
+    assert [image["steps"] for image in summary.images] == [3, 4, 5, 3]
     assert row["asr"] == 0.5
     assert row["confidence"] == row["l1"] + 0.25 == 0.625
     assert row["l1"] == row["l2"] == (0.25 + 0.75 + 0 + 0.5) / 4
@@ -377,3 +381,14 @@ def test_stamp() -> None:
     assert stamp["git_revision"] is None or len(stamp["git_revision"].rstrip("+")) == 40
     assert stamp["time"].endswith("+00:00")
     assert {"python", "platform", "command"} <= set(stamp)
+
+
+def test_the_printed_steps_are_those_taken() -> None:
+    console = Console(record=True, width=200)
+    record = make_record(0, ["a", "b"])
+    record.attacks[-1].steps_taken = torch.tensor([10, 21])
+    record.attacks[-1].steps = 40
+    print_table(summarize([record], NAMES), "t", console)
+    text = console.export_text()
+    assert "16/40" in text
+    assert text.count("/40") == 1

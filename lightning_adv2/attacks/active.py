@@ -1,0 +1,111 @@
+"""No work on finished images: which of a batch a stage still moves, and when it leaves one alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_adv2.attacks.objective import Problem
+from lightning_adv2.types import State
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """A stage leaves a confident image as it is when its best iterate has not got better for a while.
+
+    An image stops by its own history, so that it ends where it would end alone. For steps of constant size, such as the
+    ``paper`` schedules: where they decay to nothing, as in ``fast``, the end is where the map gets good.
+
+    Attributes:
+        patience: steps without an improvement.
+        tolerance: what counts as one, in the map's mean square difference; in a stage without a map in the confidence.
+        every: steps between two looks, each of which waits for the device.
+    """
+
+    patience: int = 100
+    tolerance: float = 1e-4
+    every: int = 10
+
+    def __post_init__(self) -> None:
+        if self.patience < 1 or self.every < 1:
+            raise ValueError(f"patience={self.patience}, every={self.every}: numbers of steps, at least 1")
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(f"tolerance={self.tolerance}: a difference of losses in [0, 1), such as 1e-4")
+
+
+class Watch:
+    """Which images of a batch have come to a plateau.
+
+    Args:
+        plateau: the rule.
+        like: ``(B,)``, for device and type.
+    """
+
+    def __init__(self, plateau: Plateau, like: Tensor) -> None:
+        self._rule, self._steps = plateau, 0
+        self._best = torch.full_like(like, torch.inf)
+        self._since = torch.zeros_like(like)
+
+    def see(self, ranks: Tensor) -> Tensor | None:
+        """``(B,)`` bool, the images that are finished, as of ``best.rank``; None between two looks."""
+        better = ranks < self._best - self._rule.tolerance
+        self._best = torch.where(better, ranks, self._best)
+        self._since = torch.where(better, 0, self._since + 1)
+        self._steps += 1
+        if self._steps % self._rule.every:
+            return None
+        return (self._best <= 1) & (self._since >= self._rule.patience)
+
+
+class ActiveSet:
+    """The images that a stage still moves.
+
+    Attributes:
+        rows: ``(b,)``, their positions in the batch; None for all.
+        problem: theirs.
+        parameter: ``(b, ...)``, theirs.
+        state: the step's, of these images.
+    """
+
+    def __init__(self, problem: Problem, parameter: Tensor, state: State) -> None:
+        self.problem, self.parameter, self.state = problem, parameter, state
+        self.rows: Tensor | None = None
+        self._whole = parameter
+
+    def __len__(self) -> int:
+        return len(self.parameter)
+
+    def spread(self, values: Tensor, whole: Tensor) -> Tensor:
+        """``whole`` ``(B, ...)`` with the active images' ``values`` ``(b, ...)`` in their places."""
+        return values if self.rows is None else whole.index_copy(0, self.rows, values)
+
+    @property
+    def everywhere(self) -> Tensor:
+        """The parameter of all images, ``(B, ...)``."""
+        return self.spread(self.parameter, self._whole)
+
+    def leave(self, finished: Tensor) -> None:
+        """Go on without the images that are ``finished`` ``(B,)``."""
+        rows = torch.arange(len(finished), device=finished.device) if self.rows is None else self.rows
+        keep = (~finished[rows]).nonzero()[:, 0]
+        if len(keep) == len(rows):
+            return
+        self._whole, self.rows = self.everywhere, rows[keep]
+        self.parameter, self.state = self.parameter[keep], rows_of(self.state, keep)
+        self.problem = replace(
+            self.problem,
+            images=self.problem.images[keep],
+            target_class=self.problem.target_class[keep],
+            target_map=rows_of(self.problem.target_map, keep),
+            generators=[self.problem.generators[i] for i in keep.tolist()],
+        )
+
+
+def rows_of(state: Any, rows: Tensor) -> Any:
+    """Some rows of every leaf of a state, each of which leads with B."""
+    if isinstance(state, Tensor):
+        return state[rows]
+    return tuple(rows_of(part, rows) for part in state) if isinstance(state, tuple) else state

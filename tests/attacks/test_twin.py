@@ -1,0 +1,136 @@
+"""The fast copy of a victim: it agrees, shares what can be shared, and is given up where it does not agree."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from cases import BY_NAME, lattice_images, other_class, small_classifier
+from torch import Tensor, nn
+
+from lightning_adv2.attacks import Acceleration, adv2_cam, make_twin, pgd, run_attack
+from lightning_adv2.interpreters import CAM, RTS, GradCAM, Gradient
+from lightning_adv2.interpreters.captum import Captum
+from lightning_adv2.models import CifarResNet, Classifier, ResidualClassifier, TorchvisionClassifier, weights_hash
+
+IMAGES = lattice_images(4)
+
+
+def test_cifar_logits_agree_within_1e_5(shared_data):
+    classifier = CifarResNet(20, weights=str(shared_data / "cifar10" / "resnet20.safetensors"))
+    images = lattice_images(16, side=32)
+    twin = make_twin(classifier, None, images)
+    logits = classifier(images)
+    assert (twin.classifier(images) - logits).abs().max() <= 1e-5 * logits.abs().max()
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in twin.classifier.modules())
+    assert twin.classifier.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_victim_is_not_touched():
+    classifier, rts = small_classifier(), BY_NAME["rts"].build(small_classifier())
+    before = weights_hash(classifier), weights_hash(rts)
+    layout = [p.stride() for p in classifier.parameters()]
+    twin = make_twin(classifier, rts, IMAGES)
+    assert (weights_hash(classifier), weights_hash(rts)) == before
+    assert [p.stride() for p in classifier.parameters()] == layout
+    assert all(p.requires_grad for p in classifier.parameters())
+    assert not any(p.requires_grad for p in twin.classifier.parameters())
+    own = {p.data_ptr() for m in (classifier, rts) for p in m.parameters()}
+    assert not own & {p.data_ptr() for m in (twin.classifier, twin.interpreter) for p in m.parameters()}
+
+
+def count_passes(network: Classifier, seen: list[int]) -> None:
+    network.conv1.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+
+
+def test_an_encoder_with_the_classifiers_weights_shares_its_pass():
+    classifier = small_classifier()
+    rts = RTS(deepcopy(classifier), map_stride=2, width=6)
+    twin = make_twin(classifier, rts, IMAGES)
+    assert twin.interpreter.network.encoder is twin.classifier
+    seen: list[int] = []
+    count_passes(twin.classifier, seen)
+    target_class = torch.zeros(4, dtype=torch.int64)
+    shown = twin.interpreter(twin.classifier, IMAGES, target_class)
+    assert seen == [4]
+    plain = rts(classifier, IMAGES, target_class)
+    torch.testing.assert_close(shown.logits, plain.logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(shown.attribution_map, plain.attribution_map, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["weights", "normalisation", "head"])
+def test_another_encoder_is_kept(change):
+    classifier = small_classifier()
+    encoder = deepcopy(classifier)
+    with torch.no_grad():
+        {"weights": encoder.conv1.weight, "normalisation": encoder.mean, "head": encoder.linear.bias}[change].add_(1e-3)
+    twin = make_twin(classifier, RTS(encoder, map_stride=2, width=6), IMAGES)
+    assert twin.interpreter.network.encoder is not twin.classifier
+
+
+class ReadTwice(ResidualClassifier):
+    """Its first convolution is read by its BatchNorm and, unseen, by a sum: folding makes another network of it."""
+
+    def _stem(self, x: Tensor) -> Tensor:
+        y = self.conv1(x)
+        return nn.functional.relu(self.bn1(y) + y)
+
+
+def test_a_copy_that_differs_is_given_up():
+    classifier = ReadTwice(widths=(4, 8))
+    with torch.no_grad():
+        classifier.bn1.weight.fill_(3.0)
+    with pytest.warns(UserWarning, match="is not copied: logits"):
+        twin = make_twin(classifier, None, IMAGES)
+    assert twin.classifier is classifier
+    assert make_twin(classifier, None, IMAGES, Acceleration(fold_batchnorm=False)).classifier is not classifier
+
+
+def test_an_interpreter_that_is_not_attacked_is_not_copied():
+    assert make_twin(small_classifier(), Captum("Saliency"), IMAGES).interpreter is None
+
+
+def test_the_victim_judges_even_where_the_twin_is_another_network():
+    classifier, other = small_classifier(), small_classifier(seed=3)
+    target_class = other_class(classifier, IMAGES)
+    twin = make_twin(other, None, IMAGES)
+    result = run_attack(pgd(steps=5), classifier, None, IMAGES, target_class, twin=twin)
+    logits = classifier(result.adv_images)
+    assert torch.equal(result.success, logits.argmax(1) == target_class)
+
+
+def test_bfloat16_maps_agree_to_a_few_per_cent_and_the_image_is_legal():
+    classifier, cam = small_classifier(), CAM()
+    target_class = other_class(classifier, IMAGES)
+    target_map = cam.explain(classifier, IMAGES, target_class).attribution_map
+    twin = make_twin(classifier, cam, IMAGES, Acceleration(bfloat16=True))
+    shown = twin.interpreter(twin.classifier, IMAGES, target_class)
+    assert shown.logits.dtype == shown.attribution_map.dtype == torch.float32
+    difference = (shown.attribution_map - target_map).abs().mean()
+    assert 0 < difference < 0.03
+    result = run_attack(adv2_cam(steps=4), classifier, cam, IMAGES, target_class, target_map, twin=twin)
+    assert torch.equal((result.adv_images * 255).round() / 255, result.adv_images)
+    assert (result.adv_images - IMAGES).abs().max() <= 0.031 + 1e-6
+
+
+@pytest.mark.slow
+def test_compiled_where_first_derivatives_suffice(recwarn):
+    classifier = small_classifier()
+    for interpreter in (None, CAM(), GradCAM(), BY_NAME["rts"].build(classifier)):
+        twin = make_twin(classifier, interpreter, IMAGES, Acceleration(compile=True))
+        assert not [w for w in recwarn if "acceleration" in str(w.message)]
+        torch.testing.assert_close(twin.classifier(IMAGES), classifier(IMAGES), rtol=1e-4, atol=1e-4)
+    with pytest.warns(UserWarning, match="grad is not compiled"):
+        twin = make_twin(classifier, Gradient(pool=2), IMAGES, Acceleration(compile=True))
+    shown = twin.interpreter(twin.classifier, IMAGES.clone().requires_grad_(), torch.zeros(4, dtype=torch.int64))
+    torch.autograd.grad(shown.attribution_map.sum(), shown.logits, allow_unused=True)
+
+
+def test_large_networks_of_torchvision_agree():
+    for name in ("resnet18", "densenet121", "mobilenet_v2"):
+        classifier = TorchvisionClassifier(name, num_classes=7)
+        images = lattice_images(2, side=64)
+        twin = make_twin(classifier, CAM(), images)
+        logits = classifier(images)
+        assert (twin.classifier(images) - logits).abs().max() <= 1e-4 * logits.abs().max().clamp(min=1)
