@@ -57,9 +57,11 @@ def flags(
     target_class: Tensor,
     target_map: Tensor | None,
     result: AttackResult,
+    network: dict[str, Tensor] | None = None,
 ) -> list[str]:
     """:func:`diagnose` as text, for a record."""
-    return [str(flag) for flag in diagnose(attack, classifier, interpreter, images, target_class, target_map, result)]
+    found = diagnose(attack, classifier, interpreter, images, target_class, target_map, result, network)
+    return [str(flag) for flag in found]
 
 
 def diagnose(
@@ -70,13 +72,14 @@ def diagnose(
     target_class: Tensor,
     target_map: Tensor | None,
     result: AttackResult,
+    network: dict[str, Tensor] | None = None,
 ) -> list[Flag]:
     """Look for signs that an attack failed for want of a usable gradient, loss or step, not of weak points.
 
-    Takes the arguments of :func:`~lightning_adv2.attacks.run_attack` and its result. Costs six forward passes of the
-    classifier and one backward; where the attack aims at the map, two of the interpreter's and one backward more. It
-    changes nothing in the victim, draws nothing from the global random numbers, and may be called under
-    ``torch.no_grad``. What it says of an image does not depend on the others.
+    Takes the arguments of :func:`~lightning_adv2.attacks.run_attack` and its result. Costs five forward passes of the
+    classifier and one backward, unless they are spared by ``network``; where the attack aims at the map, two of the
+    interpreter's and one backward more. It changes nothing in the victim, draws nothing from the global random numbers,
+    and may be called under ``torch.no_grad``. What it says of an image does not depend on the others.
 
     Args:
         attack: what was run.
@@ -86,6 +89,7 @@ def diagnose(
         target_class: ``(B,)``.
         target_map: ``(B, 1, h, w)`` in [0, 1]; None where the attack ignored the map.
         result: what the attack left.
+        network: what :func:`network_flags` says of these images, for several attacks on them.
 
     Returns:
         The flags raised, none for a sound victim.
@@ -101,15 +105,7 @@ def diagnose(
     if not len(images):
         return []
     images, adv_images = images.detach(), result.adv_images.detach()
-    with torch.no_grad():
-        logits, again = classifier(images), classifier(images)
-    random = _differ(logits, again)
-    found = {
-        "random_network": random,
-        "softmax_outputs": _are_probabilities(logits),
-        # Differences between the calls of a random network say nothing about its gradient.
-        "masked_gradient": _masked_gradient(classifier, images, logits, target_class) & ~random,
-    }
+    found = dict(network or network_flags(classifier, images, target_class))
     if attack.needs_map and interpreter is not None and target_map is not None:
         found |= _map_flags(attack, classifier, interpreter, adv_images, target_class, target_map, result)
     epsilon = getattr(attack.perturbation, "epsilon", None)
@@ -121,6 +117,21 @@ def diagnose(
         for name, concerned in found.items()
         if concerned.any()
     ]
+
+
+def network_flags(classifier: Classifier, images: Tensor, target_class: Tensor) -> dict[str, Tensor]:
+    """What is wrong with the classifier at ``images`` ``(B, C, H, W)``, whatever the attack: ``(B,)`` bool by name."""
+    images = images.detach()
+    with torch.no_grad():
+        again = classifier(images)
+    logits, masked = _masked_gradient(classifier, images, target_class)
+    random = _differ(logits, again)
+    return {
+        "random_network": random,
+        "softmax_outputs": _are_probabilities(logits),
+        # Differences between the calls of a random network say nothing about its gradient.
+        "masked_gradient": masked & ~random,
+    }
 
 
 MESSAGES = {
@@ -159,24 +170,24 @@ def _slope(value: Tensor, leaf: Tensor) -> Tensor:
     return torch.zeros_like(leaf) if gradient is None else gradient
 
 
-def _masked_gradient(classifier: Classifier, images: Tensor, logits: Tensor, target_class: Tensor) -> Tensor:
-    """Whether the gradient fails to say where the target class gains on its strongest rival, ``(B,)``.
+def _masked_gradient(classifier: Classifier, images: Tensor, target_class: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits, and whether the gradient fails to say where the target class gains on its strongest rival, ``(B,)``.
 
     The margin is taken, because it does not saturate, and along the gradient's sign, where it changes most; along a
     random direction where the gradient is zero. One probe that agrees is enough: a coarse quantisation with a
     straight-through gradient is right at large steps only.
     """
-    rival = logits.scatter(1, target_class[:, None], -torch.inf).argmax(1)
 
-    def margin(x: Tensor) -> Tensor:
-        seen: Tensor = classifier(x)
+    def margin(seen: Tensor) -> Tensor:
         return (seen.gather(1, target_class[:, None]) - seen.gather(1, rival[:, None]))[:, 0]
 
     leaf = images.clone().requires_grad_()
     with torch.enable_grad():
-        start = margin(leaf)
+        logits = classifier(leaf)
+        rival = logits.detach().scatter(1, target_class[:, None], -torch.inf).argmax(1)
+        start = margin(logits)
         gradient = _slope(start, leaf)
-    start = start.detach()
+    start, logits = start.detach(), logits.detach()
     finite = gradient.flatten(1).isfinite().all(1)
     flat = (gradient == 0).flatten(1).all(1)
     (generator,) = image_generators(0, [""], "diagnosis")
@@ -188,14 +199,14 @@ def _masked_gradient(classifier: Classifier, images: Tensor, logits: Tensor, tar
     for size in PROBES:
         step = (images + size * direction).clamp(0, 1) - images
         with torch.no_grad():
-            change = margin(images + step) - start
+            change = margin(classifier(images + step)) - start
         expected = (gradient * step).flatten(1).sum(1)
         audible = (expected.abs() > tolerance) | (change.abs() > tolerance)
         heard |= audible
         low, high = expected / AGREEMENT - tolerance, expected * AGREEMENT + tolerance
         agreed |= audible & (low <= change) & (change <= high)
     # An image that the network cannot judge at all is invalid, not masked.
-    return (~finite | (heard & ~agreed)) & logits.isfinite().all(1)
+    return logits, (~finite | (heard & ~agreed)) & logits.isfinite().all(1)
 
 
 def _map_flags(

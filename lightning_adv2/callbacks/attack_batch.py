@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from lightning_adv2.attacks import Attack, AttackResult, PixelDelta, Preset, Problem, Twin, run_attack
-from lightning_adv2.attacks.diagnosis import flags
+from lightning_adv2.attacks.diagnosis import flags, network_flags
 from lightning_adv2.attacks.targets import BenignMap, Target, TargetRequest
 from lightning_adv2.callbacks.judging import Judged, judge, judged_record
 from lightning_adv2.functional.agreement import perturbation_size
@@ -39,6 +39,19 @@ class Timed:
     flags: list[str]
 
 
+@dataclass
+class Shared:
+    """What several interpreters of one batch need done only once.
+
+    Attributes:
+        attacks: what attacks that ignore the map did, by their keys.
+        network: what :func:`~lightning_adv2.attacks.diagnosis.network_flags` says of all images that are right.
+    """
+
+    attacks: dict[str, Timed] = field(default_factory=dict)
+    network: dict[str, Tensor] = field(default_factory=dict)
+
+
 def attack_batch(
     classifier: Classifier,
     interpreter: Interpreter,
@@ -49,7 +62,7 @@ def attack_batch(
     seed: int = 0,
     target: Target | None = None,
     on_step: Progress | None = None,
-    shared: dict[str, Timed] | None = None,
+    shared: Shared | None = None,
     place: int = 0,
     twin: Twin | None = None,
 ) -> BatchRecord:
@@ -69,12 +82,11 @@ def attack_batch(
         seed: for target classes, target maps, noise and whatever an attack draws.
         target: makes the target maps; None takes the benign ones.
         on_step: called with the attack and the number of its steps done.
-        shared: what attacks that ignore the map did to this very batch, by their keys; those that it lacks are run and
-            added, so that one dictionary for all interpreters spares the repetition.
+        shared: what was done for another interpreter of this very batch; what it lacks is done and added.
         place: the interpreter's place among several, for the record.
         twin: what the attacks take their gradients through; see :func:`~lightning_adv2.attacks.make_twin`.
     """
-    target, shared = target or BenignMap(), {} if shared is None else shared
+    target, shared = target or BenignMap(), Shared() if shared is None else shared
     with torch.no_grad():
         logits = classifier(batch["images"])
     # NaN never counts as robust: what cannot be classified or explained, or has no target, is not attacked but named.
@@ -122,19 +134,21 @@ def attack_batch(
     problem = Problem(classifier, interpreter, images[keep], target_class[keep], target_map[keep], [])
     bound = [attack.against(interpreter) for attack in attacks]
     look = partial(judge, problem, label[keep])
-    run = partial(_run, twin=twin, on_step=on_step)
+    shared.network = shared.network or network_flags(classifier, images, target_class)
+    run = partial(_run, network=shared.network, twin=twin, on_step=on_step)
     record.attacks += _controls(problem, look, benign_map[keep], bound, image_generators(seed, ids, "noise"))
     record.benign_map_target_class = record.attacks[1].adv_map  # that control is just this
     for attack in bound:
         if attack.needs_map:
-            timed = run(attack, replace(problem, generators=image_generators(seed, ids, "attack")))
+            network = {name: concerned[keep] for name, concerned in shared.network.items()}
+            timed = run(attack, replace(problem, generators=image_generators(seed, ids, "attack")), network=network)
             result = timed.result
         else:
-            if (key := record_key(attack.name, attack.schedule)) not in shared:
+            if (key := record_key(attack.name, attack.schedule)) not in shared.attacks:
                 # On all that are right, so that it does not matter which of them an interpreter can explain.
                 generators = image_generators(seed, names, "attack")
-                shared[key] = run(attack, Problem(classifier, None, images, target_class, None, generators))
-            timed = shared[key]
+                shared.attacks[key] = run(attack, Problem(classifier, None, images, target_class, None, generators))
+            timed = shared.attacks[key]
             result = _rows(timed.result, keep)
         # An attack that aims at the map hands over what its images show for the target class.
         aimed = result.attribution_map if result.attribution_map.numel() else None
@@ -175,7 +189,9 @@ def _controls(
     return [first, second]
 
 
-def _run(attack: Attack, problem: Problem, *, twin: Twin | None, on_step: Progress | None) -> Timed:
+def _run(
+    attack: Attack, problem: Problem, *, network: dict[str, Tensor], twin: Twin | None, on_step: Progress | None
+) -> Timed:
     start = time.perf_counter()
     result = run_attack(
         attack,
@@ -191,7 +207,7 @@ def _run(attack: Attack, problem: Problem, *, twin: Twin | None, on_step: Progre
     result.adv_images.cpu()  # waits for the device, so the time is taken after it
     seconds = time.perf_counter() - start
     looked_at = problem.classifier, problem.interpreter, problem.images, problem.target_class, problem.target_map
-    return Timed(result, seconds, flags(attack, *looked_at, result))
+    return Timed(result, seconds, flags(attack, *looked_at, result, network))
 
 
 def _rows(result: AttackResult, keep: list[int]) -> AttackResult:

@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from lightning_adv2.attacks import Acceleration, Attack, Preset, Twin, adv2_attack, make_twin, pgd
 from lightning_adv2.attacks.checks import check_gradient
 from lightning_adv2.attacks.targets import BenignMap, Target
-from lightning_adv2.callbacks.attack_batch import Timed, attack_batch
+from lightning_adv2.callbacks.attack_batch import Shared, attack_batch
 from lightning_adv2.callbacks.identity import check_same_images, identity, num_batches
 from lightning_adv2.callbacks.memory import halving, rows_of
 from lightning_adv2.callbacks.pace import Pace, make_pace
@@ -158,7 +158,7 @@ class AttackEvaluation(pl.Callback):
     def _attack(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, index: int) -> None:
         plan = [(interpreter, self._attacks(interpreter)) for interpreter in interpreters_of(pl_module)]
         steps = sum(a.steps for place, (_, attacks) in enumerate(plan) for a in attacks if a.needs_map or not place)
-        interruption, shared, count = interruption_of(trainer), dict[str, Timed](), 0
+        interruption, shared, count = interruption_of(trainer), Shared(), 0
         classifier: Any = pl_module.classifier
         with StepProgress(trainer, steps, self._pace, len(batch["images"]), self._running.values()) as progress:
             for place, (interpreter, attacks) in enumerate(plan):
@@ -251,13 +251,11 @@ class AttackEvaluation(pl.Callback):
         check_same_images(record, batch, path)
         return record
 
-    def _halving(
-        self, run: Callable[..., BatchRecord], batch: Batch, interpreter: str, shared: dict[str, Timed]
-    ) -> BatchRecord:
+    def _halving(self, run: Callable[..., BatchRecord], batch: Batch, interpreter: str, shared: Shared) -> BatchRecord:
         """Attack, in parts where the memory is too small; what interpreters share is of the whole batch."""
 
         def attack(part: Batch) -> BatchRecord:
-            return run(part, shared=shared if part is batch else {})
+            return run(part, shared=shared if part is batch else Shared())
 
         record = halving(attack, batch, self._fitting_size.get(interpreter))
         if record.pieces > 1 and interpreter not in self._fitting_size:

@@ -50,13 +50,15 @@ def judge(
     """
     assert problem.interpreter is not None  # the caller set it
     explain = partial(problem.interpreter.explain, problem.classifier)
-    with torch.no_grad():
-        logits = problem.classifier(adv_images)
+    if true_class_map is None:  # the logits come with it
+        shown = explain(adv_images, label)
+        logits, true_class_map = shown.logits, shown.attribution_map
+    else:
+        with torch.no_grad():
+            logits = problem.classifier(adv_images)
     predicted, target_class = logits.argmax(1), problem.target_class
     confidence = logits.softmax(1).gather(1, target_class[:, None])[:, 0]
     confidence = torch.where(is_finite(logits), confidence, torch.nan)  # minus infinity alone leaves it at 0
-    if true_class_map is None:
-        true_class_map = explain(adv_images, label).attribution_map
     if target_class_map is None:
         target_class_map = explain(adv_images, target_class).attribution_map
     asked = predicted if explained is None else explained

@@ -12,7 +12,7 @@ from lightning_adv2.attacks import Attack, GradientStep, PixelDelta, Ramp, Stage
 from lightning_adv2.attacks.engine import Preset
 from lightning_adv2.attacks.perturbation import FlowField
 from lightning_adv2.attacks.targets import RandomClass, RandomPatch, Target, TargetRequest
-from lightning_adv2.callbacks import attack_batch
+from lightning_adv2.callbacks.attack_batch import Shared, attack_batch
 from lightning_adv2.functional import optim
 from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.functional.patches import random_patch
@@ -247,7 +247,7 @@ def test_no_image_is_explained_twice_for_the_same_class() -> None:
 
 def test_an_attack_without_a_map_runs_once_for_all_interpreters() -> None:
     told: list[str] = []
-    shared: dict[str, Any] = {}
+    shared = Shared()
     classifier, batch = victim(), part(10)
     options: dict[str, Any] = {
         "batch_index": 0,
@@ -286,7 +286,7 @@ def test_what_one_interpreter_cannot_explain_the_next_can() -> None:
     """In either order, and every image keeps its own result."""
     batch, pairs = part(16), ((CAM, Patchy), (Patchy, CAM))
     for pair in pairs:
-        shared: dict[str, Any] = {}
+        shared = Shared()
         found = {}
         for build in pair:
             found[build] = attack_batch(victim(), build(), batch, [pgd(steps=3)], batch_index=0, shared=shared)
