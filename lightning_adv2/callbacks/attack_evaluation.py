@@ -12,11 +12,13 @@ import torch
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
 
 from lightning_adv2.attacks import Acceleration, Attack, Preset, Twin, adv2_attack, make_twin, pgd
 from lightning_adv2.attacks.checks import check_gradient
 from lightning_adv2.attacks.targets import BenignMap, Target
 from lightning_adv2.callbacks.attack_batch import Shared, attack_batch
+from lightning_adv2.callbacks.batch_size import fitting_batch
 from lightning_adv2.callbacks.identity import check_same_images, identity, num_batches
 from lightning_adv2.callbacks.memory import halving, rows_of
 from lightning_adv2.callbacks.pace import Pace, make_pace
@@ -95,6 +97,14 @@ class AttackEvaluation(pl.Callback):
         self._attacked, self._running, self._pace = 0, RunningMeans(), Pace()
         self._fitting_size: dict[str, int] = {}
         self._twins: dict[str, Twin] = {}
+
+    def fitting_batch(self, trainer: pl.Trainer, image: Tensor) -> int:
+        """How many images like ``image`` ``(C, H, W)`` fit into the memory at once, for ``batch_size: auto``."""
+        module: Any = trainer.lightning_module
+        attacks = [(one, self._attacks(one)) for one in interpreters_of(module)]
+        device = trainer.strategy.root_device
+        sharing = trainer.num_devices if device.type == "cpu" else 1
+        return fitting_batch(module.classifier, attacks, image, device, sharing, self.acceleration)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check that the loop can be attacked, and whose records lie in the folder."""

@@ -1,6 +1,7 @@
 """Datasets and data modules; the manifest of an evaluation and its batches."""
 
-from lightning_adv2.data.attack import AttackBatch, AttackBatches, AttackDataModule
+from lightning_adv2.data.attack import AttackDataModule
+from lightning_adv2.data.attack_batches import AttackBatch, AttackBatches
 from lightning_adv2.data.cifar10 import CIFAR10DataModule
 from lightning_adv2.data.folder import ImageFolderDataModule, ImageFolderDataset
 from lightning_adv2.data.ham10000 import HAM10000DataModule, LesionDataset

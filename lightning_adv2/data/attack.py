@@ -2,116 +2,28 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Literal
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader
 
-from lightning_adv2.data.images import ImageDataModule, ImageDataset, Item, Split, UnreadableImageError
-from lightning_adv2.data.manifest import Manifest, ManifestEntry
+from lightning_adv2.data.attack_batches import AttackBatch, AttackBatches
+from lightning_adv2.data.images import ImageDataModule, Split
+from lightning_adv2.data.manifest import Manifest
 from lightning_adv2.data.sampling import BatchShard
 from lightning_adv2.data.scan import build_manifest
 from lightning_adv2.data.workers import shield
-from lightning_adv2.functional.random import image_generators
 from lightning_adv2.models import weights_hash
-from lightning_adv2.runtime.experiment import check_same
+from lightning_adv2.runtime.experiment import FILE, check_same, read_experiment
 from lightning_adv2.runtime.folders import continues, results_folder
 from lightning_adv2.runtime.processes import on_rank_zero
 from lightning_adv2.runtime.signals import interruption_of
-from lightning_adv2.types import Batch
 
-
-class AttackBatch(Batch):
-    """A batch of the manifest, with ``target_class``.
-
-    Attributes:
-        batch_index: its number; the record of its attack is named after it. -1 for the empty batch, which leaves none.
-    """
-
-    batch_index: int
-
-
-class AttackBatches(Dataset[AttackBatch]):
-    """The manifest's batches, each one item, and behind them one empty batch.
-
-    Args:
-        dataset: the images.
-        manifest: which of them, in which order, with which target classes.
-        batch_size: images per batch; the last one may be smaller.
-        partners: whether each image brings another one along, ``other_images`` and ``other_label``.
-
-    Raises:
-        ValueError: an image has no possible partner; or, when it is loaded, is not what the manifest says.
-    """
-
-    def __init__(self, dataset: ImageDataset, manifest: Manifest, batch_size: int, partners: bool = False) -> None:
-        self.dataset, self.manifest, self.batch_size, self.partners = dataset, manifest, batch_size, partners
-        if partners:
-            _check_partners(manifest)
-        self.num_batches = -(-len(manifest.entries) // batch_size)
-
-    def __len__(self) -> int:
-        return self.num_batches + 1
-
-    def __getitem__(self, index: int) -> AttackBatch:
-        if index == self.num_batches:
-            first: dict[str, Any] = dict(self[0])
-            return cast(
-                AttackBatch,
-                {key: value[:0] for key, value in first.items() if key != "batch_index"} | {"batch_index": -1},
-            )
-        entries = self.manifest.entries[index * self.batch_size : (index + 1) * self.batch_size]
-        batch: AttackBatch = default_collate([self._load(entry) for entry in entries])
-        batch["target_class"] = torch.tensor([entry.target_class for entry in entries])
-        if self.partners:
-            others = [self._load(_partner(self.manifest, entry)) for entry in entries]
-            batch["other_images"] = torch.stack([other["images"] for other in others])
-            batch["other_label"] = torch.tensor([other["label"] for other in others])
-        batch["batch_index"] = index
-        return batch
-
-    def _load(self, entry: ManifestEntry) -> Item:
-        """The image, which must still be the one that the manifest was made with."""
-        item: Item | None = None
-        if entry.index >= len(self.dataset):
-            found = f"the dataset has only {len(self.dataset)} images"
-        else:
-            try:
-                item = self.dataset[entry.index]
-                found = entry.difference(item)
-            except UnreadableImageError as error:
-                found = f"it cannot be read ({error.reason})"
-        if item is None or found:
-            raise ValueError(
-                f"{entry.image_id} is not as the manifest has it: {found}. Put the images back as they were, with the "
-                "same classes, resize and crop, or start anew in another folder"
-            )
-        return item
-
-
-def _check_partners(manifest: Manifest) -> None:
-    """Before hours of work, not after."""
-    labels = Counter(entry.label for entry in manifest.entries)
-    for entry in manifest.entries:
-        # All images but those of the target class and, unless it is one of them, the image itself.
-        if len(manifest.entries) - labels[entry.target_class] - (entry.label != entry.target_class) < 1:
-            raise ValueError(
-                f"partners=True: {entry.image_id!r} has no partner: of the {len(manifest.entries)} images to attack "
-                f"no other is of a class other than its target class {entry.target_class}; take more images "
-                "(num_images) or another seed"
-            )
-
-
-def _partner(manifest: Manifest, entry: ManifestEntry) -> ManifestEntry:
-    """Another image, not of the entry's target class; it depends on the manifest and the entry alone."""
-    possible = [other for other in manifest.entries if other.label != entry.target_class and other != entry]
-    (generator,) = image_generators(manifest.seed, [entry.image_id], "partner")
-    return possible[int(torch.randint(len(possible), (), generator=generator))]
+SCANNED = 64  # images at once where they are chosen, with the batch size still open
 
 
 class AttackDataModule(pl.LightningDataModule):
@@ -123,10 +35,12 @@ class AttackDataModule(pl.LightningDataModule):
     Args:
         source: the images.
         num_images: how many correctly classified ones, or None for all there are.
-        batch_size: images per batch, and so per record.
+        batch_size: images per batch, and so per record; ``auto`` for as many as fit into the memory under all attacks,
+            and at least a batch for each process. A run that is resumed keeps its own.
         split: the split to take them from.
         seed: of the choice and of the target classes.
-        num_workers: worker processes.
+        num_workers: worker processes that decode ahead; None for 2 where the attacks run on an accelerator, and none
+            where they want all of the CPU.
         partners: whether each image brings another one along, as the target ``RandomClass`` needs it: from among the
             chosen images one that is not of its target class, the same one at any batch size.
         max_skipped: share of the images looked at that may be unreadable, before the run fails; 0 is strict.
@@ -135,24 +49,26 @@ class AttackDataModule(pl.LightningDataModule):
         manifest: the chosen images; None before ``setup`` or ``manifest_for``.
 
     Raises:
-        ValueError: ``num_images`` or ``batch_size`` below 1.
+        ValueError: ``num_images`` or ``batch_size`` below 1, ``num_workers`` below 0.
     """
 
     def __init__(
         self,
         source: ImageDataModule,
         num_images: int | None = 128,
-        batch_size: int = 32,
+        batch_size: int | Literal["auto"] = 32,
         split: Split = "test",
         seed: int = 0,
-        num_workers: int = 0,
+        num_workers: int | None = None,
         partners: bool = False,
         max_skipped: float = 0.01,
     ) -> None:
         super().__init__()
         for name, value in (("num_images", num_images), ("batch_size", batch_size)):
-            if value is not None and value < 1:
+            if isinstance(value, int) and value < 1:
                 raise ValueError(f"{name}={value}: give at least 1")
+        if num_workers is not None and num_workers < 0:
+            raise ValueError(f"num_workers={num_workers}: give 0 (load in the main process) or more, or leave it out")
         self.source, self.num_images, self.batch_size = source, num_images, batch_size
         self.split, self.seed, self.num_workers, self.partners = split, seed, num_workers, partners
         self.max_skipped = max_skipped
@@ -176,7 +92,7 @@ class AttackDataModule(pl.LightningDataModule):
                 classifier,
                 self.num_images,
                 self.seed,
-                self.batch_size,
+                SCANNED if self.batch_size == "auto" else self.batch_size,
                 device,
                 self.max_skipped,
             )
@@ -202,11 +118,25 @@ class AttackDataModule(pl.LightningDataModule):
                 "give a module that has one"
             )
         trainer = self.trainer
-        folder = results_folder(trainer)
         with interruption_of(trainer).leaving(trainer, "no image was attacked yet"):
-            self.manifest = on_rank_zero(
-                trainer, lambda: self._choose(folder, classifier, trainer.strategy.root_device, continues(trainer))
-            )
+            self.manifest, self.batch_size = on_rank_zero(trainer, lambda: self._prepare(trainer, classifier))
+
+    def _prepare(
+        self, trainer: pl.Trainer, classifier: Callable[[Tensor], Tensor]
+    ) -> tuple[Manifest, int | Literal["auto"]]:
+        """Which images, and how many at once."""
+        folder, reuse = results_folder(trainer), continues(trainer)
+        manifest = self._choose(folder, classifier, trainer.strategy.root_device, reuse)
+        if self.batch_size != "auto":
+            return manifest, self.batch_size
+        if reuse and (folder / "records" / FILE).exists():  # another size would be another experiment
+            return manifest, int(read_experiment(folder / "records")["experiment"]["batch_size"])
+        image = self.source.dataset(self.split)[manifest.entries[0].index]["images"]
+        # Only whoever attacks knows what it takes.
+        asked = [one.fitting_batch(trainer, image) for one in trainer.callbacks if hasattr(one, "fitting_batch")]  # type: ignore[attr-defined]
+        size = min([*asked, -(-len(manifest.entries) // trainer.world_size)])
+        print(f"batch_size=auto: {size} images at once", flush=True)
+        return manifest, size
 
     def _choose(
         self, folder: Path, classifier: Callable[[Tensor], Tensor], device: torch.device, reuse: bool
@@ -234,13 +164,18 @@ class AttackDataModule(pl.LightningDataModule):
             raise RuntimeError("there is no manifest yet; run under a Trainer, or call manifest_for(classifier) first")
         dataset = self.source.dataset(self.split)
         dataset.prepare()
+        if self.batch_size == "auto":
+            raise RuntimeError("batch_size='auto' is found under a Trainer; without one give a number")
         batches = AttackBatches(dataset, self.manifest, self.batch_size, self.partners)
+        accelerated = self.trainer is not None and self.trainer.strategy.root_device.type != "cpu"
+        workers = self.num_workers if self.num_workers is not None else 2 if accelerated else 0
         world_size, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         return DataLoader(
             batches,
             batch_size=None,
             sampler=BatchShard(batches.num_batches, world_size, rank),
-            num_workers=self.num_workers,
+            num_workers=workers,
+            pin_memory=accelerated and torch.cuda.is_available(),
             worker_init_fn=shield,
             generator=torch.Generator().manual_seed(0),  # or starting to iterate would draw from the global one
         )

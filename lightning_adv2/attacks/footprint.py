@@ -1,0 +1,92 @@
+"""How much memory an attack's step needs for each image."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from lightning_adv2.attacks.engine import Attack
+from lightning_adv2.attacks.objective import Problem
+from lightning_adv2.attacks.twin import Twin
+from lightning_adv2.functional.random import image_generators
+
+
+class GraphMeter:
+    """Counts the bytes that autograd keeps for backward passes while it is open, the same on any device.
+
+    Attributes:
+        peak: the most bytes at one time; tensors that share their memory count once.
+
+    Args:
+        apart: addresses of memory that does not count, such as weights.
+    """
+
+    def __init__(self, apart: set[int] | None = None) -> None:
+        self.peak = self._now = 0
+        self._apart, self._holders = apart or set(), Counter[int]()
+
+    def open(self) -> saved_tensors_hooks:
+        """The context in which it counts."""
+        return saved_tensors_hooks(self._keep, lambda held: held.tensor)
+
+    def _keep(self, tensor: Tensor) -> Any:
+        storage = tensor.untyped_storage()
+        place, size = storage.data_ptr(), storage.nbytes()
+        if place not in self._apart:
+            if not self._holders[place]:
+                self._now += size
+                self.peak = max(self.peak, self._now)
+            self._holders[place] += 1
+        return _Held(tensor, self, place, size)
+
+    def let_go(self, place: int, size: int) -> None:
+        """A saved tensor is no longer needed."""
+        if place not in self._apart:
+            self._holders[place] -= 1
+            if not self._holders[place]:
+                self._now -= size
+
+
+class _Held:
+    """A saved tensor that says when its graph is gone."""
+
+    def __init__(self, tensor: Tensor, meter: GraphMeter, place: int, size: int) -> None:
+        self.tensor, self._meter, self._place, self._size = tensor, meter, place, size
+
+    def __del__(self) -> None:
+        self._meter.let_go(self._place, self._size)
+
+
+def step_bytes(attack: Attack, twin: Twin, image: Tensor) -> int:
+    """The most bytes that one image's graph takes in a step of the attack, by its first step in each stage.
+
+    On top of it come the attack's own few copies of the image and what single layers need for a moment.
+
+    Args:
+        attack: fitted to the interpreter.
+        twin: the victim, or what its gradients are taken through.
+        image: ``(C, H, W)`` in [0, 1], on the networks' device.
+    """
+    images = image[None].contiguous(memory_format=twin.memory_format)
+    target_class = torch.zeros(1, dtype=torch.int64, device=image.device)
+    target_map = None
+    if attack.needs_map and twin.interpreter is not None:
+        state = twin.interpreter.init_state(twin.classifier, images, target_class)
+        with torch.no_grad():  # an iterative interpreter goes one step: only the map's size counts
+            target_map = twin.interpreter(twin.classifier, images, target_class, state).attribution_map.detach()
+    networks = [twin.classifier, *([] if twin.interpreter is None else [twin.interpreter])]
+    weights = {p.untyped_storage().data_ptr() for network in networks for p in network.parameters()}
+    most = 0
+    for stage in {stage.step: stage for stage in attack.stages}.values():
+        generators = image_generators(0, ["0"], "attack")
+        problem = Problem(twin.classifier, twin.interpreter, images, target_class, target_map, generators)
+        parameter = attack.perturbation.init(images, generators)
+        meter = GraphMeter(weights)
+        with meter.open():
+            stage.step(problem, attack.perturbation, parameter, stage.step.init(problem, parameter), 0.0)
+        most = max(most, meter.peak)
+    return most
