@@ -31,7 +31,8 @@ def smoothed_target(target_class: Tensor, num_classes: int, smoothing: Tensor) -
     Returns:
         ``(B, K)``, rows sum to 1.
     """
-    one_hot = F.one_hot(target_class, num_classes).to(smoothing.dtype)
+    # Not F.one_hot: it looks at the values, and so waits for the device.
+    one_hot = smoothing.new_zeros(len(target_class), num_classes).scatter(1, target_class[:, None], 1.0)
     s = smoothing[:, None]
     return one_hot * (1 - s) + (1 - one_hot) * s / (num_classes - 1)
 
