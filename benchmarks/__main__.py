@@ -1,122 +1,80 @@
-"""``python -m benchmarks``: what one attack step costs, as a ratio to its floor.
+"""``python -m benchmarks``: how fast everything is, as ratios to what cannot be avoided.
 
-The floor of a gradient attack is one forward and one backward pass to the input with frozen weights. Every round times
-floor and candidates in turn, so that a slow moment of the machine hits all of them; the median of the paired ratios is
-reported.
+Each part prints a table and writes ``results/<part>_<device>.json`` with the machine, the versions and every figure.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
-import statistics
-import time
-from collections.abc import Callable
+import warnings
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from lightning_adv2.attacks import Attack, Stage, adv2_attack, pgd, run_attack
-from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
-from lightning_adv2.models import CifarResNet, Classifier, TorchvisionClassifier
+from benchmarks.options import Options
+from lightning_adv2.report import make_stamp
 
-STEPS = 8
-
-
-def seconds_per_step(call: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock seconds of one call."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def candidates(
-    classifier: Classifier, interpreters: list[Interpreter], images: torch.Tensor
-) -> dict[str, Callable[[], object]]:
-    """Floor and attacks, each as one call of ``STEPS`` steps."""
-    target_class = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-
-    def floor() -> None:
-        for _ in range(STEPS):
-            leaf = images.clone().requires_grad_()
-            torch.autograd.grad(classifier(leaf).sum(), leaf)
-
-    def attack(chosen: Attack, interpreter: Interpreter | None) -> Callable[[], object]:
-        target_map = None
-        if interpreter is not None:
-            target_map = interpreter.explain(classifier, images, target_class).attribution_map
-        return lambda: run_attack(chosen, classifier, interpreter, images, target_class, target_map)
-
-    calls: dict[str, Callable[[], object]] = {"floor": floor, "pgd": attack(pgd(steps=STEPS), None)}
-    for interpreter in interpreters:
-        chosen = adv2_attack(interpreter)
-        short = Attack(chosen.name, chosen.schedule, chosen.perturbation, [Stage(chosen.stages[-1].step, STEPS)])
-        calls[f"adv2 {interpreter.name}"] = attack(short, interpreter)
-    return calls
+PARTS = {
+    "steps": "a step of every attack against forward + backward, and against torchattacks and foolbox",
+    "maps": "a map against its passes, and against captum and pytorch-grad-cam",
+    "drift": "the last steps of a thousand against the first",
+    "batches": "batch size and image size",
+    "memory": "bytes per image, and the largest batch",
+    "training": "images a second of RTS and AID",
+    "quality": "IoU and ASR against gradient evaluations and seconds (an hour on two cores)",
+}
+BY_DEFAULT = [part for part in PARTS if part != "quality"]
 
 
 def main() -> None:
-    """Time everything and write JSON."""
+    """Run the parts asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--large", action="store_true", help="also ResNet-50 at 224 px (minutes on a CPU)")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
-    options = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(0)
-    small = CifarResNet(20).requires_grad_(False).to(device)
-    rts = RTS(CifarResNet(20), map_stride=2).requires_grad_(False).to(device)
-    images = torch.rand(64, 3, 32, 32, device=device)
-    cases = {"resnet20, 32 px, batch 64": candidates(small, [CAM(), rts, Gradient()], images)}
-    if options.large:
-        large = TorchvisionClassifier("resnet50").requires_grad_(False).to(device)
-        images = torch.rand(2, 3, 224, 224, device=device)
-        cases["resnet50, 224 px, batch 2"] = candidates(large, [CAM(), Gradient()], images)
-    table = Table(
-        title=f"milliseconds per image and step; ratio to forward + backward ({device})", title_justify="left"
-    )
-    for heading in ("case", "what", "ms", "ratio (median)", "min", "max"):
-        table.add_column(heading, justify="left" if heading in ("case", "what") else "right")
-    results = []
-    for case, calls in cases.items():
-        batch = int(case.rsplit(" ", 1)[1])
-        for call in calls.values():
-            call()
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in track(range(options.rounds), description=case):
-            for name, call in calls.items():
-                times[name].append(seconds_per_step(call, device))
-        for name, values in times.items():
-            ratios = [value / floor for value, floor in zip(values, times["floor"], strict=True)]
-            row = {
-                "case": case,
-                "what": name,
-                "ms_per_image_step": statistics.median(values) / STEPS / batch * 1000,
-                "ratio": statistics.median(ratios),
-                "ratio_min": min(ratios),
-                "ratio_max": max(ratios),
-            }
-            results.append(row)
-            shown = [f"{row[key]:.2f}" for key in ("ms_per_image_step", "ratio", "ratio_min", "ratio_max")]
-            table.add_row(case, name, *shown)
+    listed = "; ".join(f"{name}: {about}" for name, about in PARTS.items())
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"{listed}. All but quality by default")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="real weights; random ones elsewhere")
+    parser.add_argument("--rounds", type=int, default=5, help="paired rounds")
+    parser.add_argument("--threads", type=int, help="of a CPU; by default torch's own choice")
+    parser.add_argument("--quick", action="store_true", help="only whether everything runs; writes nothing")
+    parser.add_argument("--compile", action="store_true", help="also what is compiled")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    chosen = parser.parse_args()
+    if chosen.threads:
+        torch.set_num_threads(chosen.threads)
+    warnings.simplefilter("ignore")
+    options = Options(torch.device(chosen.device), chosen.data, chosen.rounds, chosen.quick, chosen.compile)
+    for part in chosen.parts or BY_DEFAULT:
+        rows = import_module(f"benchmarks.{part}").run(options)
+        show(rows, PARTS[part])
+        if not chosen.quick:
+            write(chosen.output / f"{part}_{options.device.type}.json", rows, options)
+
+
+def show(rows: list[dict[str, Any]], title: str) -> None:
+    """A table of rows that share their keys."""
+    table = Table(title=title, title_justify="left")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for name in names:
+        text = all(isinstance(row.get(name), str) for row in rows)
+        table.add_column(name, justify="left" if text else "right", overflow="fold")
+    for row in rows:
+        values = [row.get(name, "") for name in names]
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in values))
     Console().print(table)
-    options.output.mkdir(parents=True, exist_ok=True)
-    machine = {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "rounds": options.rounds,
-    }
-    path = options.output / f"steps_{device.type}.json"
-    path.write_text(json.dumps({"machine": machine, "rows": results}, indent=1) + "\n", encoding="utf-8")
+
+
+def write(path: Path, rows: list[dict[str, Any]], options: Options) -> None:
+    """The rows, and on what machine they were measured."""
+    cuda = options.device.type == "cuda"
+    machine = torch.cuda.get_device_name(options.device) if cuda else f"{torch.get_num_threads()} CPU threads"
+    stamp = make_stamp(machine=machine, rounds=options.rounds)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"stamp": stamp, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
