@@ -2,9 +2,10 @@
 
 from lightning_adv2.attacks.active import Plateau
 from lightning_adv2.attacks.adaptive import MemberMaps, SqueezedClass, SqueezedPrediction
+from lightning_adv2.attacks.attack import Attack, Preset, Stage
 from lightning_adv2.attacks.bilevel import BilevelStep
 from lightning_adv2.attacks.dispatch import ADV2, adv2, adv2_attack, steady
-from lightning_adv2.attacks.engine import Attack, AttackResult, Preset, Stage, run_attack
+from lightning_adv2.attacks.engine import AttackResult, run_attack
 from lightning_adv2.attacks.frameworks import Framework, Pixels, Spatial
 from lightning_adv2.attacks.objective import (
     EncoderClass,

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from lightning_adv2.attacks.active import Plateau
+from lightning_adv2.attacks.attack import Attack, Preset, Stage, check_restarts
 from lightning_adv2.attacks.checks import check_victim
-from lightning_adv2.attacks.engine import Attack, AttackResult, Preset, Stage, check_restarts, run_attack
+from lightning_adv2.attacks.engine import AttackResult, run_attack
 from lightning_adv2.attacks.frameworks import Framework, Pixels
 from lightning_adv2.attacks.objective import LossTerm, Ramp
 from lightning_adv2.attacks.presets import (

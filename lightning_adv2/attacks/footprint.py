@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from lightning_adv2.attacks.engine import Attack
+from lightning_adv2.attacks.attack import Attack
 from lightning_adv2.attacks.objective import Problem
 from lightning_adv2.attacks.twin import Twin
 from lightning_adv2.functional.random import image_generators

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Literal, get_args
 
 from lightning_adv2.attacks.adaptive import MemberMaps
-from lightning_adv2.attacks.engine import Attack, Stage
+from lightning_adv2.attacks.attack import Attack, Stage
 from lightning_adv2.attacks.frameworks import EPSILON, Framework, Move, Pixels, Spatial
 from lightning_adv2.attacks.objective import EncoderClass, LossTerm, Ramp, TargetClass, TargetMap
 from lightning_adv2.attacks.steps import GradientStep

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from lightning_adv2.attacks.attack import Attack, Stage
 from lightning_adv2.attacks.bilevel import BilevelStep
 from lightning_adv2.attacks.dispatch import adv2_attack
-from lightning_adv2.attacks.engine import Attack, Stage
 from lightning_adv2.attacks.frameworks import Framework, Pixels
 from lightning_adv2.attacks.objective import Ramp, TargetClass
 from lightning_adv2.attacks.presets import Schedule, is_paper, joint_name, or_default

@@ -80,20 +80,22 @@ def make_twin(
     ways: list[tuple[str, list[Wrapper]]] = [("copied", [_in_bfloat16] if how.bfloat16 else [])]
     if how.compile:
         ways.insert(0, ("compiled", [*ways[0][1], torch.compile]))
-    for name, wrappers in ways:
-        twin = _copy(plain, probe, how)
-        for wrapper in wrappers:
-            _wrap(twin, wrapper)
-        try:
-            difference = _difference(plain, twin, probe, TOLERANCE_BF16 if how.bfloat16 else TOLERANCE)
-        except RuntimeError as error:  # compiled: second derivatives, or there is no compiler
-            if name == "copied":
-                raise
-            difference = str(error).strip().splitlines()[0]
-        if not difference:
-            return twin
-        victim = classifier.name if interpreter is None else f"{classifier.name} with {interpreter.name}"
-        warnings.warn(f"acceleration: {victim} is not {name}: {difference}", stacklevel=2)
+    # In a training of mixed precision too: what is compared is the network.
+    with torch.autocast(images.device.type, enabled=False):
+        for name, wrappers in ways:
+            twin = _copy(plain, probe, how)
+            for wrapper in wrappers:
+                _wrap(twin, wrapper)
+            try:
+                difference = _difference(plain, twin, probe, TOLERANCE_BF16 if how.bfloat16 else TOLERANCE)
+            except RuntimeError as error:  # compiled: second derivatives, or there is no compiler
+                if name == "copied":
+                    raise
+                difference = str(error).strip().splitlines()[0]
+            if not difference:
+                return twin
+            victim = classifier.name if interpreter is None else f"{classifier.name} with {interpreter.name}"
+            warnings.warn(f"acceleration: {victim} is not {name}: {difference}", stacklevel=2)
     return plain
 
 

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_adv2.attacks import Acceleration, Attack, Preset, Twin, adv2_attack, make_twin, pgd
-from lightning_adv2.attacks.checks import check_gradient
+from lightning_adv2.attacks import Acceleration, Attack, Preset, adv2_attack, pgd
 from lightning_adv2.attacks.targets import BenignMap, Target
 from lightning_adv2.callbacks.attack_batch import Shared, attack_batch
+from lightning_adv2.callbacks.attackable import check_attackable
+from lightning_adv2.callbacks.attacker import Attacker
 from lightning_adv2.callbacks.batch_size import fitting_batch
-from lightning_adv2.callbacks.identity import check_same_images, identity, num_batches
-from lightning_adv2.callbacks.memory import halving, rows_of
+from lightning_adv2.callbacks.identity import identity, num_batches
+from lightning_adv2.callbacks.kept_records import expected_records, kept_record
+from lightning_adv2.callbacks.memory import rows_of
 from lightning_adv2.callbacks.pace import Pace, make_pace
 from lightning_adv2.callbacks.progress import StepProgress
 from lightning_adv2.callbacks.running import RunningMeans
@@ -28,9 +28,9 @@ from lightning_adv2.callbacks.stages import idle
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import weights_hash
 from lightning_adv2.modules.idls import interpreters_of
-from lightning_adv2.report import BatchRecord, Summary, make_stamp, read_record, write_record
+from lightning_adv2.report import Summary, make_stamp, write_record
 from lightning_adv2.report.finish import finish
-from lightning_adv2.report.records import check_name, record_key, record_path, wait_for_records
+from lightning_adv2.report.records import check_name, record_key, wait_for_records
 from lightning_adv2.report.results import logged_values
 from lightning_adv2.report.run import Run, read_run, write_report
 from lightning_adv2.report.summary import check_invalid
@@ -95,8 +95,7 @@ class AttackEvaluation(pl.Callback):
         self.summary: Summary | None = None
         self._run: Run | None = None
         self._attacked, self._running, self._pace = 0, RunningMeans(), Pace()
-        self._fitting_size: dict[str, int] = {}
-        self._twins: dict[str, Twin] = {}
+        self._attacker = Attacker(self.acceleration)
 
     def fitting_batch(self, trainer: pl.Trainer, image: Tensor) -> int:
         """How many images like ``image`` ``(C, H, W)`` fit into the memory at once, for ``batch_size: auto``."""
@@ -115,22 +114,9 @@ class AttackEvaluation(pl.Callback):
                 f"num_images={self.num_images}: only for validation during fit, for it takes other images on another "
                 "number of processes; give the data module's num_images (AttackDataModule)"
             )
-        if len(trainer.num_test_batches if trainer.testing else trainer.num_val_batches) > 1:
-            raise ValueError("dataloaders: AttackEvaluation takes one; run one evaluation per dataloader")
-        missing = [name for name in ("classifier", "interpreter") if not hasattr(pl_module, name)]
-        if missing:
-            raise TypeError(
-                f"{type(pl_module).__name__} has no attribute {' and '.join(missing)}, which AttackEvaluation needs; "
-                "use modules.IDLS or give your module both"
-            )
-        for interpreter in interpreters_of(pl_module):
-            check_name("interpreter", interpreter.name)
-            for attack in self._attacks(interpreter):
-                if attack.needs_map:
-                    check_gradient(attack.name, interpreter)
-        if torch.is_inference_mode_enabled():
-            raise RuntimeError("an attack needs gradients: set Trainer(inference_mode=False)")
-        self._attacked, self._running, self._run, self._twins = 0, RunningMeans(), None, {}
+        check_attackable(trainer, pl_module, self._attacks)
+        self._attacked, self._running, self._run = 0, RunningMeans(), None
+        self._attacker.forget_weights()
         on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
         self._pace = make_pace(trainer, [one.name for one in interpreters_of(pl_module)], self.num_images is None)
         if self._pace.kept and trainer.is_global_zero:
@@ -177,19 +163,15 @@ class AttackEvaluation(pl.Callback):
                     progress.update(name, attack, done)
                     interruption.check_parent()
 
-                record = self._finished(trainer, interpreter, index, batch)
+                record = kept_record(trainer, interpreter.name, index, batch)
                 if record is None:
-                    if interpreter.name not in self._twins:  # the weights stay as they are until the next start
-                        self._twins[interpreter.name] = make_twin(
-                            classifier, interpreter, batch["images"], self.acceleration
-                        )
                     run = partial(
                         attack_batch, classifier, interpreter, attacks=attacks, batch_index=index,
                         seed=self.seed, target=self.target, place=place, on_step=on_step,
-                        twin=self._twins[interpreter.name],
+                        twin=self._attacker.twin(classifier, interpreter, batch["images"]),
                     )  # fmt: skip
                     with interruption.abandonable():
-                        record = self._halving(run, batch, interpreter.name, shared)
+                        record = self._attacker.attack(run, batch, interpreter.name, shared)
                     write_record(record, results_folder(trainer) / "records")
                 self._running.update(record)
                 count = max(count, len(record.image_id))
@@ -248,44 +230,8 @@ class AttackEvaluation(pl.Callback):
         claim(folder, experiment, about)
         return True
 
-    def _finished(self, trainer: pl.Trainer, interpreter: Interpreter, index: int, batch: Batch) -> BatchRecord | None:
-        """The record of an earlier run of the same experiment, unless it is damaged."""
-        path = record_path(results_folder(trainer) / "records", interpreter.name, index)
-        if not path.exists():
-            return None
-        try:
-            record = read_record(path)
-        except ValueError as error:
-            print(f"{error}\nIts batch is attacked again", flush=True)
-            return None
-        check_same_images(record, batch, path)
-        return record
-
-    def _halving(self, run: Callable[..., BatchRecord], batch: Batch, interpreter: str, shared: Shared) -> BatchRecord:
-        """Attack, in parts where the memory is too small; what interpreters share is of the whole batch."""
-
-        def attack(part: Batch) -> BatchRecord:
-            return run(part, shared=shared if part is batch else Shared())
-
-        record = halving(attack, batch, self._fitting_size.get(interpreter))
-        if record.pieces > 1 and interpreter not in self._fitting_size:
-            most = -(-len(batch["images"]) // record.pieces)
-            self._fitting_size[interpreter] = most
-            print(f"{interpreter}: out of memory with {len(batch['images'])} images at once; goes on with parts of "
-                  f"about {most}", flush=True)  # fmt: skip
-        return record
-
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Summary:
-        count = num_batches(trainer)
-        manifest = getattr(getattr(trainer, "datamodule", None), "manifest", None)
-        if manifest is not None and count is not None:  # each batch of a manifest leaves its records
-            asked = trainer.num_test_batches if trainer.testing else trainer.num_val_batches
-            paths = (
-                record_path(results_folder(trainer) / "records", interpreter.name, index)
-                for interpreter in interpreters_of(pl_module)
-                for index in range(int(min(count, asked[0] * trainer.world_size)))
-            )
-            wait_for_records(paths)
+        wait_for_records(expected_records(trainer, [one.name for one in interpreters_of(pl_module)]))
         self._run = run = read_run(results_folder(trainer))
         pieces = {name: sum(record.pieces - 1 for record in run.records(name)) for name in run.interpreters}
         hashes = {interpreter.name: weights_hash(interpreter) for interpreter in interpreters_of(pl_module)}

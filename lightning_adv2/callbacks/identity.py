@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from lightning_adv2 import __version__
 from lightning_adv2.modules.idls import interpreters_of
-from lightning_adv2.report.records import FORMAT, BatchRecord, to_uint8
+from lightning_adv2.report.records import FORMAT
 from lightning_adv2.runtime.describe import describe
-from lightning_adv2.types import Batch
 
 
 def identity(
@@ -65,23 +62,3 @@ def num_batches(trainer: pl.Trainer) -> int | None:
     loader: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
     batches = getattr(loader, "batches", None) or getattr(loader, "dataset", None)
     return getattr(batches, "num_batches", None)
-
-
-def check_same_images(record: BatchRecord, batch: Batch, path: Path) -> None:
-    """Compare the record of an earlier run with the batch that it is said to be of.
-
-    Raises:
-        RuntimeError: other images, pixels, labels or target classes.
-    """
-    names = batch["image_id"]
-    same = {*record.image_id, *record.already_wrong, *record.invalid} == set(names)
-    if same:
-        rows = [names.index(name) for name in record.image_id]
-        same = torch.equal(record.images, to_uint8(batch["images"][rows]))
-        same &= torch.equal(record.label, batch["label"][rows].cpu())
-        same &= "target_class" not in batch or torch.equal(record.target_class, batch["target_class"][rows].cpu())
-    if not same:
-        raise RuntimeError(
-            f"{path} is of other images than this batch: they have changed, or the loader yields other batches than "
-            "before. Put them back, take a data module with a fixed order such as AttackDataModule, or another folder"
-        )

@@ -91,6 +91,6 @@ class RTSModule(InterpreterTraining):
             h["preserve_weight"], h["destroy_weight"], h["destroy_power"], h["blur_probability"],
         )  # fmt: skip
         generator = Generator().manual_seed(int(torch.randint(2**62, ())))
-        terms = loss(self.classifier, images, label, mask, [generator] * len(images))
+        terms = loss(self.fast_classifier(images), images, label, mask, [generator] * len(images))
         weight = real.to(mask.dtype)
         return {n: (term if n in ("tv", "area") else weight * term).mean() for n, term in terms.items()}

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from lightning_adv2.attacks import Twin, make_twin
 from lightning_adv2.interpreters import TrainableInterpreter
 from lightning_adv2.metrics import MapQuality
 from lightning_adv2.models import Classifier
@@ -47,6 +48,7 @@ class InterpreterTraining(pl.LightningModule):
         self.classifier = classifier.requires_grad_(False).eval()
         self.interpreter = interpreter
         self.quality = MapQuality()
+        self._twin: Twin | None = None  # no part of the module: neither saved nor counted
         self.strict_loading = False  # the frozen networks are not in the checkpoints
 
     @property
@@ -67,6 +69,12 @@ class InterpreterTraining(pl.LightningModule):
     def on_fit_start(self) -> None:
         """Interpreters come in eval mode; here one is trained."""
         self.interpreter.train()
+
+    def fast_classifier(self, images: Tensor) -> Classifier:
+        """The same function as ``classifier``, quicker where gradients pass through it; made from the first images."""
+        if self._twin is None:
+            self._twin = make_twin(self.classifier, None, images)
+        return self._twin.classifier
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure what the maps keep, remove and find."""

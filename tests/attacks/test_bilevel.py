@@ -8,9 +8,9 @@ from cases import lattice_images, other_class, small_classifier
 from torch import Tensor, nn
 
 from lightning_adv2.attacks import FlowField, PixelDelta, Problem, Ramp, Stage, TargetMap, run_attack
+from lightning_adv2.attacks.attack import Attack
 from lightning_adv2.attacks.bilevel import BilevelStep, margin
 from lightning_adv2.attacks.dispatch import adv2_attack
-from lightning_adv2.attacks.engine import Attack
 from lightning_adv2.attacks.presets_mask import adv2_mask
 from lightning_adv2.attacks.response import ResponseStep
 from lightning_adv2.functional import optim

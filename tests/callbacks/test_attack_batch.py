@@ -9,7 +9,7 @@ from torch import Tensor
 
 from callbacks.lab import interpreter, short_attacks, test_batch, victim
 from lightning_adv2.attacks import Attack, GradientStep, PixelDelta, Ramp, Stage, TargetClass, adv2_attack, pgd
-from lightning_adv2.attacks.engine import Preset
+from lightning_adv2.attacks.attack import Preset
 from lightning_adv2.attacks.perturbation import FlowField
 from lightning_adv2.attacks.targets import RandomClass, RandomPatch, Target, TargetRequest
 from lightning_adv2.callbacks.attack_batch import Shared, attack_batch

@@ -1,0 +1,46 @@
+"""What cannot be attacked is refused before the first batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytorch_lightning as pl
+import torch
+
+from lightning_adv2.attacks import Attack
+from lightning_adv2.attacks.checks import check_gradient
+from lightning_adv2.interpreters import Interpreter
+from lightning_adv2.modules.idls import interpreters_of
+from lightning_adv2.report.records import check_name
+
+
+def check_attackable(
+    trainer: pl.Trainer, pl_module: pl.LightningModule, attacks: Callable[[Interpreter], Sequence[Attack]]
+) -> None:
+    """Raise an error that says what to change where the loop, the module or an interpreter does not fit the attacks.
+
+    Args:
+        trainer: in its validation or test loop.
+        pl_module: must have ``classifier`` and ``interpreter``.
+        attacks: those on an interpreter.
+
+    Raises:
+        ValueError: several dataloaders, names that cannot be part of a file's, or a map without a right gradient.
+        TypeError: the module lacks a network.
+        RuntimeError: in inference mode.
+    """
+    if len(trainer.num_test_batches if trainer.testing else trainer.num_val_batches) > 1:
+        raise ValueError("dataloaders: AttackEvaluation takes one; run one evaluation per dataloader")
+    missing = [name for name in ("classifier", "interpreter") if not hasattr(pl_module, name)]
+    if missing:
+        raise TypeError(
+            f"{type(pl_module).__name__} has no attribute {' and '.join(missing)}, which AttackEvaluation needs; "
+            "use modules.IDLS or give your module both"
+        )
+    for interpreter in interpreters_of(pl_module):
+        check_name("interpreter", interpreter.name)
+        for attack in attacks(interpreter):
+            if attack.needs_map:
+                check_gradient(attack.name, interpreter)
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("an attack needs gradients: set Trainer(inference_mode=False)")

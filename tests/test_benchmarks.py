@@ -1,0 +1,33 @@
+"""The benchmarks run; what they measure is read by people, never by a test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.pairing import paired
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_ratios_are_paired(monkeypatch):
+    """A moment in which the machine is ten times slower changes no ratio."""
+    import torch
+
+    taken = iter([9.0, 9.0, 1.0, 2.0, 10.0, 20.0, 1.0, 2.0])  # one round is thrown away
+    monkeypatch.setattr("benchmarks.pairing.seconds", lambda call, device: next(taken))
+    floor, other = paired("x", {"floor": (int, "floor"), "other": (int, "floor")}, 2, 3, torch.device("cpu"))
+    assert (floor["ratio"], floor["ms"]) == (1.0, 500.0)
+    assert (other["ratio"], other["ratio_min"], other["ratio_max"], other["ms"]) == (2.0, 2.0, 2.0, 1000.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["steps", "maps", "drift", "batches", "memory", "training"])
+def test_every_part_runs_without_data(part, tmp_path):
+    command = [sys.executable, "-m", "benchmarks", part, "--quick", "--device", "cpu", "--data", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "ResNet-20" in done.stdout or "resnet50" in done.stdout
