@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.options import Options
-from benchmarks.pairing import Call, Row, paired
+from benchmarks.pairing import Call, Row, now, paired
 from benchmarks.victims import Victim, cifar, imagenet
 from lightning_adv2.attacks import Acceleration, Attack, Stage, adv2_attack, make_twin, pgd, run_attack
 from lightning_adv2.interpreters import CAM, Gradient, Interpreter
@@ -46,11 +46,11 @@ def _cases(options: Options) -> list[tuple[Victim, int, int]]:
     if options.device.type == "cuda":
         sizes = (8,) if options.quick else (128, 256)
         large = [(imagenet(batch, options.device, options.data), 10, options.rounds) for batch in sizes]
-        return [(cifar(options.data, 512, options.device), 50, options.rounds), *large]
+        return [(cifar(options.data, 512, options.device), 20, options.rounds), *large]
     small = cifar(options.data, 64, options.device)
     if options.quick:
         return [(small, 2, 1)]
-    return [(small, 50, options.rounds), (imagenet(4, options.device, options.data), 10, max(1, options.rounds // 2))]
+    return [(small, 10, options.rounds), (imagenet(4, options.device, options.data), 3, max(1, options.rounds // 2))]
 
 
 def _interpreters(victim: Victim) -> list[tuple[str, Interpreter | None, str]]:
@@ -81,14 +81,21 @@ def _floors(victim: Victim, steps: int) -> dict[str, tuple[Call, str]]:
 def _attack(
     victim: Victim, attack: Attack, interpreter: Interpreter | None, acceleration: Acceleration, steps: int
 ) -> Call:
-    """The attack's own steps and its last word on the result; the copy is made before, as in an evaluation."""
-    short = attack.staged([Stage(attack.stages[-1].step, steps)])
+    """The attack's steps but for the first; the copy of the victim is made before, as in an evaluation."""
+    short = attack.staged([Stage(attack.stages[-1].step, steps + 1)])
     target_map = None
     if interpreter is not None:
         target_map = interpreter.explain(victim.classifier, victim.images, victim.target_class).attribution_map
     twin = make_twin(victim.classifier, interpreter, victim.images, acceleration)
     given = victim.classifier, interpreter, victim.images, victim.target_class, target_map
-    return lambda: run_attack(short, *given, twin=twin)
+
+    def call() -> float:
+        at: list[float] = []
+        device = victim.images.device
+        run_attack(short, *given, twin=twin, on_step=lambda k: at.append(now(device)) if k in (1, steps + 1) else None)
+        return at[1] - at[0]
+
+    return call
 
 
 def _peers(victim: Victim, steps: int) -> dict[str, tuple[Call, str]]:
