@@ -11,7 +11,7 @@ import torch
 from benchmarks.options import Options
 from benchmarks.pairing import Row
 from benchmarks.victims import Victim, imagenet
-from lightning_adv2.attacks import Stage, Twin, adv2_attack, make_twin, pgd, run_attack
+from lightning_adv2.attacks import Stage, Twin, adv2_attack, adv2_mask, make_twin, pgd, run_attack
 from lightning_adv2.attacks.footprint import step_bytes
 from lightning_adv2.callbacks.batch_size import SHARE, free_memory
 from lightning_adv2.interpreters import CAM, MASK, GradCAM, Gradient, IntegratedGradients, Interpreter, SmoothGrad
@@ -33,13 +33,16 @@ def run(options: Options) -> list[Row]:
     """A row per interpreter: the graph's bytes, what a larger batch really took, and the batch that ``auto`` takes."""
     rows, free = [], free_memory(options.device)
     victim = imagenet(1, torch.device("cpu"), options.data, 64 if options.quick else SIDE)
-    for name, interpreter in interpreters(victim).items():
+    shown = {**interpreters(victim), "MASK, paper": MASK(), "MASK, paper, recomputed": MASK()}
+    for name, interpreter in shown.items():
         attack = pgd() if interpreter is None else adv2_attack(interpreter)
+        if "paper" in name:
+            attack = adv2_mask("paper", checkpoint="recomputed" in name)
         plain = step_bytes(attack, Twin(victim.classifier, interpreter), victim.images[0])
         folded = step_bytes(attack, make_twin(victim.classifier, interpreter, victim.images), victim.images[0])
         least, most = (2, 8) if options.device.type == "cpu" else (8, 32)
         measured = None
-        if not options.quick and name not in ("Integrated Gradients", "SmoothGrad", "MASK"):
+        if not options.quick and not name.startswith(("Integrated", "SmoothGrad", "MASK")):
             peaks = [_peak(options, name, count) for count in (least, most)]
             measured = (peaks[1] - peaks[0]) / (most - least)
         rows.append({

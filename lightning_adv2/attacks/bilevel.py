@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Self
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from lightning_adv2.attacks.objective import Context, LossTerm, Problem, Ramp, TargetClass
 from lightning_adv2.attacks.perturbation import Perturbation
 from lightning_adv2.attacks.steps import Seen, Step, loss_gradient, seen, total_loss
 from lightning_adv2.functional.losses import map_mse
 from lightning_adv2.interpreters import MASK
+from lightning_adv2.models import Classifier
 from lightning_adv2.types import Interpretation, State
 
 
@@ -38,6 +41,8 @@ class BilevelStep(Step):
         halvings: of the bisection (10); 0 always takes the longest move.
         kappa: in logits (10).
         reset: period (50); 0 for never.
+        checkpoint: keep of each unrolled step only where it began, and compute it again on the way back: the same
+            gradient in a fraction of the memory, for more time.
         terms: what is minimised in the first move, without the map.
     """
 
@@ -53,6 +58,7 @@ class BilevelStep(Step):
         halvings: int = 10,
         kappa: float = 10.0,
         reset: int = 50,
+        checkpoint: bool = False,
         terms: Sequence[LossTerm] = (),
     ) -> None:
         if unrolled < 1 or plain < 0 or halvings < 0 or reset < 0:
@@ -65,6 +71,7 @@ class BilevelStep(Step):
             raise ValueError(f"class_step={class_step}, map_step={map_step}: lengths; map_step must be positive")
         self.class_step, self.plain, self.unrolled = class_step, plain, unrolled
         self.average, self.halvings, self.kappa, self.reset = average, halvings, kappa, reset
+        self.checkpoint = checkpoint
         self.terms = tuple(terms) or (TargetClass(),)
         refuse_map_terms(self.terms)
 
@@ -116,9 +123,10 @@ class BilevelStep(Step):
         arguments = problem.classifier, problem.target_class
         for _ in range(self.plain):
             inner = interpreter.advance(arguments[0], adv_images.detach(), arguments[1], inner)
+        advance = partial(_recomputed, interpreter) if self.checkpoint else interpreter.advance
         losses = []
         for _ in range(self.unrolled):
-            inner = interpreter.advance(arguments[0], adv_images, arguments[1], inner)
+            inner = advance(arguments[0], adv_images, arguments[1], inner)
             losses.append(map_mse(interpreter.map_of(inner), target_map))
         loss = torch.stack(losses).mean(0) if self.average else losses[-1]
         return loss, (inner[0].detach(), tuple(part.detach() for part in inner[1]))
@@ -158,6 +166,17 @@ class BilevelStep(Step):
                 low, high = torch.where(enough, size, low), torch.where(enough, high, size)
                 size = (low + high) / 2
         return at(low)
+
+
+def _recomputed(interpreter: MASK, classifier: Classifier, images: Tensor, target_class: Tensor, inner: State) -> State:
+    """``interpreter.advance``, of whose graph nothing is kept."""
+
+    def advance(images: Tensor, mask: Tensor, *memory: Tensor) -> tuple[Tensor, ...]:
+        after, rest = interpreter.advance(classifier, images, target_class, (mask, memory))
+        return after, *rest
+
+    mask, *memory = checkpoint(advance, images, inner[0], *inner[1], use_reentrant=False, preserve_rng_state=False)
+    return mask, tuple(memory)
 
 
 def margin(logits: Tensor, target_class: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from lightning_adv2.attacks import FlowField, PixelDelta, Problem, Ramp, Stage, 
 from lightning_adv2.attacks.attack import Attack
 from lightning_adv2.attacks.bilevel import BilevelStep, margin
 from lightning_adv2.attacks.dispatch import adv2_attack
+from lightning_adv2.attacks.footprint import GraphMeter
 from lightning_adv2.attacks.presets_mask import adv2_mask
 from lightning_adv2.attacks.response import ResponseStep
 from lightning_adv2.functional import optim
@@ -66,6 +67,22 @@ def test_lookahead_is_the_map_loss_of_the_iterations_to_come(plain, unrolled, av
     torch.testing.assert_close(loss.detach(), wanted)
     torch.testing.assert_close(inner[0], s[0])
     assert not any(leaf.requires_grad for leaf in (inner[0], *inner[1]))
+
+
+def test_recomputed_the_lookahead_has_the_same_gradient_in_less_memory():
+    problem = setting()
+    state = problem.interpreter.explain(problem.classifier, problem.images, problem.target_class).state
+    found = []
+    for checkpoint in (False, True):
+        meter, leaf = GraphMeter(), problem.images.clone().requires_grad_()
+        with meter.open():
+            loss, _ = BilevelStep(checkpoint=checkpoint).lookahead(problem, leaf, state)
+            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        found.append((gradient, meter.peak))
+    (plain, most), (recomputed, least) = found
+    assert plain.abs().max() > 0
+    torch.testing.assert_close(recomputed, plain, rtol=1e-9, atol=1e-15)
+    assert least < 0.5 * most
 
 
 def test_the_lookaheads_gradient_matches_finite_differences():
