@@ -3,6 +3,7 @@
 1. The loop of a whole evaluation (loading, checks, attacks, sealed records on disk) against the same attacks on the
    same batches in a bare loop, in turn in one process on one thread; ratios of each round, their median.
 2. The images per second of that loop on several processes against one process, each with one thread.
+3. The share of a whole evaluation, from the choice of the images to the page, that is spent inside the attacks.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from lightning_adv2.attacks import adv2_cam, pgd
+from lightning_adv2.attacks import adv2_cam, make_twin, pgd
 from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.callbacks.attack_batch import attack_batch
 from lightning_adv2.data import AttackDataModule, CIFAR10DataModule
-from lightning_adv2.interpreters import CAM
+from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
 from lightning_adv2.models import CifarResNet
 from lightning_adv2.modules import IDLS
+from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.runtime.processes import wait_for_all
 
 
@@ -58,9 +60,40 @@ def data(root: Path, images: int, batch_size: int) -> AttackDataModule:
     return AttackDataModule(CIFAR10DataModule(root), num_images=images, batch_size=batch_size)
 
 
-def module(root: Path) -> IDLS:
-    """ResNet-20 and CAM."""
-    return IDLS(CifarResNet(20, weights=root / "resnet20.safetensors"), CAM())
+def module(root: Path, *more: Interpreter) -> IDLS:
+    """ResNet-20 and CAM, and whatever else explains it."""
+    classifier = CifarResNet(20, weights=str(root / "resnet20.safetensors"))
+    return IDLS(classifier, [CAM(), *more])
+
+
+def end_to_end(root: Path, images: int, batch_size: int) -> list[dict[str, Any]]:
+    """Seconds of a whole evaluation and of its attacks: of CAM alone, and of CAM, GRAD and RTS."""
+    rows = []
+    rts = RTS(CifarResNet(20, weights=str(root / "resnet20.safetensors")), map_stride=2)
+    for more in ((), (Gradient(), rts)):
+        evaluation = AttackEvaluation()
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = pl.Trainer(
+                default_root_dir=folder, accelerator="cpu", callbacks=[evaluation], logger=False, inference_mode=False,
+                enable_progress_bar=False, enable_checkpointing=False,
+            )  # fmt: skip
+            idls, source = module(root, *more), data(root, images, batch_size)
+            start = time.perf_counter()
+            trainer.test(idls, source, verbose=False)
+            whole = time.perf_counter() - start
+        assert evaluation.summary is not None
+        spent = {
+            (key if key.startswith("pgd") else f"{key} {name}"): seconds  # PGD ran once for all
+            for name, attacks in evaluation.summary.seconds.items()
+            for key, seconds in attacks.items()
+            if not key.endswith("control")
+        }
+        names = [one.name for one in interpreters_of(idls)]
+        attacks = sum(spent.values())
+        rows.append(
+            {"interpreters": names, "images": images, "seconds": whole, "attacks": attacks, "share": attacks / whole}
+        )
+    return rows
 
 
 def evaluate(root: Path, folder: Path, images: int, batch_size: int, devices: int) -> float:
@@ -84,7 +117,8 @@ def bare(root: Path, images: int, batch_size: int) -> float:
     batches = list(source.test_dataloader())
     start = time.perf_counter()
     for index, batch in enumerate(batches):
-        attack_batch(idls.classifier, idls.interpreter, batch, attacks(), batch_index=index)
+        twin = make_twin(idls.classifier, idls.interpreter, batch["images"])
+        attack_batch(idls.classifier, idls.interpreter, batch, attacks(), batch_index=index, twin=twin)
     return time.perf_counter() - start
 
 
@@ -102,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__)
     parser.add_argument("--root", type=Path, default=Path("../shared/data/cifar10"), help="images and resnet20")
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--end-to-end", type=int, default=512, help="images of the third part")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--devices", type=int, default=2)
@@ -124,6 +159,7 @@ def main() -> None:
         alone = processes(options.root, *size, 1)
         scaled.append((alone, processes(options.root, *size, options.devices)))
     found = {
+        "end_to_end": end_to_end(options.root, options.end_to_end, 64),
         "loop_against_bare": {
             "ratio": statistics.median(whole / plain for plain, whole in loops),
             "seconds": loops,
