@@ -16,7 +16,8 @@ from lightning_adv2.types import State
 class Plateau:
     """A stage leaves a confident image as it is when its best iterate has not got better for a while.
 
-    An image stops by its own history, so that it ends where it would end alone. For steps of constant size, such as the
+    An image stops by its own history, so that it ends where it would end alone. For MASK ``patience`` must span several
+    of its step's fresh maps, which come every ``reset`` or ``refresh`` steps. For steps of constant size, such as the
     ``paper`` schedules: where they decay to nothing, as in ``fast``, the end is where the map gets good.
 
     Attributes:

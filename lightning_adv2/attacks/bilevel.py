@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import partial
 from typing import Self
 
@@ -80,6 +81,12 @@ class BilevelStep(Step):
         refuse_map_terms(terms)
         other = super().extended(terms)
         other.class_step = self.class_step or 0.05
+        return other
+
+    def at_its_peak(self) -> Step:
+        """Recomputed, one unrolled step at a time has a graph."""
+        other = copy(self)
+        other.unrolled, other.checkpoint = 1 if self.checkpoint else self.unrolled, False
         return other
 
     def init(self, problem: Problem, parameter: Tensor) -> State:

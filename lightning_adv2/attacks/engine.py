@@ -96,10 +96,9 @@ def run_attack(
     if generators is None:
         generators = image_generators(0, [str(i) for i in range(len(images))], "attack")
     through = twin or Twin(classifier, interpreter)
-    laid_out = images.contiguous(memory_format=through.memory_format)
     shown_by = None if interpreter is None else through.interpreter or interpreter
-    problem = Problem(through.classifier, shown_by, laid_out, target_class, target_map, generators)
-    first = attack.perturbation.init(laid_out, generators)
+    problem = Problem(through.classifier, shown_by, images, target_class, target_map, generators)
+    first = attack.perturbation.init(images, generators)
     if start is not None:
         check_start(start, first)
         first = attack.perturbation.project(images, start.detach().to(first))
@@ -107,13 +106,12 @@ def run_attack(
     final, valid = keep(), torch.ones(len(images), dtype=torch.bool, device=images.device)
     planned, trace, taken = 0, {}, torch.zeros_like(target_class)
     for run in range(attack.restarts):
-        parameter, best = attack.perturbation.restart(laid_out, generators) if run else first, keep()
+        parameter, best = attack.perturbation.restart(images, generators) if run else first, keep()
         for stage in attack.stages:
             on_stage = None if on_step is None else partial(_counted, on_step, planned)
             parameter, finite, moves = _run_stage(attack, stage, problem, parameter, best, on_stage)
             valid, taken, planned = valid & finite, taken + moves, planned + stage.steps
         # The loop judged by the twin, or the surrogate; the last word has the network itself, on both candidates.
-        parameter = parameter.contiguous()
         last = attack.perturbation.apply(images, parameter).detach(), parameter.detach()
         candidates = [(best.adv_images, best.parameter), last] if best.trace else [last]
         for candidate, at in candidates:

@@ -71,7 +71,7 @@ def step_bytes(attack: Attack, twin: Twin, image: Tensor) -> int:
         twin: the victim, or what its gradients are taken through.
         image: ``(C, H, W)`` in [0, 1], on the networks' device.
     """
-    images = image[None].contiguous(memory_format=twin.memory_format)
+    images = image[None]
     target_class = torch.zeros(1, dtype=torch.int64, device=image.device)
     target_map = None
     if attack.needs_map and twin.interpreter is not None:
@@ -85,8 +85,8 @@ def step_bytes(attack: Attack, twin: Twin, image: Tensor) -> int:
         generators = image_generators(0, ["0"], "attack")
         problem = Problem(twin.classifier, twin.interpreter, images, target_class, target_map, generators)
         parameter = attack.perturbation.init(images, generators)
-        meter = GraphMeter(weights)
+        meter, step = GraphMeter(weights), stage.step.at_its_peak()
         with meter.open():
-            stage.step(problem, attack.perturbation, parameter, stage.step.init(problem, parameter), 0.0)
+            step(problem, attack.perturbation, parameter, step.init(problem, parameter), 0.0)
         most = max(most, meter.peak)
     return most

@@ -51,6 +51,10 @@ class Step(ABC):
         other.terms = (*self.terms, *terms)
         return other
 
+    def at_its_peak(self) -> Step:
+        """The step whose graph shows the memory needed: itself, unless part of it is only built on the way back."""
+        return self
+
     @abstractmethod
     def init(self, problem: Problem, parameter: Tensor) -> State:
         """The step's own state at the start of a stage, every leaf with B first."""
@@ -128,7 +132,8 @@ def loss_gradient(loss: Tensor, parameter: Tensor, *, retain_graph: bool = False
     (gradient,) = torch.autograd.grad(loss.sum() * GRADIENT_SCALE, parameter, retain_graph=retain_graph)
     # The squares too: what overflows there would stop Adam, or a normalised step, without a word.
     finite = (gradient.flatten(1).square().sum(1).isfinite() & loss.isfinite()).detach()
-    return torch.where(finite.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0.0), finite
+    # As the parameter lies, however the network has its images.
+    return torch.where(finite.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0.0).contiguous(), finite
 
 
 def seen(adv_images: Tensor, interpretation: Interpretation, finite: Tensor) -> Seen:

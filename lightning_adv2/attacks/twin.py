@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_adv2.attacks.checks import check_victim
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier, MapNetwork, fold_batchnorm
 
 Wrapper = Callable[[Callable[..., Any]], Any]
-# How far the copy's logits may be from the victim's, as a share of the largest, and how far the maps' means.
-TOLERANCE = 1e-4
+# How far the copy's logits may be from the victim's, as a share of the largest, and its map's pixels on average.
+TOLERANCE, MAP_TOLERANCE = 1e-4, 1e-2
 TOLERANCE_BF16 = 5e-2
 
 
@@ -46,12 +48,10 @@ class Twin:
     Attributes:
         classifier: frozen.
         interpreter: None where the attack ignores the map.
-        memory_format: in which images suit it.
     """
 
     classifier: Classifier
     interpreter: Interpreter | None
-    memory_format: torch.memory_format = torch.contiguous_format
 
 
 def make_twin(
@@ -63,50 +63,76 @@ def make_twin(
     """Copy the victim and make the copy fast; it is compared with the victim, which is left as it is.
 
     An interpreter whose encoder has the classifier's own weights gets the classifier as its encoder, so that both share
-    one forward pass. A copy that does not agree with the victim is given up with a warning.
+    one forward pass. What a copy cannot do without ceasing to agree with the victim is given up with a warning; with
+    nothing asked for, the victim is its own twin.
 
     Args:
         classifier: in eval mode.
         interpreter: in eval mode; None to attack the classifier alone.
         images: ``(B, C, H, W)``; only their shape, type and device count.
         acceleration: None takes the usual, which changes nothing but the rounding.
+
+    Raises:
+        ValueError: the victim is in train mode.
     """
+    check_victim(classifier, interpreter)
     how = acceleration or Acceleration()
     if interpreter is not None and not interpreter.differentiable:
         interpreter = None  # its map is not attacked
     plain = Twin(classifier, interpreter)
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand(1, *images.shape[1:], generator=generator).to(images)
-    ways: list[tuple[str, list[Wrapper]]] = [("copied", [_in_bfloat16] if how.bfloat16 else [])]
-    if how.compile:
-        ways.insert(0, ("compiled", [*ways[0][1], torch.compile]))
     tolerance = TOLERANCE_BF16 if how.bfloat16 else TOLERANCE
-    # In a training of mixed precision too: what is compared is the network.
-    with torch.autocast(images.device.type, enabled=False):
+    with _exactly(images.device):
         try:
             expected = _look(plain, probe)
         except RuntimeError:
             return plain  # the attack will say what is wrong with it
-        for name, wrappers in ways:
+        for less, way in _ways(how):
             try:
-                twin = _copy(plain, probe, how)
-                for wrapper in wrappers:
-                    _wrap(twin, wrapper)
+                twin = _copy(plain, probe, way)
                 difference = _difference(expected, _look(twin, probe), tolerance)
-            except RuntimeError as error:  # compiled: second derivatives, or there is no compiler
-                difference = str(error).strip().splitlines()[0]
+            except Exception as error:  # second derivatives of what is compiled, no compiler, what cannot be copied
+                difference = f"{type(error).__name__}: {error}".strip().splitlines()[0]
             if not difference:
                 return twin
             victim = classifier.name if interpreter is None else f"{classifier.name} with {interpreter.name}"
-            warnings.warn(f"acceleration: {victim} is not {name}: {difference}", stacklevel=2)
+            warnings.warn(f"acceleration: {victim} is not {less}: {difference}", stacklevel=2)
     return plain
 
 
+def _ways(how: Acceleration) -> Iterator[tuple[str, Acceleration]]:
+    """What is asked for, then with less of it, and what is given up where that does not agree either."""
+    if how.compile:
+        yield "compiled", how
+        how = replace(how, compile=False)
+    if how.channels_last and how.fold_batchnorm:
+        yield "folded and laid out channels last", how
+        yield "folded", replace(how, channels_last=False)
+        how = replace(how, fold_batchnorm=False)
+    if how != Acceleration(fold_batchnorm=False, channels_last=False):
+        yield "copied", how
+
+
+@contextmanager
+def _exactly(device: torch.device) -> Iterator[None]:
+    """In full precision, whatever the caller has set: what is compared is the networks."""
+    backend, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
+    settings = backend.enabled, backend.benchmark, backend.benchmark_limit, backend.deterministic
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False), backend.flags(*settings, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
 def _copy(plain: Twin, probe: Tensor, how: Acceleration) -> Twin:
-    """The victim's copy, folded and laid out."""
-    classifier, interpreter = deepcopy(plain.classifier), deepcopy(plain.interpreter)
-    layout = torch.channels_last if how.channels_last else torch.contiguous_format
-    for network in interpreter.modules() if interpreter is not None else ():
+    """The victim's copy, folded, laid out, and wrapped in what is to compute it."""
+    twin = deepcopy(plain)  # both at once: an interpreter may know layers of the classifier
+    classifier, interpreter = twin.classifier, twin.interpreter
+    networks = list(interpreter.modules()) if interpreter is not None else []
+    for network in networks:
         if isinstance(network, MapNetwork) and _equal(network.encoder, plain.classifier):
             network.encoder = classifier
     if how.fold_batchnorm:
@@ -118,8 +144,18 @@ def _copy(plain: Twin, probe: Tensor, how: Acceleration) -> Twin:
     for module in (classifier, interpreter):
         if module is not None:
             module.requires_grad_(False)
-            module.to(memory_format=layout)
-    return Twin(classifier, interpreter, layout)
+            if how.channels_last:
+                module.to(memory_format=torch.channels_last)
+    parts = [classifier, *(interpreter.modules() if interpreter is not None else ())]
+    if how.channels_last:
+        _wrap(parts, {Classifier: ["normalize"]}, _channels_last)
+    # Not the head: it costs nothing, and Grad-CAM differentiates it twice.
+    slow = {Classifier: ["forward_features", "forward_pyramid", "forward_attention"], MapNetwork: ["decode"]}
+    if how.bfloat16:
+        _wrap(parts, slow, _in_bfloat16)
+    if how.compile:
+        _wrap(parts, slow, torch.compile)
+    return twin
 
 
 def _equal(first: nn.Module, second: nn.Module) -> bool:
@@ -129,18 +165,21 @@ def _equal(first: nn.Module, second: nn.Module) -> bool:
     return str(first) == str(second) and own.keys() == other.keys() and all(torch.equal(own[n], other[n]) for n in own)
 
 
-def _wrap(twin: Twin, wrapper: Wrapper) -> None:
-    """Put a wrapper around what takes the time: features, and networks for maps."""
-    networks = twin.interpreter.modules() if twin.interpreter is not None else ()
-    for module in {twin.classifier, *networks}:
-        names = []
-        if isinstance(module, Classifier):
-            # Not the head: it costs nothing, and Grad-CAM differentiates it twice.
-            names = ["forward_features", "forward_pyramid"]
-        elif isinstance(module, MapNetwork):
-            names = ["decode"]
-        for name in names:
-            setattr(module, name, wrapper(getattr(module, name)))
+def _wrap(parts: Sequence[nn.Module], names: dict[type[nn.Module], list[str]], wrapper: Wrapper) -> None:
+    """Put a wrapper around methods of networks of some types; each network once, be it part of two."""
+    for part in dict.fromkeys(parts):
+        for name in (name for kind, own in names.items() if isinstance(part, kind) for name in own):
+            if hasattr(part, name):
+                setattr(part, name, wrapper(getattr(part, name)))
+
+
+def _channels_last(method: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The method, whose result lies pixel by pixel; what an attack itself computes with lies as ever."""
+
+    def run(images: Tensor) -> Tensor:
+        return method(images).contiguous(memory_format=torch.channels_last)
+
+    return run
 
 
 def _in_bfloat16(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -160,25 +199,26 @@ def _cast(values: Any, dtype: torch.dtype) -> Any:
     return values.to(dtype)
 
 
-def _look(one: Twin, probe: Tensor) -> tuple[Tensor, Tensor]:
+def _look(one: Twin, probe: Tensor) -> list[Tensor]:
     """Logits and map of an image, whose gradient was taken as an attack takes it; an iterative one goes one step."""
     target_class = torch.zeros(1, dtype=torch.int64, device=probe.device)
     with torch.enable_grad():
-        leaf = probe.to(memory_format=one.memory_format).detach().requires_grad_()
+        leaf = probe.clone().requires_grad_()
         if one.interpreter is None:
-            logits, attribution_map = one.classifier(leaf), leaf[:, :1] * 0
+            logits, attribution_map, aux = one.classifier(leaf), leaf[:, :1] * 0, {}
         else:
             state = one.interpreter.init_state(one.classifier, leaf.detach(), target_class)
             shown = one.interpreter(one.classifier, leaf, target_class, state)
-            logits, attribution_map = shown.logits, shown.attribution_map
+            logits, attribution_map, aux = shown.logits, shown.attribution_map, shown.aux
         torch.autograd.grad(logits.sum() + attribution_map.sum(), leaf)
-    return logits.detach(), attribution_map.detach()
+    return [attribution_map.detach(), logits.detach(), aux.get("encoder_logits", logits).detach()]
 
 
-def _difference(expected: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor], tolerance: float) -> str:
+def _difference(expected: Sequence[Tensor], found: Sequence[Tensor], tolerance: float) -> str:
     """In which way the copy does not agree with the victim; empty where it does."""
-    worst = float((expected[0] - found[0]).abs().max() / expected[0].abs().max().clamp(min=1))
-    if not worst <= tolerance:
-        return f"logits by {worst:.1e} of the largest"
-    mean = float((expected[1] - found[1]).abs().mean())
-    return "" if mean <= max(tolerance, 1e-2) else f"maps by {mean:.1e} on average"
+    for name, own, other in zip(("logits", "the encoder's logits"), expected[1:], found[1:], strict=True):
+        worst = float((own - other).abs().max() / own.abs().max().clamp(min=1))
+        if not worst <= tolerance:
+            return f"{name} by {worst:.1e} of the largest"
+    mean = float((expected[0] - found[0]).abs().mean())
+    return "" if mean <= max(tolerance, MAP_TOLERANCE) else f"maps by {mean:.1e} on average"

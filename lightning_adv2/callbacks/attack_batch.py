@@ -45,11 +45,13 @@ class Shared:
 
     Attributes:
         attacks: what attacks that ignore the map did, by their keys.
+        twin: what attacks that ignore the map take their gradients through.
         network: what :func:`~lightning_adv2.attacks.diagnosis.network_flags` says of all images that are right.
     """
 
     attacks: dict[str, Timed] = field(default_factory=dict)
     network: dict[str, Tensor] = field(default_factory=dict)
+    twin: Twin | None = None
 
 
 def attack_batch(
@@ -84,7 +86,7 @@ def attack_batch(
         on_step: called with the attack and the number of its steps done.
         shared: what was done for another interpreter of this very batch; what it lacks is done and added.
         place: the interpreter's place among several, for the record.
-        twin: what the attacks take their gradients through; see :func:`~lightning_adv2.attacks.make_twin`.
+        twin: what attacks on the map take their gradients through; see :func:`~lightning_adv2.attacks.make_twin`.
     """
     target, shared = target or BenignMap(), Shared() if shared is None else shared
     with torch.no_grad():
@@ -135,19 +137,20 @@ def attack_batch(
     bound = [attack.against(interpreter) for attack in attacks]
     look = partial(judge, problem, label[keep])
     shared.network = shared.network or network_flags(classifier, images, target_class)
-    run = partial(_run, network=shared.network, twin=twin, on_step=on_step)
+    run = partial(_run, on_step=on_step)
     record.attacks += _controls(problem, look, benign_map[keep], bound, image_generators(seed, ids, "noise"))
     record.benign_map_target_class = record.attacks[1].adv_map  # that control is just this
     for attack in bound:
         if attack.needs_map:
             network = {name: concerned[keep] for name, concerned in shared.network.items()}
-            timed = run(attack, replace(problem, generators=image_generators(seed, ids, "attack")), network=network)
+            timed = run(attack, replace(problem, generators=image_generators(seed, ids, "attack")), network, twin)
             result = timed.result
         else:
             if (key := record_key(attack.name, attack.schedule)) not in shared.attacks:
                 # On all that are right, so that it does not matter which of them an interpreter can explain.
                 generators = image_generators(seed, names, "attack")
-                shared.attacks[key] = run(attack, Problem(classifier, None, images, target_class, None, generators))
+                alone = Problem(classifier, None, images, target_class, None, generators)
+                shared.attacks[key] = run(attack, alone, shared.network, shared.twin)
             timed = shared.attacks[key]
             result = _rows(timed.result, keep)
         # An attack that aims at the map hands over what its images show for the target class.
@@ -190,7 +193,7 @@ def _controls(
 
 
 def _run(
-    attack: Attack, problem: Problem, *, network: dict[str, Tensor], twin: Twin | None, on_step: Progress | None
+    attack: Attack, problem: Problem, network: dict[str, Tensor], twin: Twin | None, *, on_step: Progress | None
 ) -> Timed:
     start = time.perf_counter()
     result = run_attack(

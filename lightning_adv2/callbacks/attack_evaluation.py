@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_adv2.attacks import Acceleration, Attack, Preset, adv2_attack, pgd
 from lightning_adv2.attacks.targets import BenignMap, Target
 from lightning_adv2.callbacks.attack_batch import Shared, attack_batch
-from lightning_adv2.callbacks.attackable import check_attackable
+from lightning_adv2.callbacks.attackable import check_attackable, check_networks
 from lightning_adv2.callbacks.attacker import Attacker
 from lightning_adv2.callbacks.batch_size import fitting_batch
 from lightning_adv2.callbacks.identity import identity, num_batches
@@ -100,10 +100,12 @@ class AttackEvaluation(pl.Callback):
     def fitting_batch(self, trainer: pl.Trainer, image: Tensor) -> int:
         """How many images like ``image`` ``(C, H, W)`` fit into the memory at once, for ``batch_size: auto``."""
         module: Any = trainer.lightning_module
+        check_networks(module, self._attacks)
         attacks = [(one, self._attacks(one)) for one in interpreters_of(module)]
         device = trainer.strategy.root_device
         sharing = trainer.num_devices if device.type == "cpu" else 1
-        return fitting_batch(module.classifier, attacks, image, device, sharing, self.acceleration)
+        double = "64" in str(trainer.precision)  # the networks are not converted yet
+        return fitting_batch(module.classifier, attacks, image, device, sharing * (2 if double else 1))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check that the loop can be attacked, and whose records lie in the folder."""
@@ -154,8 +156,8 @@ class AttackEvaluation(pl.Callback):
     def _attack(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, index: int) -> None:
         plan = [(interpreter, self._attacks(interpreter)) for interpreter in interpreters_of(pl_module)]
         steps = sum(a.steps for place, (_, attacks) in enumerate(plan) for a in attacks if a.needs_map or not place)
-        interruption, shared, count = interruption_of(trainer), Shared(), 0
         classifier: Any = pl_module.classifier
+        interruption, shared, count = interruption_of(trainer), Shared(), 0
         with StepProgress(trainer, steps, self._pace, len(batch["images"]), self._running.values()) as progress:
             for place, (interpreter, attacks) in enumerate(plan):
 
@@ -165,6 +167,7 @@ class AttackEvaluation(pl.Callback):
 
                 record = kept_record(trainer, interpreter.name, index, batch)
                 if record is None:
+                    shared.twin = self._attacker.twin(classifier, None, batch["images"])
                     run = partial(
                         attack_batch, classifier, interpreter, attacks=attacks, batch_index=index,
                         seed=self.seed, target=self.target, place=place, on_step=on_step,
@@ -196,6 +199,7 @@ class AttackEvaluation(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """When all other callbacks have written what is theirs: the page, and W&B's share of it."""
+        self._attacker.forget_weights()
         if not idle(trainer) and self._run is not None:
             finish(self._run, trainer.logger)
 

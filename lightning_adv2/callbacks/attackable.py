@@ -31,6 +31,13 @@ def check_attackable(
     """
     if len(trainer.num_test_batches if trainer.testing else trainer.num_val_batches) > 1:
         raise ValueError("dataloaders: AttackEvaluation takes one; run one evaluation per dataloader")
+    check_networks(pl_module, attacks)
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("an attack needs gradients: set Trainer(inference_mode=False)")
+
+
+def check_networks(pl_module: pl.LightningModule, attacks: Callable[[Interpreter], Sequence[Attack]]) -> None:
+    """What of it can be said before the loop; see :func:`check_attackable`."""
     missing = [name for name in ("classifier", "interpreter") if not hasattr(pl_module, name)]
     if missing:
         raise TypeError(
@@ -42,5 +49,3 @@ def check_attackable(
         for attack in attacks(interpreter):
             if attack.needs_map:
                 check_gradient(attack.name, interpreter)
-    if torch.is_inference_mode_enabled():
-        raise RuntimeError("an attack needs gradients: set Trainer(inference_mode=False)")

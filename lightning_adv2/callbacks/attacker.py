@@ -31,17 +31,18 @@ class Attacker:
         """The victim may have changed; what fits into the memory has not."""
         self._twins = {}
 
-    def twin(self, classifier: Classifier, interpreter: Interpreter, images: Tensor) -> Twin:
-        """What the attacks on this interpreter take their gradients through."""
-        if interpreter.name not in self._twins:
-            self._twins[interpreter.name] = make_twin(classifier, interpreter, images, self._acceleration)
-        return self._twins[interpreter.name]
+    def twin(self, classifier: Classifier, interpreter: Interpreter | None, images: Tensor) -> Twin:
+        """What the attacks on this interpreter, or on the classifier alone, take their gradients through."""
+        name = "" if interpreter is None else interpreter.name
+        if name not in self._twins:
+            self._twins[name] = make_twin(classifier, interpreter, images, self._acceleration)
+        return self._twins[name]
 
     def attack(self, run: Callable[..., BatchRecord], batch: Batch, interpreter: str, shared: Shared) -> BatchRecord:
         """Attack, in parts where the memory is too small; what interpreters share is of the whole batch."""
 
         def attack(part: Batch) -> BatchRecord:
-            return run(part, shared=shared if part is batch else Shared())
+            return run(part, shared=shared if part is batch else Shared(twin=shared.twin))
 
         record = halving(attack, batch, self._fitting.get(interpreter))
         if record.pieces > 1 and interpreter not in self._fitting:

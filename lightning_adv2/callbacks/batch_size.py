@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lightning_adv2.attacks import Acceleration, Attack, make_twin
+from lightning_adv2.attacks import Attack, Twin
 from lightning_adv2.attacks.footprint import step_bytes
+from lightning_adv2.data.scan import eval_mode
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 
@@ -18,6 +19,7 @@ MOST = 256
 MOST_ON_CPU = 64
 # Of the free memory, for graphs; the rest is for weights, the attack's copies of the images and single layers' needs.
 SHARE = 0.5
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def fitting_batch(
@@ -26,12 +28,11 @@ def fitting_batch(
     image: Tensor,
     device: torch.device,
     processes: int = 1,
-    acceleration: Acceleration | None = None,
 ) -> int:
     """The largest power of 2 of images whose graphs fit into the free memory under every attack; at least 1.
 
-    Their size is measured with one image, where the networks are now. It is an estimate: a batch that is too large
-    after all is halved when it is attacked.
+    Their size is measured with one image on the victim itself, where it is now: the attacks' copy of it takes half, but
+    attacks are diagnosed on the victim. A batch that is too large after all is halved when it is attacked.
 
     Args:
         classifier: the victim.
@@ -39,23 +40,26 @@ def fitting_batch(
         image: ``(C, H, W)`` in [0, 1].
         device: where the attacks will run.
         processes: that share the device's memory.
-        acceleration: as for the attacks.
     """
-    image = image.to(classifier.mean)
-    largest = 1
+    image, largest = image.to(classifier.mean), 1
     for interpreter, own in attacks:
-        twin = make_twin(classifier, interpreter, image[None], acceleration)
-        largest = max([largest, *(step_bytes(attack, twin, image) for attack in own)])
+        with eval_mode(classifier), eval_mode(interpreter):
+            victim = Twin(classifier, interpreter)
+            largest = max([largest, *(step_bytes(attack, victim, image) for attack in own)])
     fitting = int(SHARE * free_memory(device) / processes / largest)
     most = MOST_ON_CPU if device.type == "cpu" else MOST
     return 1 << (max(1, min(most, fitting)).bit_length() - 1)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device."""
+    """Bytes that can still be had on a device, or within a container's or a job's limit."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     table = Path("/proc/meminfo")  # Linux
     lines = table.read_text(encoding="ascii").splitlines() if table.exists() else []
     kilobytes = {name: value.split()[0] for name, _, value in (line.partition(":") for line in lines)}
-    return int(kilobytes.get("MemAvailable", 8 * 2**20)) * 1024  # elsewhere, what any machine has
+    free = int(kilobytes.get("MemAvailable", 8 * 2**20)) * 1024  # elsewhere, what any machine has
+    limit, used = (CGROUP / "memory.max"), (CGROUP / "memory.current")
+    if limit.exists() and (most := limit.read_text(encoding="ascii").strip()).isdigit():
+        free = min(free, int(most) - int(used.read_text(encoding="ascii")))
+    return max(0, free)

@@ -67,6 +67,8 @@ class AttackDataModule(pl.LightningDataModule):
         for name, value in (("num_images", num_images), ("batch_size", batch_size)):
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{name}={value}: give at least 1")
+        if not isinstance(batch_size, int) and batch_size != "auto":
+            raise ValueError(f"batch_size={batch_size!r}: give a whole number, at least 1, or 'auto'")
         if num_workers is not None and num_workers < 0:
             raise ValueError(f"num_workers={num_workers}: give 0 (load in the main process) or more, or leave it out")
         self.source, self.num_images, self.batch_size = source, num_images, batch_size
@@ -134,7 +136,7 @@ class AttackDataModule(pl.LightningDataModule):
         image = self.source.dataset(self.split)[manifest.entries[0].index]["images"]
         # Only whoever attacks knows what it takes.
         asked = [one.fitting_batch(trainer, image) for one in trainer.callbacks if hasattr(one, "fitting_batch")]  # type: ignore[attr-defined]
-        size = min([*asked, -(-len(manifest.entries) // trainer.world_size)])
+        size = min([*(asked or [SCANNED]), -(-len(manifest.entries) // trainer.world_size)])
         print(f"batch_size=auto: {size} images at once", flush=True)
         return manifest, size
 

@@ -65,7 +65,7 @@ def build_manifest(
     wrong: list[str] = []
     skipped: list[tuple[str, str]] = []
     invalid: list[tuple[str, str]] = []
-    with _eval_mode(classifier), torch.no_grad():
+    with eval_mode(classifier), torch.no_grad():
         for start in range(0, len(order), batch_size):
             for looked_at in _look(dataset, dataset_name, order[start : start + batch_size], classifier, seed, device):
                 if len(entries) == wanted:
@@ -160,7 +160,7 @@ def _listed(pairs: Sequence[tuple[str, str]], count: int = 10) -> str:
 
 
 @contextmanager
-def _eval_mode(classifier: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def eval_mode(classifier: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Eval mode inside; outside, each module's own mode as it was, for they may differ (a frozen BatchNorm)."""
     modules = list(classifier.modules()) if isinstance(classifier, nn.Module) else []
     modes = [module.training for module in modules]

@@ -29,10 +29,12 @@ def fold_batchnorm(network: nn.Module, run: Callable[[], object]) -> int:
     after: dict[nn.Module, set[nn.Module]] = defaultdict(set)  # convolution -> the BatchNorms that read it
 
     def made(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        output.made_by = module  # type: ignore[attr-defined]
+        output.made_by = module, output._version  # type: ignore[attr-defined]
 
     def read(module: _BatchNorm, inputs: tuple[Tensor, ...], output: Any) -> None:
-        maker = getattr(inputs[0], "made_by", None)
+        maker, version = getattr(inputs[0], "made_by", (None, 0))
+        if inputs[0]._version != version:  # an operation in place: the same tensor with other values
+            maker = None
         before[module].add(maker)
         if maker is not None:
             after[maker].add(module)
@@ -52,8 +54,9 @@ def fold_batchnorm(network: nn.Module, run: Callable[[], object]) -> int:
         frozen = norm.running_mean is not None  # otherwise it takes the batch's own statistics
         if isinstance(maker, nn.Conv1d | nn.Conv2d | nn.Conv3d) and len(after[maker]) == 1 and frozen:
             kind = maker.weight.dtype
-            # In double precision, so that no more than the last digit is lost.
-            folded[maker] = fuse_conv_bn_eval(maker.double(), norm.double()).to(kind)
+            # In double precision, so that no more than the last digit is lost; Apple's devices have none.
+            exact = kind if maker.weight.device.type == "mps" else torch.float64
+            folded[maker] = fuse_conv_bn_eval(maker.to(exact), norm.to(exact)).to(kind)
             folded[norm] = nn.Identity()
     for module in list(network.modules()):
         for name, child in list(module.named_children()):

@@ -70,6 +70,14 @@ class InterpreterTraining(pl.LightningModule):
         """Interpreters come in eval mode; here one is trained."""
         self.interpreter.train()
 
+    def setup(self, stage: str) -> None:
+        """The fast copy is made anew for each run's device, precision and weights."""
+        self._twin = None
+
+    def teardown(self, stage: str) -> None:
+        """It takes no memory after the run."""
+        self._twin = None
+
     def fast_classifier(self, images: Tensor) -> Classifier:
         """The same function as ``classifier``, quicker where gradients pass through it; made from the first images."""
         if self._twin is None:

@@ -65,7 +65,7 @@ def _estimates(job: Job) -> Iterator[tuple[str, ...]]:
             continue
         key = f"{row['attack']}-{row['schedule']}"
         seconds = stamp["seconds"][row["interpreter"]][key] / row["n"]
-        hours = seconds / row["steps"] * published * PAPER_IMAGES / 3600
+        hours = seconds / (row.get("mean_steps") or row["steps"]) * published * PAPER_IMAGES / 3600
         name = "any" if alone else row["interpreter"]
         yield (job.name, name, row["attack"], str(row["n"]), str(row["steps"]), f"{seconds:.2f}", str(published),
                f"{hours:.1f}")  # fmt: skip

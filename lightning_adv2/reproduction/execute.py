@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import signal
 import subprocess
@@ -90,7 +91,18 @@ def _count(jobs: list[Job], state: str) -> int:
     return sum(job.state == state for job in jobs)
 
 
+def _make_room(job: Job) -> None:
+    """Move an evaluation of another configuration, or of weights that were trained anew, out of the way."""
+    path = job.done_file.with_suffix(".sha256")
+    before = path.read_text(encoding="utf-8") if path.exists() else job.digest
+    if job.run.command == "test" and before != job.digest and job.folder.exists():
+        names = (job.folder.with_name(f"{job.folder.name}_before{n}") for n in itertools.count(1))
+        job.folder.rename(next(name for name in names if not name.exists()))
+    write_text(path, job.digest)
+
+
 def _start(job: Job, at_once: int, group: str, lock: int) -> None:
+    _make_room(job)
     config = job.done_file.with_suffix(".yaml")
     write_text(config, yaml.safe_dump(job.config, sort_keys=False))
     threads = max(1, (os.cpu_count() or 1) // at_once)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 from copy import deepcopy
 
 import pytest
 import torch
-from cases import BY_NAME, lattice_images, other_class, small_classifier
+from cases import BY_NAME, lattice_images, other_class, small_classifier, small_vit
 from torch import Tensor, nn
 
-from lightning_adv2.attacks import Acceleration, adv2_cam, make_twin, pgd, run_attack
+from lightning_adv2.attacks import (
+    Acceleration,
+    Attack,
+    GradientStep,
+    PixelDelta,
+    Ramp,
+    Stage,
+    TargetClass,
+    adv2_cam,
+    make_twin,
+    pgd,
+    run_attack,
+)
+from lightning_adv2.functional.optim import Rule
 from lightning_adv2.interpreters import CAM, RTS, GradCAM, Gradient
 from lightning_adv2.interpreters.captum import Captum
 from lightning_adv2.models import CifarResNet, Classifier, ResidualClassifier, TorchvisionClassifier, weights_hash
@@ -81,10 +95,10 @@ def test_a_copy_that_differs_is_given_up():
     classifier = ReadTwice(widths=(4, 8))
     with torch.no_grad():
         classifier.bn1.weight.fill_(3.0)
-    with pytest.warns(UserWarning, match="is not copied: logits"):
+    with pytest.warns(UserWarning, match="is not folded: logits"):
         twin = make_twin(classifier, None, IMAGES)
-    assert twin.classifier is classifier
-    assert make_twin(classifier, None, IMAGES, Acceleration(fold_batchnorm=False)).classifier is not classifier
+    assert isinstance(twin.classifier.bn1, nn.BatchNorm2d), "it is not folded, but still laid out"
+    assert twin.classifier.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_an_interpreter_that_is_not_attacked_is_not_copied():
@@ -134,3 +148,72 @@ def test_large_networks_of_torchvision_agree():
         twin = make_twin(classifier, CAM(), images)
         logits = classifier(images)
         assert (twin.classifier(images) - logits).abs().max() <= 1e-4 * logits.abs().max().clamp(min=1)
+
+
+class Locked(ResidualClassifier):
+    """Cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__(widths=(4, 8))
+        self.lock = threading.Lock()
+
+
+def test_what_cannot_be_copied_is_attacked_itself():
+    classifier = Locked()
+    with pytest.warns(UserWarning, match="is not copied: TypeError: cannot pickle"):
+        assert make_twin(classifier, None, IMAGES).classifier is classifier
+
+
+def test_with_nothing_asked_for_the_victim_is_its_own_twin(recwarn):
+    classifier = small_classifier()
+    twin = make_twin(classifier, CAM(), IMAGES, Acceleration(fold_batchnorm=False, channels_last=False))
+    assert twin.classifier is classifier
+    assert not recwarn
+
+
+def test_a_victim_in_train_mode_is_refused_and_stays_as_it_is():
+    classifier = small_classifier().train()
+    before = weights_hash(classifier)
+    with pytest.raises(ValueError, match="train mode"):
+        make_twin(classifier, None, IMAGES)
+    assert weights_hash(classifier) == before
+
+
+class Temperate(ResidualClassifier):
+    """Of the same weights, another function."""
+
+    temperature = 20.0
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        return super().forward_head(features) / self.temperature
+
+
+def test_an_encoder_that_only_looks_like_the_classifier_is_noticed():
+    classifier = Temperate(widths=(8, 12, 16)).eval()
+    encoder = deepcopy(classifier)
+    encoder.temperature = 1.0
+    with pytest.warns(UserWarning, match="the encoder's logits"):
+        twin = make_twin(classifier, RTS(encoder, map_stride=2, width=6), IMAGES)
+    assert twin.classifier is classifier
+
+
+def test_a_rule_that_wants_plain_memory_gets_it():
+    """``view`` is what people write."""
+    seen = []
+
+    def update(gradient: Tensor, state: tuple) -> tuple[Tensor, tuple]:
+        seen.append(gradient.view(len(gradient), -1).norm(dim=1))
+        return -gradient.sign(), state
+
+    classifier = small_classifier()
+    step = GradientStep([TargetClass()], Rule(lambda parameter: (), update), Ramp(1 / 255, 1 / 255))
+    attack = Attack("mine", "fast", PixelDelta(), [Stage(step, 3)])
+    target_class = other_class(classifier, IMAGES)
+    run_attack(attack, classifier, None, IMAGES, target_class, twin=make_twin(classifier, None, IMAGES))
+    assert len(seen) == 3
+
+
+def test_bfloat16_reaches_a_transformer():
+    classifier = small_vit()
+    twin = make_twin(classifier, None, IMAGES, Acceleration(bfloat16=True))
+    assert (twin.classifier(IMAGES) - classifier(IMAGES)).abs().max() > 0

@@ -6,17 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from cases import lattice_images, small_classifier
 
-from callbacks.lab import interpreter, shapes, victim
-from lightning_adv2.attacks import adv2_cam, adv2_grad, make_twin, pgd
+from callbacks.lab import interpreter, shapes, trainer, victim
+from lightning_adv2.attacks import Twin, adv2_cam, adv2_grad, pgd
 from lightning_adv2.attacks.footprint import step_bytes
 from lightning_adv2.callbacks import AttackEvaluation, batch_size
 from lightning_adv2.callbacks.batch_size import fitting_batch, free_memory
 from lightning_adv2.data import AttackDataModule
 from lightning_adv2.interpreters import CAM, Gradient
+from lightning_adv2.interpreters.captum import Captum
+from lightning_adv2.models import weights_hash
 from lightning_adv2.modules import IDLS
 from lightning_adv2.report.run import read_run
 
@@ -28,7 +29,7 @@ CPU = torch.device("cpu")
 )
 def test_a_power_of_two_that_fits_half_of_the_free_memory(monkeypatch, images, processes, expected):
     classifier, image = small_classifier(), lattice_images(1)[0]
-    each = step_bytes(adv2_grad(), make_twin(classifier, Gradient(), image[None]), image)
+    each = step_bytes(adv2_grad(), Twin(classifier, Gradient()), image)
     monkeypatch.setattr(batch_size, "free_memory", lambda device: 2 * images * each + 2)
     attacks = [(CAM(), [pgd(), adv2_cam()]), (Gradient(), [adv2_grad()])]
     assert fitting_batch(classifier, attacks, image, CPU, processes) == expected
@@ -43,11 +44,7 @@ def test_free_memory_is_what_the_system_says():
 def run(folder, size, num_images=20):
     evaluation = AttackEvaluation([pgd(steps=2)])
     data = AttackDataModule(shapes(), num_images=num_images, batch_size=size)
-    trainer = pl.Trainer(
-        default_root_dir=folder, accelerator="cpu", logger=False, callbacks=[evaluation], inference_mode=False,
-        enable_progress_bar=False, enable_checkpointing=False,
-    )  # fmt: skip
-    trainer.test(IDLS(victim(), interpreter("cam")), data, verbose=False)
+    trainer(folder, evaluation).test(IDLS(victim(), interpreter("cam")), data, verbose=False)
     return data, read_run(folder)
 
 
@@ -75,3 +72,28 @@ def test_without_a_trainer_a_number_is_asked_for():
         data.test_dataloader()
     with pytest.raises(ValueError, match="num_workers=-1"):
         AttackDataModule(shapes(), num_workers=-1)
+
+
+def test_a_containers_limit_counts(monkeypatch, tmp_path):
+    monkeypatch.setattr(batch_size, "CGROUP", tmp_path)
+    (tmp_path / "memory.current").write_text("100\n")
+    (tmp_path / "memory.max").write_text("1100\n")
+    assert free_memory(CPU) == 1000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(CPU) > 10**6
+
+
+def test_measuring_changes_no_statistics_of_a_victim_in_train_mode():
+    classifier, image = small_classifier().train(), lattice_images(1)[0]
+    before = weights_hash(classifier)
+    fitting_batch(classifier, [(CAM(), [adv2_cam()])], image, CPU)
+    assert weights_hash(classifier) == before
+    assert classifier.training
+
+
+def test_a_map_that_cannot_be_attacked_is_refused_by_name(tmp_path):
+    data = AttackDataModule(shapes(), num_images=4, batch_size="auto")
+    with pytest.raises(ValueError, match="Captum"):
+        trainer(tmp_path, AttackEvaluation()).test(IDLS(victim(), Captum("Saliency")), data, verbose=False)
+    with pytest.raises(ValueError, match="batch_size='Auto'"):
+        AttackDataModule(shapes(), batch_size="Auto")

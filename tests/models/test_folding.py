@@ -68,3 +68,16 @@ def test_no_hook_is_left():
     network = small_classifier()
     fold_batchnorm(network, lambda: network(torch.rand(1, 3, 16, 16)))
     assert not any(m._forward_hooks for m in network.modules())
+
+
+def test_what_was_changed_in_place_is_no_convolutions_output():
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return self.norm(torch.relu_(self.conv(x)))
+
+    network = InPlace().eval()
+    assert fold_batchnorm(network, lambda: network(torch.rand(1, 3, 8, 8))) == 0
