@@ -163,43 +163,44 @@ def attack_many_gradients(schedule: Schedule = "fast", **options: Any) -> Attack
 
 def attack_ensemble(schedule: Schedule = "fast", **options: Any) -> Attack:
     """The joint attack on an ensemble with a gradient in it."""
-    return adv2_ensemble(schedule, surrogate=PaperReLU() if schedule == "paper" else Softplus(50.0), **options)
+    return adv2_ensemble(schedule, surrogate=PaperReLU() if schedule == "paper" else Softplus(), **options)
 
+
+# Their derivative is exact, so that finite differences can judge what is made of it; a relative one holds the scale.
+SMOOTH = PaperReLU(relative=False), Softplus(50.0, relative=False)
 
 INTERPRETERS = (
-    InterpreterCase(
-        "grad", lambda classifier: Gradient(pool=2), (PaperReLU(), Softplus(50.0)), lambda side: side // 2, adv2_grad
-    ),
-    InterpreterCase("cam", lambda classifier: CAM(), (None, Softplus(50.0)), lambda side: side // 4, adv2_cam),
+    InterpreterCase("grad", lambda classifier: Gradient(pool=2), SMOOTH, lambda side: side // 2, adv2_grad),
+    InterpreterCase("cam", lambda classifier: CAM(), (None, SMOOTH[1]), lambda side: side // 4, adv2_cam),
     InterpreterCase("rts", build_rts, (None,), lambda side: side // 2, adv2_rts),
     InterpreterCase("student", build_student, (None,), lambda side: side // 2, adv2_rts),
     InterpreterCase(
         "ig",
         lambda classifier: IntegratedGradients(steps=3, pool=2),
-        (None, PaperReLU(), Softplus(50.0)),
+        (None, *SMOOTH),
         lambda side: side // 2,
         attack_many_gradients,
     ),
     InterpreterCase(
         "smoothgrad",
         lambda classifier: SmoothGrad(samples=2, pool=2),
-        (PaperReLU(), Softplus(50.0)),
+        SMOOTH,
         lambda side: side // 2,
         attack_many_gradients,
     ),
-    InterpreterCase("gradcam", lambda classifier: GradCAM(), (None, Softplus(50.0)), lambda side: side // 4, adv2_cam),
+    InterpreterCase("gradcam", lambda classifier: GradCAM(), (None, SMOOTH[1]), lambda side: side // 4, adv2_cam),
     InterpreterCase(
         "ensemble",
         lambda classifier: Ensemble([Gradient(pool=2), CAM()]),
-        (PaperReLU(), Softplus(50.0)),
+        SMOOTH,
         lambda side: side // 2,
         attack_ensemble,
     ),
-    InterpreterCase("lrp", lambda classifier: LRP(pool=2), (None, PaperReLU()), lambda side: side // 2, adv2_cam),
+    InterpreterCase("lrp", lambda classifier: LRP(pool=2), (None, SMOOTH[0]), lambda side: side // 2, adv2_cam),
     InterpreterCase(
         "mask",
         lambda classifier: MASK(iterations=6, start=0.5),
-        (None, Softplus(50.0)),
+        (None, SMOOTH[1]),
         lambda side: side // 4,
         adv2_mask,
     ),

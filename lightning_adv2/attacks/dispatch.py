@@ -77,7 +77,7 @@ def _(interpreter: TrainableInterpreter, *args: Any, **options: Any) -> Attack:
 @adv2_attack.register
 def _(interpreter: Ensemble, schedule: Schedule = "fast", *args: Any, **options: Any) -> Attack:
     members = list(interpreter.modules())  # ensembles within it, too
-    smooth = PaperReLU() if schedule == "paper" else Softplus(50.0)
+    smooth = PaperReLU() if schedule == "paper" else Softplus()
     surrogate = smooth if any(isinstance(member, Gradient) for member in members) else None
     encoder_weight = (
         PAPER_ENCODER_WEIGHT if any(isinstance(member, TrainableInterpreter) for member in members) else 0.0

@@ -25,11 +25,38 @@ def _bounds(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace:
 
 
 class Surrogate(TorchFunctionMode):
-    """Replace ReLU by :meth:`activation` while the context is open."""
+    """Replace ReLU by a smooth function while the context is open.
+
+    Args:
+        relative: measure the width of the smooth bend in units of each image's root mean square pre-activation, layer
+            by layer: s * activation(z / s), which follows a network of any scale as ReLU does. Derivatives take s for
+            a constant. Otherwise the bend has one width everywhere, and is as sharp as ReLU's to a network whose
+            activations are large: an attack through it sees no slope.
+    """
+
+    def __init__(self, relative: bool = True) -> None:
+        super().__init__()
+        self.relative = relative
 
     def activation(self, z: Tensor) -> Tensor:
         """The smooth function, elementwise, twice differentiable; approaches max(z, 0) far from 0."""
         raise NotImplementedError
+
+    def smooth(self, z: Tensor, ceiling: float | None = None) -> Tensor:
+        """The stand-in for ReLU, or for ReLU with a ceiling, at the pre-activations ``z`` ``(B, ...)``.
+
+        Args:
+            z: any shape; the root mean square is taken over all axes but the first.
+            ceiling: 6 for ReLU6.
+        """
+        if not self.relative:
+            value = self.activation(z)
+            return value if ceiling is None else value - self.activation(z - ceiling)
+        scale = _root_mean_square(z.detach())
+        value = self.activation(z / scale)
+        if ceiling is not None:
+            value = value - self.activation((z - ceiling) / scale)
+        return value * scale
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -37,15 +64,24 @@ class Surrogate(TorchFunctionMode):
         """Divert ReLU and ReLU6; everything else runs as it is."""
         kwargs = kwargs or {}
         if func in _RELU:
-            return self.activation(args[0] if args else kwargs["input"])
+            return self.smooth(args[0] if args else kwargs["input"])
         if func in _RELU6 or (func in _HARDTANH and _bounds(*args, **kwargs) == (0, 6)):
-            z = args[0] if args else kwargs["input"]
-            return self.activation(z) - self.activation(z - 6)
+            return self.smooth(args[0] if args else kwargs["input"], ceiling=6)
         return func(*args, **kwargs)
+
+
+def _root_mean_square(z: Tensor) -> Tensor:
+    """Over all axes but the first, which stay as axes of size 1; 1 where all values are 0."""
+    axes = tuple(range(1, z.dim())) or None
+    size = torch.linalg.vector_norm(z, dim=axes, keepdim=True) / max(z[:1].numel() if axes else z.numel(), 1) ** 0.5
+    return torch.where(size == 0, 1.0, size)
 
 
 class PlainReLU(Surrogate):
     """ReLU itself: the control that shows what the smooth ones are worth."""
+
+    def __init__(self) -> None:
+        super().__init__(relative=False)
 
     def activation(self, z: Tensor) -> Tensor:
         """max(z, 0)."""
@@ -60,10 +96,11 @@ class PaperReLU(Surrogate):
 
     Args:
         tau: the paper's 1e-4.
+        relative: see :class:`Surrogate`; the paper's networks have activations of order 1, for which both are alike.
     """
 
-    def __init__(self, tau: float = 1e-4) -> None:
-        super().__init__()
+    def __init__(self, tau: float = 1e-4, relative: bool = True) -> None:
+        super().__init__(relative)
         if tau <= 0:
             raise ValueError(f"tau={tau}: must be positive (the paper takes 1e-4)")
         self.tau = tau
@@ -78,10 +115,11 @@ class Softplus(Surrogate):
 
     Args:
         beta: sharpness; the larger, the closer to ReLU.
+        relative: see :class:`Surrogate`; False for the paper's sigma.
     """
 
-    def __init__(self, beta: float = 50.0) -> None:
-        super().__init__()
+    def __init__(self, beta: float = 50.0, relative: bool = True) -> None:
+        super().__init__(relative)
         if beta <= 0:
             raise ValueError(f"beta={beta}: must be positive (1 is the paper's sigma; 20 to 100 stay close to ReLU)")
         self.beta = beta

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from cases import lattice_images, small_classifier
 from torch import nn
 
-from lightning_adv2.models import PaperReLU, Softplus, TorchvisionClassifier, weights_hash
+from lightning_adv2.interpreters import Gradient
+from lightning_adv2.models import Classifier, PaperReLU, Softplus, Surrogate, TorchvisionClassifier, weights_hash
 
 Z = torch.cat([torch.linspace(-3, 3, 2001), torch.tensor([0.0, -1e-3, 1e-3, -50.0, 50.0])]).double()
 
@@ -75,24 +76,99 @@ def points() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", RELUS)
-@pytest.mark.parametrize("surrogate", [PaperReLU(0.1), Softplus(1.0)])
+@pytest.mark.parametrize("surrogate", [PaperReLU(0.1), Softplus(1.0), Softplus(1.0, relative=False)])
 def test_every_way_to_call_relu_is_diverted_inside_and_none_outside(name, surrogate):
     relu = RELUS[name]
     with surrogate:
         inside = relu(points())
-    torch.testing.assert_close(inside, surrogate.activation(points()))
+    torch.testing.assert_close(inside, surrogate.smooth(points()))
     assert (inside - points().clamp(min=0)).abs().max() > 0.1
     assert torch.equal(relu(points()), points().clamp(min=0))
 
 
 @pytest.mark.parametrize("name", RELU6S)
-@pytest.mark.parametrize("surrogate", [PaperReLU(0.1), Softplus(1.0)])
+@pytest.mark.parametrize("surrogate", [PaperReLU(0.1), Softplus(1.0), Softplus(1.0, relative=False)])
 def test_every_way_to_call_relu6_is_diverted_inside_and_none_outside(name, surrogate):
     relu6 = RELU6S[name]
     with surrogate:
         inside = relu6(points())
-    torch.testing.assert_close(inside, surrogate.activation(points()) - surrogate.activation(points() - 6))
+    torch.testing.assert_close(inside, surrogate.smooth(points(), ceiling=6))
     assert torch.equal(relu6(points()), points().clamp(0, 6))
+
+
+@pytest.mark.parametrize("surrogate", [PaperReLU(0.1, relative=False), Softplus(1.0, relative=False)])
+def test_with_one_width_everywhere_the_activation_itself_is_used(surrogate):
+    z = points()
+    assert torch.equal(surrogate.smooth(z), surrogate.activation(z))
+    assert torch.equal(surrogate.smooth(z, ceiling=6), surrogate.activation(z) - surrogate.activation(z - 6))
+
+
+@pytest.mark.parametrize("surrogate", [PaperReLU(0.1), Softplus(5.0)])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
+def test_a_relative_surrogate_scales_with_the_activations_as_relu_does(surrogate, scale):
+    z = torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(surrogate.smooth(scale * z), scale * surrogate.smooth(z))
+    torch.testing.assert_close(surrogate.smooth(scale * z, ceiling=6 * scale), scale * surrogate.smooth(z, ceiling=6))
+
+
+def test_each_image_has_its_own_scale_and_derivatives_take_it_for_a_constant():
+    z = torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(0)).double()
+    z = (z * torch.tensor([0.1, 1.0, 100.0]).view(3, 1, 1, 1)).requires_grad_()
+    surrogate = Softplus(20.0)
+    (first,) = torch.autograd.grad(surrogate.smooth(z).sum(), z, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), z)
+    for i in range(3):
+        beta = 20.0 / z[i].detach().square().mean().sqrt()
+        sigmoid = torch.sigmoid(beta * z[i].detach())
+        torch.testing.assert_close(first[i].detach(), sigmoid, atol=3e-9, rtol=1e-7)
+        torch.testing.assert_close(second[i], beta * sigmoid * (1 - sigmoid), atol=float(3e-9 * beta), rtol=1e-6)
+        torch.testing.assert_close(surrogate.smooth(z[i : i + 1])[0], surrogate.smooth(z)[i], atol=0, rtol=1e-12)
+
+
+@pytest.mark.parametrize("surrogate", [PaperReLU(), Softplus()])
+def test_activations_of_nothing_but_zeros_have_finite_derivatives(surrogate):
+    z = torch.zeros(2, 3, 4, 4, requires_grad=True)
+    (first,) = torch.autograd.grad(surrogate.smooth(z, ceiling=6).sum(), z, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), z)
+    assert first.isfinite().all()
+    assert second.isfinite().all()
+
+
+class Chain(Classifier):
+    """Convolutions without bias: an input ``scale`` times as large makes every activation as much larger."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__((0.0,) * 3, (1 / scale,) * 3)
+        self.num_classes, self.scale = 5, scale
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            layers = [nn.Conv2d(3, 8, 3, bias=False), nn.ReLU(), nn.Conv2d(8, 8, 3, bias=False), nn.ReLU()]
+            self.body, self.fc = nn.Sequential(*layers), nn.Linear(8, 5, bias=False)
+        self.double().eval()
+
+    def stages(self):
+        return [self.body]
+
+    def forward_head(self, features):
+        return self.fc(features.mean((2, 3))) / self.scale
+
+
+def slope_of_the_map(scale: float, surrogate: Surrogate) -> torch.Tensor:
+    images = lattice_images(4, dtype=torch.float64).requires_grad_()
+    with surrogate:
+        shown = Gradient(pool=2)(Chain(scale), images, torch.tensor([0, 1, 2, 3])).attribution_map
+        weight = torch.rand(shown.shape[1:], generator=torch.Generator().manual_seed(0)).double()
+        return torch.autograd.grad((shown * weight).sum(), images)[0]
+
+
+@pytest.mark.parametrize("kind", [Softplus, PaperReLU])
+def test_the_slope_of_grads_map_does_not_depend_on_the_networks_scale(kind):
+    """A standard deviation of 1/255 makes activations of order 100, to which softplus 50 is ReLU: no slope to follow."""
+    expected, found = (slope_of_the_map(scale, kind()) for scale in (1.0, 300.0))
+    assert expected.flatten(1).norm(dim=1).min() > 1e-3
+    torch.testing.assert_close(found, expected)
+    sharp = slope_of_the_map(300.0, kind(relative=False))
+    assert (sharp - expected).norm() > 0.9 * expected.norm()
 
 
 def test_other_activations_stay():
@@ -115,7 +191,7 @@ def test_relu_is_restored_after_an_exception():
 
 
 def test_one_surrogate_can_be_entered_again_and_nested():
-    outer, inner, zero = Softplus(1.0), PaperReLU(0.25), torch.zeros(1)
+    outer, inner, zero = Softplus(1.0), PaperReLU(0.25), torch.zeros(1)  # whose scale is taken for 1
     for _ in range(2):
         with outer:
             with inner:
