@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_adv2.attacks.attack import Attack
 from lightning_adv2.attacks.engine import AttackResult
+from lightning_adv2.attacks.twin import settled_state
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
@@ -25,8 +26,6 @@ NOISE = 1e-4
 # and -56, SqueezeNet); at the largest by as little as a hundredth, because a step of 8/255 crosses thousands of kinks.
 PROBES = (0.1 / 255, 1 / 255, 8 / 255)
 AGREEMENT = 3.0
-# An iterative interpreter's first steps depend on its start, not on the image.
-SETTLING = 4
 
 
 @dataclass(frozen=True)
@@ -227,10 +226,7 @@ def _map_flags(
     mode: AbstractContextManager[object] = getattr(step, "surrogate", None) or nullcontext()
 
     def explain(x: Tensor) -> Tensor:
-        with torch.no_grad():
-            state = interpreter.init_state(classifier, x.detach(), target_class)
-            for _ in range(0 if isinstance(state, tuple) and not state else SETTLING):
-                state = interpreter.advance(classifier, x.detach(), target_class, state)
+        state = settled_state(interpreter, classifier, x, target_class)
         shown: Tensor = interpreter(classifier, x, target_class, state).attribution_map
         return shown
 

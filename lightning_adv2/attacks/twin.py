@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,11 +14,16 @@ from torch import Tensor, nn
 
 from lightning_adv2.attacks.checks import check_victim
 from lightning_adv2.interpreters import Interpreter
-from lightning_adv2.models import Classifier, MapNetwork, fold_batchnorm
+from lightning_adv2.models import Classifier, MapNetwork, Softplus, fold_batchnorm
+from lightning_adv2.types import State
 
 Wrapper = Callable[[Callable[..., Any]], Any]
 # How far the copy's logits may be from the victim's, as a share of the largest, and its map's pixels on average.
 TOLERANCE, MAP_TOLERANCE = 1e-4, 1e-2
+# How far the gradients may be apart, as a share of the norm: rounding moves some ReLUs and maxima across their kinks.
+SLOPE_TOLERANCE = 0.1
+# An iterative interpreter's first steps depend on its start, not on the image.
+SETTLING = 4
 TOLERANCE_BF16 = 5e-2
 
 
@@ -82,7 +87,6 @@ def make_twin(
     plain = Twin(classifier, interpreter)
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand(1, *images.shape[1:], generator=generator).to(images)
-    tolerance = TOLERANCE_BF16 if how.bfloat16 else TOLERANCE
     with _exactly(images.device):
         try:
             expected = _look(plain, probe)
@@ -91,6 +95,7 @@ def make_twin(
         for less, way in _ways(how):
             try:
                 twin = _copy(plain, probe, way)
+                tolerance = TOLERANCE_BF16 if way.bfloat16 else TOLERANCE
                 difference = _difference(expected, _look(twin, probe), tolerance)
             except Exception as error:  # second derivatives of what is compiled, no compiler, what cannot be copied
                 difference = f"{type(error).__name__}: {error}".strip().splitlines()[0]
@@ -106,6 +111,9 @@ def _ways(how: Acceleration) -> Iterator[tuple[str, Acceleration]]:
     if how.compile:
         yield "compiled", how
         how = replace(how, compile=False)
+    if how.bfloat16:
+        yield "computed in bfloat16", how
+        how = replace(how, bfloat16=False)
     if how.channels_last and how.fold_batchnorm:
         yield "folded and laid out channels last", how
         yield "folded", replace(how, channels_last=False)
@@ -199,26 +207,81 @@ def _cast(values: Any, dtype: torch.dtype) -> Any:
     return values.to(dtype)
 
 
-def _look(one: Twin, probe: Tensor) -> list[Tensor]:
-    """Logits and map of an image, whose gradient was taken as an attack takes it; an iterative one goes one step."""
+def settled_state(interpreter: Interpreter, classifier: Classifier, images: Tensor, target_class: Tensor) -> State:
+    """Where an iterative interpreter's next step depends on the image, not on its start; ``()`` for all others."""
+    with torch.no_grad():
+        state = interpreter.init_state(classifier, images.detach(), target_class)
+        for _ in range(0 if isinstance(state, tuple) and not state else SETTLING):
+            state = interpreter.advance(classifier, images.detach(), target_class, state)
+    return state
+
+
+@dataclass(frozen=True)
+class _View:
+    """What an attack on one image sees of a victim; tensors without a graph."""
+
+    logits: Tensor
+    encoder_logits: Tensor
+    attribution_map: Tensor
+    class_slope: Tensor
+    map_slope: Tensor
+
+
+def _look(one: Twin, probe: Tensor) -> _View:
+    """Logits and map of an image, and the gradient of each by the image.
+
+    A map without a slope is looked at once more through a smooth ReLU, as the attack on it would. The slope of an
+    iterative interpreter's map is left out: Adam's quotients multiply rounding until nothing is left to compare.
+    """
+    view = _look_through(one, probe, nullcontext())
+    if one.interpreter is None or bool(view.map_slope.any()):
+        return view
+    return replace(view, map_slope=_look_through(one, probe, Softplus()).map_slope)
+
+
+def _look_through(one: Twin, probe: Tensor, mode: AbstractContextManager[object]) -> _View:
     target_class = torch.zeros(1, dtype=torch.int64, device=probe.device)
-    with torch.enable_grad():
+    with torch.enable_grad(), mode:
         leaf = probe.clone().requires_grad_()
         if one.interpreter is None:
-            logits, attribution_map, aux = one.classifier(leaf), leaf[:, :1] * 0, {}
+            logits, attribution_map, aux, state = one.classifier(leaf), leaf[:, :1] * 0, {}, ()
         else:
-            state = one.interpreter.init_state(one.classifier, leaf.detach(), target_class)
+            state = settled_state(one.interpreter, one.classifier, leaf, target_class)
             shown = one.interpreter(one.classifier, leaf, target_class, state)
             logits, attribution_map, aux = shown.logits, shown.attribution_map, shown.aux
-        torch.autograd.grad(logits.sum() + attribution_map.sum(), leaf)
-    return [attribution_map.detach(), logits.detach(), aux.get("encoder_logits", logits).detach()]
+        compared = attribution_map if isinstance(state, tuple) and not state else attribution_map.detach()
+        slopes = [_slope(seen, leaf) for seen in (logits, compared)]
+    seen = (logits, aux.get("encoder_logits", logits), attribution_map)
+    return _View(*(value.detach() for value in seen), *slopes)
 
 
-def _difference(expected: Sequence[Tensor], found: Sequence[Tensor], tolerance: float) -> str:
+def _slope(value: Tensor, leaf: Tensor) -> Tensor:
+    """The gradient of an uneven sum: an even one may be constant, as a min-max map's extremes are."""
+    if not value.requires_grad:
+        return torch.zeros_like(leaf)
+    weight = torch.rand(value.shape, generator=torch.Generator().manual_seed(1)).to(value)
+    (gradient,) = torch.autograd.grad((value * weight).sum(), leaf, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(leaf) if gradient is None else gradient
+
+
+def _difference(expected: _View, found: _View, tolerance: float) -> str:
     """In which way the copy does not agree with the victim; empty where it does."""
-    for name, own, other in zip(("logits", "the encoder's logits"), expected[1:], found[1:], strict=True):
-        worst = float((own - other).abs().max() / own.abs().max().clamp(min=1))
+    for label, first, second in (
+        ("logits", expected.logits, found.logits),
+        ("the encoder's logits", expected.encoder_logits, found.encoder_logits),
+    ):
+        worst = float((first - second).abs().max() / first.abs().max().clamp(min=1))
         if not worst <= tolerance:
-            return f"{name} by {worst:.1e} of the largest"
-    mean = float((expected[0] - found[0]).abs().mean())
-    return "" if mean <= max(tolerance, MAP_TOLERANCE) else f"maps by {mean:.1e} on average"
+            return f"{label} by {worst:.1e} of the largest"
+    mean = float((expected.attribution_map - found.attribution_map).abs().mean())
+    if not mean <= max(tolerance, MAP_TOLERANCE):
+        return f"maps by {mean:.1e} on average"
+    for label, first, second in (
+        ("the logits' gradient", expected.class_slope, found.class_slope),
+        ("the map's gradient", expected.map_slope, found.map_slope),
+    ):
+        norm = float(first.norm())
+        share = float((first - second).norm()) / norm if norm else float(second.norm())
+        if not share <= max(tolerance * 10, SLOPE_TOLERANCE):
+            return f"{label} by {share:.1e} of its norm"
+    return ""

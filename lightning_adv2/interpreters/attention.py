@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_adv2.functional.attribution import minmax
-from lightning_adv2.interpreters.base import Interpreter, require_autograd
+from lightning_adv2.interpreters.base import Interpreter, require_autograd, require_eager
 from lightning_adv2.models import Classifier
 from lightning_adv2.types import Interpretation, State
 
@@ -87,6 +87,8 @@ class Attention(Interpreter):
             return Interpretation(logits, _patch_map(attention_rollout(attention)))
         require_autograd(self)
         differentiable = torch.is_grad_enabled() and images.requires_grad
+        if differentiable:
+            require_eager(self, classifier)
         with torch.enable_grad():
             leaf = images if differentiable else images.detach().requires_grad_()
             logits, attention = forward_attention(leaf)

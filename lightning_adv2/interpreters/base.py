@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_adv2.models import Classifier, MapNetwork, load_weights, save_weights
+from lightning_adv2.models import Classifier, MapNetwork, compiled_part, load_weights, save_weights
 from lightning_adv2.types import Interpretation, State
 
 
@@ -138,4 +138,22 @@ def require_autograd(interpreter: Interpreter) -> None:
         raise RuntimeError(
             f"{type(interpreter).__name__} needs gradients, but torch.inference_mode is on; "
             "use torch.no_grad instead (in Lightning: Trainer(inference_mode=False))"
+        )
+
+
+def require_eager(interpreter: Interpreter, classifier: Classifier, spared: frozenset[str] = frozenset()) -> None:
+    """Raise a TypeError where the map's gradient would be a second derivative of a compiled network, which is lost.
+
+    Args:
+        interpreter: for the message.
+        classifier: the network explained.
+        spared: names of the classifier's methods whose second derivative is not taken.
+    """
+    part = compiled_part(classifier, spared)
+    if part is not None:
+        where = f"its part {part!r}" if part else "the network"
+        raise TypeError(
+            f"classifier: {where} is compiled, and the gradient of {type(interpreter).__name__}'s map is a second "
+            "derivative, which compiled networks lose without a word; give the network before torch.compile "
+            "(for torch.compile(network) that is network._orig_mod), attacks accelerate it by themselves"
         )

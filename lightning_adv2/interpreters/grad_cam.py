@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from lightning_adv2.functional.attribution import grad_cam, input_gradient, minmax
-from lightning_adv2.interpreters.base import Interpreter, require_autograd
+from lightning_adv2.interpreters.base import Interpreter, require_autograd, require_eager
 from lightning_adv2.models import Classifier
 from lightning_adv2.types import Interpretation, State
+
+# Of these the first derivative is taken.
+_FEATURES = frozenset({"forward", "forward_features", "forward_pyramid", "forward_attention"})
 
 
 class GradCAM(Interpreter):
@@ -29,6 +32,8 @@ class GradCAM(Interpreter):
         """
         require_autograd(self)
         differentiable = torch.is_grad_enabled() and images.requires_grad
+        if differentiable:
+            require_eager(self, classifier, _FEATURES)
         with torch.set_grad_enabled(differentiable):
             features = classifier.forward_features(images)
         with torch.enable_grad():

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_adv2.functional.attribution import gradient_map, input_gradient, minmax
-from lightning_adv2.interpreters.base import Interpreter, require_autograd
+from lightning_adv2.interpreters.base import Interpreter, require_autograd, require_eager
 from lightning_adv2.models import Classifier
 from lightning_adv2.types import Interpretation, State
 
@@ -32,6 +32,8 @@ class Gradient(Interpreter):
         """Map ``(B, 1, H / pool, W / pool)``; see :meth:`Interpreter.forward`."""
         require_autograd(self)
         differentiable = torch.is_grad_enabled() and images.requires_grad
+        if differentiable:
+            require_eager(self, classifier)
         pool = self.pool or (4 if min(images.shape[-2:]) >= 64 else 2)
         with torch.enable_grad():
             leaf = images if differentiable else images.detach().requires_grad_()

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from lightning_adv2.functional.attribution import gradient_map, minmax
-from lightning_adv2.interpreters.base import Interpreter, require_autograd
+from lightning_adv2.interpreters.base import Interpreter, require_autograd, require_eager
 from lightning_adv2.models import Classifier
 from lightning_adv2.types import Interpretation, State
 
@@ -81,6 +81,7 @@ class LRP(Interpreter):
     ) -> Interpretation:
         """Map ``(B, 1, H / pool, W / pool)``; see :meth:`Interpreter.forward` and :meth:`relevance`."""
         require_autograd(self)
+        require_eager(self, classifier)
         differentiable = torch.is_grad_enabled() and images.requires_grad
         pool = self.pool or (4 if min(images.shape[-2:]) >= 64 else 2)
         relevance = self.relevance(classifier, images, target_class, create_graph=differentiable)

@@ -12,7 +12,7 @@ from lightning_adv2.functional import optim
 from lightning_adv2.functional.faithfulness import class_probability
 from lightning_adv2.functional.losses import total_variation
 from lightning_adv2.functional.masking import blend, gaussian_blur
-from lightning_adv2.interpreters.base import Interpreter, require_autograd
+from lightning_adv2.interpreters.base import Interpreter, require_autograd, require_eager
 from lightning_adv2.models import Classifier
 from lightning_adv2.types import Interpretation, State
 
@@ -125,6 +125,8 @@ class MASK(Interpreter):
         require_autograd(self)
         mask, rule_state = state
         differentiable = torch.is_grad_enabled() and (images.requires_grad or mask.requires_grad)
+        if differentiable:
+            require_eager(self, classifier)
         # All images of a batch are at the same iteration: they start together.
         iteration = int(rule_state[2][0]) if len(images) else 0
         with torch.enable_grad():

@@ -1,6 +1,7 @@
 """Networks: classifiers behind one contract, smooth surrogates for ReLU, networks that predict maps."""
 
 from lightning_adv2.models.classifier import Classifier, TorchvisionClassifier
+from lightning_adv2.models.compiled import compiled_part
 from lightning_adv2.models.folding import fold_batchnorm
 from lightning_adv2.models.map_network import MapNetwork
 from lightning_adv2.models.residual import CifarResNet, ResidualClassifier
@@ -23,6 +24,7 @@ __all__ = [
     "Surrogate",
     "TorchvisionClassifier",
     "ViTClassifier",
+    "compiled_part",
     "fold_batchnorm",
     "load_weights",
     "read_weights",

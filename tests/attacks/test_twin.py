@@ -24,9 +24,10 @@ from lightning_adv2.attacks import (
     run_attack,
 )
 from lightning_adv2.functional.optim import Rule
-from lightning_adv2.interpreters import CAM, RTS, GradCAM, Gradient
+from lightning_adv2.interpreters import CAM, MASK, RTS, GradCAM, Gradient
 from lightning_adv2.interpreters.captum import Captum
 from lightning_adv2.models import CifarResNet, Classifier, ResidualClassifier, TorchvisionClassifier, weights_hash
+from lightning_adv2.types import Interpretation, State
 
 IMAGES = lattice_images(4)
 
@@ -99,6 +100,70 @@ def test_a_copy_that_differs_is_given_up():
         twin = make_twin(classifier, None, IMAGES)
     assert isinstance(twin.classifier.bn1, nn.BatchNorm2d), "it is not folded, but still laid out"
     assert twin.classifier.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+class Detached(nn.Module):
+    """The identity, whose copy hands part of the gradient back only: the values agree."""
+
+    share = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (1 - self.share) * x + self.share * x.detach()
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Detached:
+        other = Detached()
+        other.share = 0.5
+        return other
+
+
+class Copied(ResidualClassifier):
+    """Its copy has the same logits and another gradient."""
+
+    def __init__(self) -> None:
+        super().__init__(widths=(4, 8))
+        self.shortcut = Detached()
+
+    def _stem(self, x: Tensor) -> Tensor:
+        y = nn.functional.relu(self.bn1(self.conv1(x)))
+        return y + self.shortcut(y)
+
+
+@pytest.mark.parametrize("interpreter", [None, CAM(), Gradient(pool=2)])
+def test_a_copy_whose_gradients_differ_is_given_up(interpreter):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        classifier = Copied().eval()
+    with pytest.warns(UserWarning, match="the logits' gradient by"):
+        twin = make_twin(classifier, interpreter, IMAGES)
+    assert twin.classifier is classifier
+
+
+class Halved(CAM):
+    """Its copy has the same map, and a gradient that is half of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.identity = Detached()
+
+    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()):
+        shown = super().forward(classifier, images, target_class, state)
+        return Interpretation(shown.logits, self.identity(shown.attribution_map))
+
+
+def test_a_copy_whose_maps_gradient_differs_is_given_up():
+    classifier, interpreter = small_classifier(), Halved()
+    with pytest.warns(UserWarning, match="the map's gradient by 5.0e-01"):
+        twin = make_twin(classifier, interpreter, IMAGES)
+    assert twin.interpreter is interpreter
+
+
+def test_what_bfloat16_spoils_is_still_folded(shared_data):
+    """MASK's optimisation multiplies bfloat16's rounding."""
+    classifier = CifarResNet(20, weights=str(shared_data / "cifar10" / "resnet20.safetensors"))
+    with pytest.warns(UserWarning, match="mask is not computed in bfloat16: maps by"):
+        twin = make_twin(classifier, MASK(iterations=10), lattice_images(2, side=32), Acceleration(bfloat16=True))
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in twin.classifier.modules())
+    torch.testing.assert_close(twin.classifier(IMAGES), classifier(IMAGES), rtol=1e-4, atol=1e-4)
 
 
 def test_an_interpreter_that_is_not_attacked_is_not_copied():

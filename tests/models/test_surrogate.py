@@ -163,7 +163,7 @@ def slope_of_the_map(scale: float, surrogate: Surrogate) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", [Softplus, PaperReLU])
 def test_the_slope_of_grads_map_does_not_depend_on_the_networks_scale(kind):
-    """A standard deviation of 1/255 makes activations of order 100, to which softplus 50 is ReLU: no slope to follow."""
+    """A standard deviation of 1/255 makes activations of order 100, to which softplus 50 is ReLU, without a slope."""
     expected, found = (slope_of_the_map(scale, kind()) for scale in (1.0, 300.0))
     assert expected.flatten(1).norm(dim=1).min() > 1e-3
     torch.testing.assert_close(found, expected)
