@@ -22,6 +22,7 @@ from lightning_adv2.report import make_stamp
 PARTS = {
     "steps": "a step of every attack against forward + backward, and against torchattacks and foolbox",
     "maps": "a map against its passes, and against captum and pytorch-grad-cam",
+    "derivatives": "whether map gradients are right: plain, compiled and in-place networks against finite differences",
     "drift": "the last steps of a thousand against the first",
     "batches": "batch size and image size",
     "memory": "bytes per image, and the largest batch",
