@@ -8,22 +8,24 @@ from importlib import import_module
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from lightning_adv2.functional.attribution import gradient_map, minmax
 from lightning_adv2.interpreters.base import Interpreter, require_autograd
-from lightning_adv2.interpreters.lrp import relevance_view
+from lightning_adv2.interpreters.relevance_view import bends, relevance_view, require_same_logits
 from lightning_adv2.models import Classifier
 from lightning_adv2.types import Interpretation, State
 
 Method = Literal[
     "Saliency", "InputXGradient", "IntegratedGradients", "Occlusion", "DeepLift", "GuidedBackprop", "Deconvolution"
 ]
-# These change what a layer hands back, by hooks on modules, and leave alone without a word what they do not know.
-_OVERLOOKED: dict[str, tuple[str, ...]] = {
-    "DeepLift": ("ReLU6", "AdaptiveMaxPool2d", "max_pool2d"),
-    "GuidedBackprop": ("ReLU6",),
-    "Deconvolution": ("ReLU6",),
+# These change what a layer hands back, by hooks on the modules listed, and leave alone without a word what they do not
+# know. Behind a maximum the gradient is what guided back-propagation and deconvolution are defined by.
+_MAXIMA = {"MaxPool2d", "AdaptiveMaxPool2d", "max_pool2d"}
+_FOLLOWED: dict[str, set[str]] = {
+    "DeepLift": {"ReLU", "LeakyReLU", "ELU", "MaxPool2d"},
+    "GuidedBackprop": {"ReLU"} | _MAXIMA,
+    "Deconvolution": {"ReLU"} | _MAXIMA,
 }
 
 
@@ -35,8 +37,8 @@ class Captum(Interpreter):
 
     ``DeepLift``, ``GuidedBackprop`` and ``Deconvolution`` set hooks on modules. In a network that calls its ReLUs as
     functions captum silently returns something else (for DeepLift, the gradient times the difference to the baseline);
-    where one module serves twice it refuses. So they are given a private view of the network with a module for
-    every ReLU (:func:`~lightning_adv2.interpreters.lrp.relevance_view`), and the classifier never carries a hook.
+    where one module serves twice it refuses. So they are given a private view of the network with a module for every
+    ReLU (``relevance_view``), and the classifier never carries a hook.
 
     captum's DeepLift is not quite complete behind max pooling: the attributions' sum missed the logit's change by 1 %
     for ResNet-50 and by half for SqueezeNet (3 % of the attributions' absolute sum).
@@ -103,12 +105,17 @@ class Captum(Interpreter):
         """
         require_autograd(self)
         with torch.no_grad():
-            finite = classifier(images).isfinite().all(1)
+            logits = classifier(images)
+            finite = logits.isfinite().all(1)
         # Hooks and comparisons would turn NaN into a harmless value, or spread it to other images.
         attribution = torch.full_like(images, torch.nan)
         if not finite.any():
             return attribution
-        network = self._hookable(classifier) if self.method in _OVERLOOKED else classifier
+        network: nn.Module = classifier
+        if self.method in _FOLLOWED:
+            network = self._hookable(classifier)
+            with torch.no_grad():
+                require_same_logits(f"captum's {self.method}", classifier, logits, network(images))
         explainer = getattr(import_module("captum.attr"), self.method)(network)
         given = images.detach()[finite].requires_grad_()
         with warnings.catch_warnings(), torch.enable_grad():
@@ -123,10 +130,7 @@ class Captum(Interpreter):
             view = relevance_view(classifier)
         except TypeError as error:
             raise TypeError(f"captum's {self.method} cannot be set up on {classifier.name}: {error}") from error
-        assert isinstance(view, fx.GraphModule)
-        present = {type(m).__name__ for m in view.modules()}
-        present |= {getattr(node.target, "__name__", "") for node in view.graph.nodes}
-        overlooked = sorted(present.intersection(_OVERLOOKED[self.method]))
+        overlooked = sorted(bends(view) - _FOLLOWED[self.method])
         if overlooked:
             raise TypeError(
                 f"captum's {self.method} overlooks {', '.join(overlooked)} in {classifier.name} and would be "

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from lightning_adv2.models.weights import load_weights, read_weights
+from lightning_adv2.models.weights import load_weights, put_weights, read_weights, without_prefix
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -87,7 +88,8 @@ class TorchvisionClassifier(Classifier):
             ``.safetensors`` or ``.pth`` file, with torchvision's tensor names or as ``ClassifierModule`` writes it, or
             None for random weights.
         num_classes: K.
-        mean: per-channel mean that the weights expect, for images in [0, 1].
+        mean: per-channel mean that the weights expect, for images in [0, 1]; by default that of torchvision's
+            transforms for a published enum member, ImageNet's elsewhere.
         std: likewise the standard deviation.
         new_head: leave the last layer random, whatever its size in ``weights``: to fine-tune them for other classes.
 
@@ -102,11 +104,10 @@ class TorchvisionClassifier(Classifier):
         name: str,
         weights: str | None = None,
         num_classes: int = 1000,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         new_head: bool = False,
     ) -> None:
-        super().__init__(mean, std)
         if new_head and weights is None:
             raise ValueError("new_head=True: without weights all layers are random; give weights, or leave it out")
         known = torchvision.models.list_models(module=torchvision.models)
@@ -120,6 +121,16 @@ class TorchvisionClassifier(Classifier):
                 f"num_classes={num_classes}: the weights {weights} of {name} have 1000 classes; to fine-tune them for "
                 "others set new_head"
             )
+        if published and members[enum_name].meta.get("categories") is None:
+            raise ValueError(
+                f"weights={weights!r}: published for the features of {name} alone, the rest is NaN; take another of "
+                f"{', '.join(members)}"
+            )
+        expected = members[enum_name].transforms() if published else None
+        super().__init__(
+            mean if mean is not None else getattr(expected, "mean", IMAGENET_MEAN),
+            std if std is not None else getattr(expected, "std", IMAGENET_STD),
+        )
         if published and not new_head:
             network = torchvision.models.get_model(name, weights=members[enum_name])
         else:
@@ -127,15 +138,19 @@ class TorchvisionClassifier(Classifier):
         if published and new_head:
             tensors = torchvision.models.get_model(name, weights=members[enum_name]).state_dict()
             head = _last_layer(network)
-            network.load_state_dict({n: v for n, v in tensors.items() if not n.startswith(head)}, strict=False)
-        for module in network.modules():
+            put_weights(network, {n: v for n, v in tensors.items() if not n.startswith(head)})
+        for module in list(network.modules()):
             if getattr(module, "inplace", False):
                 module.inplace = False  # an activation that overwrites its input breaks double backward
+            for key, child in module.named_children():
+                if isinstance(child, nn.Hardsigmoid):
+                    setattr(module, key, HardSigmoid())
         self.name, self.num_classes = name, num_classes
         self.features, self.head = _split(name, network)
         if weights is not None and not published:
             hint = f"give a file, or one of the enum members {', '.join(members)}"
-            ours = any(tensor.startswith("head.") for tensor in read_weights(weights, missing_hint=hint))
+            tensors = read_weights(weights, missing_hint=hint)
+            ours = any(tensor.startswith("head.") for tensor in without_prefix(tensors, self.state_dict()))
             target = self if ours else network  # two names for the same tensors
             load_weights(target, weights, missing_hint=hint, without=_last_layer(target) if new_head else None)
         self.eval()
@@ -157,6 +172,14 @@ class TorchvisionClassifier(Classifier):
         if pooled and len(weighted) == 1 and isinstance(weighted[0], nn.Linear | nn.Conv2d):
             return weighted[0].weight.flatten(1)
         return super().class_weight()
+
+
+class HardSigmoid(nn.Module):
+    """relu6(z + 3) / 6, as ``nn.Hardsigmoid`` computes it, with the second derivative that torch leaves out there."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Any shape, elementwise."""
+        return F.relu6(z + 3) / 6
 
 
 def _last_layer(network: nn.Module) -> str:

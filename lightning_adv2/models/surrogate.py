@@ -1,27 +1,20 @@
 """Smooth stand-ins for ReLU: its second derivative is zero, so an attack on GRAD would see no slope (section 3.2).
 
-A surrogate is a context manager. Inside it every ReLU and ReLU6 of any network is computed by the smooth function:
-no network is copied or changed, no hook is set, and leaving the context restores everything.
+A surrogate is a context manager. Inside it every ReLU of any network, and every activation that is made of ReLUs
+(ReLU6, hardtanh, hardsigmoid, leaky and parametric ReLU), is computed by the smooth function: no network is copied or
+changed, no hook is set, and leaving the context restores everything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-
-_RELU = {F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_}
-_RELU6 = {F.relu6}
-_HARDTANH = {F.hardtanh, F.hardtanh_}  # how nn.ReLU6 computes itself
-
-
-def _bounds(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> tuple[float, float]:
-    """The limits among the arguments of a hardtanh call."""
-    return min_val, max_val
 
 
 class Surrogate(TorchFunctionMode):
@@ -61,13 +54,59 @@ class Surrogate(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Divert ReLU and ReLU6; everything else runs as it is."""
-        kwargs = kwargs or {}
-        if func in _RELU:
-            return self.smooth(args[0] if args else kwargs["input"])
-        if func in _RELU6 or (func in _HARDTANH and _bounds(*args, **kwargs) == (0, 6)):
-            return self.smooth(args[0] if args else kwargs["input"], ceiling=6)
-        return func(*args, **kwargs)
+        """Divert the activations that are made of ReLUs; everything else runs as it is."""
+        stand_in = _STAND_INS.get(func)
+        if stand_in is None:
+            return func(*args, **(kwargs or {}))
+        return stand_in(self, *args, **(kwargs or {}))
+
+
+def _write(z: Tensor, function: Callable[[Tensor], Tensor], inplace: bool) -> Tensor:
+    """The function's value, in ``z`` itself where a network writes it there and may go on reading ``z``."""
+    return z.copy_(function(z.clone())) if inplace else function(z)
+
+
+def _relu(mode: Surrogate, input: Tensor, inplace: bool = False) -> Tensor:
+    return _write(input, mode.smooth, inplace)
+
+
+def _relu6(mode: Surrogate, input: Tensor, inplace: bool = False) -> Tensor:
+    return _write(input, lambda z: mode.smooth(z, ceiling=6), inplace)
+
+
+def _hardtanh(
+    mode: Surrogate, input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Tensor:
+    """A ReLU with a ceiling, moved; how nn.ReLU6 computes itself."""
+    return _write(input, lambda z: mode.smooth(z - min_val, ceiling=max_val - min_val) + min_val, inplace)
+
+
+def _hardsigmoid(mode: Surrogate, input: Tensor, inplace: bool = False) -> Tensor:
+    """relu6(z + 3) / 6; torch has no second derivative of its hardsigmoid."""
+    return _write(input, lambda z: mode.smooth(z + 3, ceiling=6) / 6, inplace)
+
+
+def _leaky_relu(mode: Surrogate, input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    return _write(input, lambda z: negative_slope * z + (1 - negative_slope) * mode.smooth(z), inplace)
+
+
+def _prelu(mode: Surrogate, input: Tensor, weight: Tensor) -> Tensor:
+    slope = weight if weight.numel() == 1 else weight.view(-1, *[1] * (input.dim() - 2))
+    return slope * input + (1 - slope) * mode.smooth(input)
+
+
+# Beside each function the same one that writes into its argument.
+_STAND_INS: dict[Any, Callable[..., Tensor]] = {
+    **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
+    **dict.fromkeys((F.relu_, torch.relu_, Tensor.relu_), partial(_relu, inplace=True)),
+    F.relu6: _relu6,
+    F.hardtanh: _hardtanh,
+    F.hardtanh_: partial(_hardtanh, inplace=True),
+    F.hardsigmoid: _hardsigmoid,
+    F.leaky_relu: _leaky_relu,
+    F.leaky_relu_: partial(_leaky_relu, inplace=True),
+    **dict.fromkeys((F.prelu, torch.prelu, Tensor.prelu), _prelu),
+}
 
 
 def _root_mean_square(z: Tensor) -> Tensor:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
+from collections.abc import Container
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +17,9 @@ from lightning_adv2.files.sealed import Stored, check_seal, write_sealed
 
 # Older files lack BatchNorm's step counter, which nothing here reads.
 _OPTIONAL_SUFFIX = "num_batches_tracked"
+# Where training scripts put the tensors in a checkpoint, and what wrappers put before their names.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.complex64: "C64",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
@@ -38,8 +44,9 @@ def read_weights(path: str | Path, *, missing_hint: str = "check the path") -> d
     try:
         if path.suffix == ".safetensors":
             check_seal(path)
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise ValueError(
             f"weights={str(path)!r}: the file is damaged or no weights file ({error}); copy it again, or make it anew"
@@ -49,10 +56,54 @@ def read_weights(path: str | Path, *, missing_hint: str = "check the path") -> d
             f"weights={str(path)!r}: refused, it holds more than tensors ({type(error).__name__}); "
             "convert it to .safetensors where you trust it"
         ) from error
-    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    while isinstance(content, dict) and (inner := next((k for k in _WRAPPERS if isinstance(content.get(k), dict)), "")):
+        content = content[inner]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"weights={str(path)!r}: expected a flat mapping of names to tensors")
-    return {name.removeprefix("module."): value for name, value in content.items()}
+        found = (
+            f"a mapping with {', '.join(map(str, list(content)[:5]))}" if isinstance(content, dict) else type(content)
+        )
+        raise ValueError(
+            f"weights={str(path)!r}: expected a flat mapping of names to tensors, or one under {', '.join(_WRAPPERS)}; "
+            f"found {found}. Save the network's state_dict()"
+        )
+    return _with_versions(content, getattr(content, "_metadata", None))
+
+
+def without_prefix(tensors: dict[str, Tensor], wanted: Container[str]) -> dict[str, Tensor]:
+    """The tensors under the module's names: what wrappers put before all of them is taken away.
+
+    Args:
+        tensors: from :func:`read_weights`.
+        wanted: the module's names.
+
+    Returns:
+        ``tensors`` as they are where one of their names is wanted, or where none is without a prefix either.
+    """
+    found = tensors
+    while found and not any(name in wanted for name in found):
+        prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in found)), None)
+        if prefix is None:
+            return tensors
+        versions = getattr(found, "_metadata", {})
+        found = _with_versions(
+            {name.removeprefix(prefix): value for name, value in found.items()},
+            {path.removeprefix(prefix[:-1]).removeprefix("."): value for path, value in versions.items() if path},
+        )
+    return found
+
+
+def put_weights(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Copy tensors into a module; without the version numbers that some networks' rules ask for, by the module's."""
+    versions = getattr(tensors, "_metadata", None) or getattr(module.state_dict(), "_metadata", None)
+    module.load_state_dict(_with_versions(tensors, versions), strict=False)
+
+
+def _with_versions(tensors: dict[str, Tensor], versions: dict[str, Any] | None) -> dict[str, Tensor]:
+    """The tensors with the version of each submodule where ``load_state_dict`` looks for it."""
+    given = OrderedDict(tensors)
+    if versions is not None:
+        given._metadata = versions  # type: ignore[attr-defined]
+    return given
 
 
 def load_weights(
@@ -79,7 +130,9 @@ def load_weights(
         FileNotFoundError: no such file.
         ValueError: names the first tensors that do not fit.
     """
-    given, wanted = read_weights(path, missing_hint=missing_hint), module.state_dict()
+    wanted: dict[str, Tensor] = module.state_dict()
+    given = without_prefix(read_weights(path, missing_hint=missing_hint), wanted)
+    versions = getattr(given, "_metadata", None)
     if without is not None:
         given, wanted = ({n: v for n, v in part.items() if not n.startswith(without)} for part in (given, wanted))
     whole = optional_prefix is None or any(name.startswith(optional_prefix) for name in given)
@@ -105,7 +158,7 @@ def load_weights(
     bad = [n for n, value in given.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
     if bad:
         raise ValueError(f"weights={str(path)!r}: NaN or infinity in {', '.join(bad[:3])}; the file is damaged")
-    module.load_state_dict(given, strict=False)
+    put_weights(module, _with_versions(given, versions))
     return whole
 
 

@@ -14,7 +14,8 @@ from zennit.attribution import Gradient as ZennitGradient
 from zennit.torchvision import ResNetCanonizer
 
 from lightning_adv2.interpreters import LRP, lrp
-from lightning_adv2.interpreters.lrp import Rules, relevance_view
+from lightning_adv2.interpreters.lrp import Rules
+from lightning_adv2.interpreters.relevance_view import relevance_view
 from lightning_adv2.models import Classifier, PaperReLU, Softplus, Surrogate, TorchvisionClassifier, weights_hash
 
 RULES = get_args(Rules)

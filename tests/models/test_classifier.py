@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import OrderedDict
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,8 @@ from cases import NUM_CLASSES, randomize_, small_classifier
 from safetensors.torch import save_file
 from torch import nn
 
-from lightning_adv2.models import TorchvisionClassifier
+from lightning_adv2.models import Softplus, TorchvisionClassifier
+from lightning_adv2.models.classifier import HardSigmoid
 
 # name, side in pixels, whether the head is one linear layer behind global average pooling
 FAMILIES = [
@@ -177,3 +179,82 @@ def imagenet_accuracy(classifier: nn.Module, shared_data, count: int) -> float:
                 logits = classifier(torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 255)
             correct += int(logits.argmax() == label)
     return correct / len(range(0, 1000, 1000 // count))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_networks_whose_rules_ask_for_a_version_load_from_files(tmp_path, suffix, prefix):
+    """MNASNet refuses tensors of an unknown version; a .safetensors file has none, a .pth file its own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torchvision.models.mnasnet0_5(num_classes=5).eval()
+    tensors = network.state_dict()
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(nn.Sequential(OrderedDict(module=network)).state_dict() if prefix else tensors, path)
+    else:
+        save_file({f"{prefix}{name}": value for name, value in tensors.items()}, path)
+    images = torch.rand(1, 3, 64, 64)
+    classifier = TorchvisionClassifier("mnasnet0_5", str(path), num_classes=5)
+    torch.testing.assert_close(classifier(images), network(classifier.normalize(images)))
+
+
+@pytest.fixture
+def no_download(monkeypatch):
+    """Random weights in place of published ones: what is tested is what stands beside them."""
+    get_model = torchvision.models.get_model
+    monkeypatch.setattr(
+        torchvision.models, "get_model", lambda name, weights=None, **options: get_model(name, weights=None, **options)
+    )
+
+
+@pytest.mark.parametrize("new_head", [False, True])
+@pytest.mark.parametrize("name", ["squeezenet1_1", "efficientnet_v2_l"])
+def test_published_weights_bring_their_normalisation(no_download, name, new_head):
+    expected = torchvision.models.get_model_weights(name).IMAGENET1K_V1.transforms()
+    classes = 3 if new_head else 1000
+    classifier = TorchvisionClassifier(name, "IMAGENET1K_V1", num_classes=classes, new_head=new_head)
+    torch.testing.assert_close(classifier.mean.flatten(), torch.tensor(expected.mean))
+    torch.testing.assert_close(classifier.std.flatten(), torch.tensor(expected.std))
+
+
+def test_weights_published_for_their_features_alone_are_refused(no_download):
+    with pytest.raises(ValueError, match=r"FEATURES.*features of vgg16 alone.*IMAGENET1K_V1"):
+        TorchvisionClassifier("vgg16", "IMAGENET1K_FEATURES", num_classes=3, new_head=True)
+
+
+def test_a_normalisation_given_by_the_user_wins():
+    classifier = TorchvisionClassifier("squeezenet1_1", mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0))
+    torch.testing.assert_close(classifier.mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
+    torch.testing.assert_close(classifier.std.flatten(), torch.tensor([1.0, 2.0, 3.0]))
+
+
+def test_hardsigmoid_has_its_second_derivative():
+    """torch's own has none; the stand-in is equal to the bit, and MASK and GRAD differentiate twice."""
+    z = torch.linspace(-5, 5, 1001)
+    assert torch.equal(HardSigmoid()(z), nn.functional.hardsigmoid(z))
+    classifier = TorchvisionClassifier("mobilenet_v3_small", num_classes=3)
+    assert not any(isinstance(module, nn.Hardsigmoid) for module in classifier.modules())
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    (first,) = torch.autograd.grad(classifier(images)[0, 0], images, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), images)
+    assert second.isfinite().all()
+
+
+# Of torch's activations hardsigmoid alone lacks a second derivative.
+ACTIVATIONS = [
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish,
+    nn.Hardswish, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Softsign, nn.Tanhshrink, nn.LogSigmoid,
+    nn.Hardsigmoid, nn.Softshrink, nn.Hardshrink,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_every_activation_has_a_second_derivative_inside_a_surrogate(kind):
+    z = torch.linspace(-4, 4, 9).double().view(1, 1, 3, 3).requires_grad_()
+    module = kind().double().eval()
+    with Softplus():
+        value = module(z)
+    (first,) = torch.autograd.grad(value.sum(), z, create_graph=True)
+    (second,) = torch.autograd.grad((first * z).sum(), z)
+    assert second.isfinite().all()

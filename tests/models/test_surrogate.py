@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,15 @@ from cases import lattice_images, small_classifier
 from torch import nn
 
 from lightning_adv2.interpreters import Gradient
-from lightning_adv2.models import Classifier, PaperReLU, Softplus, Surrogate, TorchvisionClassifier, weights_hash
+from lightning_adv2.models import (
+    Classifier,
+    PaperReLU,
+    PlainReLU,
+    Softplus,
+    Surrogate,
+    TorchvisionClassifier,
+    weights_hash,
+)
 
 Z = torch.cat([torch.linspace(-3, 3, 2001), torch.tensor([0.0, -1e-3, 1e-3, -50.0, 50.0])]).double()
 
@@ -171,12 +181,84 @@ def test_the_slope_of_grads_map_does_not_depend_on_the_networks_scale(kind):
     assert (sharp - expected).norm() > 0.9 * expected.norm()
 
 
+MADE_OF_RELUS = {
+    "leaky_relu": (F.leaky_relu, lambda z, r: 0.01 * z + 0.99 * r(z)),
+    "leaky_relu(0.2)": (nn.LeakyReLU(0.2), lambda z, r: 0.2 * z + 0.8 * r(z)),
+    "leaky_relu(inplace)": (nn.LeakyReLU(0.2, inplace=True), lambda z, r: 0.2 * z + 0.8 * r(z)),
+    "prelu": (nn.PReLU(init=0.3), lambda z, r: 0.3 * z + 0.7 * r(z)),
+    "hardsigmoid": (F.hardsigmoid, lambda z, r: r(z + 3, 6) / 6),
+    "hardsigmoid(inplace)": (nn.Hardsigmoid(inplace=True), lambda z, r: r(z + 3, 6) / 6),
+    "hardtanh": (F.hardtanh, lambda z, r: r(z + 1, 2) - 1),
+    "hardtanh_": (lambda z: F.hardtanh_(z, -0.5, 2.0), lambda z, r: r(z + 0.5, 2.5) - 0.5),
+}
+
+
+@pytest.mark.parametrize("name", MADE_OF_RELUS)
+@pytest.mark.parametrize("surrogate", [PaperReLU(0.1), Softplus(3.0)])
+def test_activations_made_of_relus_are_smoothed_too(name, surrogate):
+    activation, expected = MADE_OF_RELUS[name]
+    plain = activation(points())
+    torch.testing.assert_close(plain, expected(points(), lambda z, ceiling=None: z.clamp(0, ceiling)))
+    with surrogate, torch.no_grad():
+        inside = activation(points())
+    torch.testing.assert_close(inside, expected(points(), surrogate.smooth))
+    assert (inside - plain).abs().max() > 1e-3
+
+
+def test_a_parametric_relu_has_a_slope_for_each_channel():
+    prelu, z = nn.PReLU(3), torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        prelu.weight.copy_(torch.tensor([0.1, 0.5, 1.0]))
+        with PlainReLU():
+            torch.testing.assert_close(prelu(z), F.prelu(z, prelu.weight))
+
+
 def test_other_activations_stay():
     z = points()
     with Softplus(1.0):
-        inside = [F.leaky_relu(z), F.hardtanh(z), F.gelu(z), z.clamp(min=0.5)]
-    for a, b in zip(inside, [F.leaky_relu(z), F.hardtanh(z), F.gelu(z), z.clamp(min=0.5)], strict=True):
+        inside = [F.elu(z), F.gelu(z), F.hardswish(z), z.clamp(min=0.5)]
+    for a, b in zip(inside, [F.elu(z), F.gelu(z), F.hardswish(z), z.clamp(min=0.5)], strict=True):
         assert torch.equal(a, b)
+
+
+class Statement(nn.Module):
+    """Activations written as statements or as expressions: one function."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.inplace, self.relu, self.leaky = inplace, nn.ReLU(inplace=True), nn.LeakyReLU(0.1, inplace=True)
+
+    def forward(self, x):
+        y = 2 * x
+        if not self.inplace:
+            y = F.relu6(F.relu(y) - 1) + 1
+            z = F.leaky_relu(y - 1.5, 0.1)
+            return z + y + F.relu(-x)
+        self.relu(y)
+        y -= 1
+        F.hardtanh_(y, 0.0, 6.0)
+        y.add_(1)
+        z = y - 1.5
+        self.leaky(z)
+        w = -x
+        w.relu_()
+        total = z + w
+        total += y
+        return total
+
+
+@pytest.mark.parametrize("surrogate", [None, PaperReLU(0.1), Softplus(3.0), Softplus(3.0, relative=False)])
+def test_in_place_statements_are_followed_with_both_derivatives(surrogate):
+    seen = []
+    for inplace in (False, True):
+        x = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+        with surrogate or nullcontext():
+            value = Statement(inplace)(x)
+        (first,) = torch.autograd.grad((value**2).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad((first**2).sum(), x)
+        seen.append((value.detach(), first.detach(), second))
+    for expected, found in zip(*seen, strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_relu_is_restored_after_an_exception():

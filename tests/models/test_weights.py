@@ -221,12 +221,29 @@ def test_a_file_of_another_structure_is_refused(tmp_path, content):
         read_weights(tmp_path / "odd.pth")
 
 
-def test_common_wrappings_are_unwrapped(tmp_path):
-    state = small_classifier().state_dict()
-    wrapped = {"state_dict": {f"module.{name}": value for name, value in state.items()}, "epoch": 3}
-    torch.save(wrapped, tmp_path / "wrapped.th")
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "module._orig_mod.", "model.network."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model_state_dict", "model", "net"])
+def test_common_wrappings_are_unwrapped(tmp_path, wrapper, prefix):
+    tensors = {f"{prefix}{name}": value for name, value in small_classifier().state_dict().items()}
+    torch.save({wrapper: tensors, "epoch": 3} if wrapper else tensors, tmp_path / "wrapped.th")
     target = ResidualClassifier(num_classes=4, widths=(8, 12, 16), weights=str(tmp_path / "wrapped.th"))
     assert weights_hash(target) == weights_hash(small_classifier())
+
+
+def test_a_name_that_only_looks_wrapped_is_kept(tmp_path):
+    holder = nn.Module()
+    holder.model = nn.Linear(2, 3)
+    torch.save(holder.state_dict(), tmp_path / "holder.pth")
+    other = nn.Module()
+    other.model = nn.Linear(2, 3)
+    load_weights(other, tmp_path / "holder.pth")
+    assert torch.equal(other.model.weight, holder.model.weight)
+
+
+def test_an_unknown_wrapping_is_refused_with_what_the_file_has(tmp_path):
+    torch.save({"student": small_classifier().state_dict(), "epoch": 3}, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=r"one under state_dict.*student, epoch.*state_dict\(\)"):
+        read_weights(tmp_path / "odd.pth")
 
 
 def test_older_files_may_lack_the_batch_counter(tmp_path):
