@@ -18,8 +18,6 @@ from lightning_adv2.models import Classifier
 
 _BATCH_NORMS = nn.BatchNorm1d | nn.BatchNorm2d
 _ADD: set[object] = {operator.add, operator.iadd, torch.add, "add", "add_"}
-# Written as z += y: the tensor is changed under every name that it has.
-_AUGMENTED = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 _RELU = {F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"}
 # Averages without weights: the Norm rule shares out in proportion to the inputs, where the gradient would share evenly.
 _AVERAGE = {torch.mean, "mean", F.avg_pool2d, F.adaptive_avg_pool2d}
@@ -209,7 +207,7 @@ def _written(node: fx.Node, layers: dict[str, nn.Module]) -> fx.Node | None:
         if node.op == "call_module":
             inplace = getattr(layers[str(node.target)], "inplace", False) is True
         elif node.op in ("call_method", "call_function"):
-            inplace |= (name.endswith("_") and not name.endswith("__")) or node.target in _AUGMENTED
+            inplace |= name.endswith("_") and not name.endswith("__")
         given = (node.args[0] if node.args else node.kwargs.get("input")) if inplace else None
     return given if isinstance(given, fx.Node) else None
 
@@ -231,9 +229,9 @@ def require_same_logits(method: str, classifier: Classifier, expected: Tensor, f
         same = bool(worst <= TOLERANCE * torch.where(finite, first.abs(), 0.0).max().clamp(min=1))
     if not same:
         raise TypeError(
-            f"{method} cannot follow {classifier.name}: rebuilt from its modules the network has other logits; write "
-            "what it does in place (z[...] = y, z.view(...).add_(y)) or by a computation on values as an expression, "
-            "or take another interpreter"
+            f"{method} cannot follow {classifier.name}: rebuilt from its modules the network has other logits. Where "
+            "it changes a tensor under another name (z.view(...).add_(y), or s = z; s += y), write an expression; or "
+            "take another interpreter"
         )
 
 

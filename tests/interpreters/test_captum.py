@@ -270,3 +270,44 @@ def test_without_captum_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(module, "import_module", missing)
     with pytest.raises(ImportError, match=r'pip install "lightning-adv2\[compare\]"'):
         Captum("DeepLift")
+
+
+class Activated(Classifier):
+    """One activation, called as an expression or as a statement."""
+
+    def __init__(self, activation: nn.Module, statement: bool = False) -> None:
+        super().__init__()
+        self.num_classes, self.activation, self.statement = 4, activation, statement
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.conv, self.linear = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+        self.double().eval()
+
+    def stages(self):
+        return [self.features]
+
+    def features(self, x):
+        y = self.conv(x)
+        if self.statement:
+            self.activation(y)
+            return y
+        return self.activation(y)
+
+    def forward_head(self, features):
+        return self.linear(features.mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", ["GuidedBackprop", "Deconvolution"])
+@pytest.mark.parametrize("activation", [nn.LeakyReLU(0.1), nn.ELU(), nn.ReLU6()])
+def test_guided_backpropagation_is_of_relu_alone(method, activation):
+    """captum hooks nn.ReLU; past any other activation it hands on the plain gradient."""
+    with pytest.raises(TypeError, match=f"overlooks {type(activation).__name__}"):
+        Captum(method).explain(Activated(activation), lattice_images(2, dtype=torch.float64), TARGET[:2])
+
+
+@pytest.mark.parametrize("method", HOOKED)
+def test_an_activation_called_as_a_statement_is_followed(method):
+    images = lattice_images(2, dtype=torch.float64)
+    expected = Captum(method).attribute(Activated(nn.ReLU()), images, TARGET[:2])
+    found = Captum(method).attribute(Activated(nn.ReLU(inplace=True), statement=True), images, TARGET[:2])
+    torch.testing.assert_close(found, expected)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from contextlib import nullcontext
 from typing import get_args
 
@@ -21,6 +22,7 @@ from lightning_adv2.models import Classifier, PaperReLU, Softplus, Surrogate, To
 RULES = get_args(Rules)
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 TARGET = torch.tensor([0, 1, 2, 3])
+CALL, GETATTR = nn.Module.__call__, nn.Module.__getattr__
 every_rule = pytest.mark.parametrize("rules", RULES)
 
 
@@ -163,7 +165,7 @@ class Functional(Classifier):
         super().__init__(MEAN, STD)
         self.num_classes, self.how = 4, how
         self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.linear = nn.Linear(8, 4)
+        self.linear, self.relu = nn.Linear(8, 4), nn.ReLU(inplace=True)
         self.double().eval()
 
     def stages(self):
@@ -181,6 +183,25 @@ class Functional(Classifier):
         if self.how == "in place":
             y += x
             return torch.relu(y)
+        if self.how == "statements":
+            y.add_(x)
+            F.relu_(y)
+            return y
+        if self.how == "modules":
+            y.add_(x)
+            self.relu(y)
+            return y
+        if self.how == "out":
+            total = torch.empty(0).double()
+            torch.add(x, y, out=total)
+            return F.relu(total)
+        if self.how == "under another name":
+            same = y
+            same += x
+            return F.relu(y)
+        if self.how == "through a view":
+            y.view(-1).add_(x.reshape(-1))
+            return F.relu(y)
         return F.relu(torch.add(x, y) if self.how == "function" else x + y)
 
     def forward_head(self, features: Tensor) -> Tensor:
@@ -197,7 +218,7 @@ def functional(how: str) -> Functional:
         return Functional(how)
 
 
-@pytest.mark.parametrize("how", ["function", "in place", "operator"])
+@pytest.mark.parametrize("how", ["function", "in place", "operator", "statements", "modules"])
 def test_functions_and_methods_are_followed_like_modules(how):
     images = lattice_images(4, dtype=torch.float64)
     expected = LRP().relevance(functional("method"), images, TARGET)
@@ -205,7 +226,15 @@ def test_functions_and_methods_are_followed_like_modules(how):
 
 
 @pytest.mark.parametrize(
-    ("how", "message"), [("scaled", "no rule for 'add'"), ("product", "no rule for 'mul'"), ("branch", "cannot follow")]
+    ("how", "message"),
+    [
+        ("scaled", "no rule for 'add'"),
+        ("product", "no rule for 'mul'"),
+        ("branch", "cannot follow"),
+        ("out", "cannot follow"),
+        ("under another name", "has other logits"),
+        ("through a view", "has other logits"),
+    ],
 )
 def test_what_cannot_be_followed_is_refused(how, message):
     with pytest.raises(TypeError, match=message):
@@ -246,3 +275,67 @@ def test_without_zennit_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(lrp, "import_module", missing)
     with pytest.raises(ImportError, match=r'pip install "lightning-adv2\[lrp\]"'):
         LRP()
+
+
+class Broadcast(Classifier):
+    """A gate: what is summed has two sizes."""
+
+    def __init__(self) -> None:
+        super().__init__(MEAN, STD)
+        self.num_classes, self.conv, self.linear = 4, nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 4)
+        self.double().eval()
+
+    def stages(self):
+        return [lambda x: (z := self.conv(x).relu()) + z.mean((2, 3), keepdim=True)]
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        return self.linear(features.mean((2, 3)))
+
+
+def test_a_sum_that_broadcasts_conserves_relevance():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        classifier = Broadcast()
+    nn.init.zeros_(classifier.conv.bias)
+    nn.init.zeros_(classifier.linear.bias)
+    images = lattice_images(4, dtype=torch.float64)
+    total = LRP("epsilon", epsilon=1e-12).relevance(classifier, images, TARGET).sum((1, 2, 3))
+    logits = classifier(images).gather(1, TARGET[:4, None])[:, 0]
+    torch.testing.assert_close(total, logits.detach(), rtol=1e-5, atol=1e-7)
+
+
+def test_other_threads_go_on_while_a_network_is_traced():
+    """torch.fx patches ``nn.Module`` for the whole process."""
+    classifier, images = small_classifier(), lattice_images(2)
+    expected = LRP(pool=2).explain(classifier, images, TARGET[:2]).attribution_map
+    bystander, found, failed, over = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), [], [], threading.Event()
+
+    def explain() -> None:
+        try:
+            found.extend(LRP(pool=2).explain(classifier, images, TARGET[:2]).attribution_map for _ in range(10))
+        except Exception as error:
+            failed.append(error)
+
+    def call() -> None:
+        try:
+            while not over.is_set():
+                bystander(torch.zeros(1, 4))
+                assert isinstance(bystander[0].weight, nn.Parameter)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=explain) for _ in range(4)]
+    beside = threading.Thread(target=call)
+    beside.start()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    over.set()
+    beside.join()
+    assert not failed
+    assert len(found) == 40
+    assert all(torch.equal(one, expected) for one in found)
+    assert bystander(torch.zeros(1, 4)).shape == (1, 4)
+    assert nn.Module.__call__ is CALL
+    assert nn.Module.__getattr__ is GETATTR

@@ -231,13 +231,12 @@ class Statement(nn.Module):
     def forward(self, x):
         y = 2 * x
         if not self.inplace:
-            y = F.relu6(F.relu(y) - 1) + 1
+            y = F.relu6(F.relu(y) - 1)
             z = F.leaky_relu(y - 1.5, 0.1)
-            return z + y + F.relu(-x)
+            return z + F.relu(-x) + y
         self.relu(y)
-        y -= 1
+        y = y - 1
         F.hardtanh_(y, 0.0, 6.0)
-        y.add_(1)
         z = y - 1.5
         self.leaky(z)
         w = -x
