@@ -20,6 +20,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
 from lightning_adv2.files import write_text
+from lightning_adv2.merging import replace_wholes
 from lightning_adv2.report import default_logger
 from lightning_adv2.report.compare import main as compare
 from lightning_adv2.report.wandb_about import job_type_of
@@ -65,6 +66,7 @@ class CLI(LightningCLI):
     """LightningCLI with the defaults that attacks need."""
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
+        replace_wholes()
         super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
