@@ -60,7 +60,7 @@ class Manifest:
         considered: images looked at until the last one was found: ``entries``, ``wrong``, ``skipped`` and ``invalid``
             together.
         wrong: identifiers of those that were misclassified before any attack.
-        skipped: identifier and reason of those that cannot be read.
+        skipped: identifier and reason of those that cannot be read, and of files that are not read as images at all.
         invalid: identifier and reason of those that cannot be judged, because of NaN or infinity.
         num_images: how many were asked for; None for all.
         classifier_sha256: of the weights of the classifier that chose them, from
@@ -140,6 +140,6 @@ class Manifest:
             ValueError: the file is no manifest.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            return cls.from_json(Path(path).read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error

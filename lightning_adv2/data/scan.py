@@ -30,8 +30,8 @@ def build_manifest(
 ) -> Manifest:
     """Classify the images in a seeded random order until enough correctly classified ones are found.
 
-    Images that cannot be read are skipped, and those for which NaN or infinity comes up count as invalid; both are
-    named in the manifest.
+    Images that cannot be read are skipped, as are the files that a dataset leaves out, and those for which NaN or
+    infinity comes up count as invalid; all are named in the manifest.
 
     Args:
         dataset: where to look.
@@ -89,6 +89,9 @@ def build_manifest(
             f"{len(skipped)} of the {considered} {where} cannot be read and are left out: {_listed(skipped)}",
             stacklevel=2,
         )
+    # Never looked at, and so not counted above; but to be found in status.csv.
+    skipped += dataset.left_out.items()
+    considered += len(dataset.left_out)
     if not entries:
         raise RuntimeError(
             f"classifier: none of the {considered} {where} is classified correctly ({len(wrong)} wrong, {len(skipped)} "
