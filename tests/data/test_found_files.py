@@ -17,6 +17,7 @@ from PIL import Image
 from torchvision import datasets
 
 from lightning_adv2.attacks import pgd
+from lightning_adv2.audit.verify import verify
 from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.data import (
     AttackDataModule,
@@ -102,6 +103,7 @@ def test_other_files_stand_in_the_status_and_do_not_count_as_damaged(tmp_path: P
     assert status[note] == ("skipped", "its name does not end as an image's does")
     assert attacked.manifest is not None
     assert attacked.manifest.considered == len(status)
+    assert verify(tmp_path / "run")[0] == []
 
 
 @pytest.mark.parametrize("name", ["Thumbs.db", ".DS_Store", "._1.png", "desktop.ini", "@eaDir/1.png", ".git/2.png"])
