@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from lightning_adv2.audit.pictures import Layout, Picture
 from lightning_adv2.files import written_whole
-from lightning_adv2.files.run import pictures, read_arrays, record_paths
+from lightning_adv2.files.run import read_arrays, record_paths
+
+CLASSES_FILE, FILES_FILE = "classes.csv", "files.csv"
 
 
 def export(folder: Path, output: Path | None = None) -> list[Path]:
-    """Write every benign and adversarial image of a run.
+    """Write every benign and adversarial image of a run, for ``ImageFolder`` classes to read.
+
+    Beside the pictures ``files.csv`` says of each file which image it is, under which interpreter and attack, with
+    its true class and its target, and ``classes.csv`` has the folder of each class.
 
     Args:
         folder: the run's.
-        output: where to; None takes ``images`` in ``folder``. See :func:`~lightning_adv2.files.run.pictures` for the
-            names below it.
+        output: where to; None takes ``images`` in ``folder``. See :class:`~lightning_adv2.audit.pictures.Layout` for
+            the names below it.
 
     Returns:
-        The files, each once.
+        The pictures, each once.
 
     Raises:
         FileNotFoundError: there are no records.
@@ -31,22 +39,48 @@ def export(folder: Path, output: Path | None = None) -> list[Path]:
     paths = record_paths(folder / "records")
     if not paths:
         raise FileNotFoundError(f"{folder}: there are no records in it; give the folder of a finished evaluation")
-    written: dict[Path, None] = {}
+    output = output or folder / "images"
+    layout = Layout(folder, paths)
+    written: dict[Path, Picture] = {}
     for path in paths:
-        for target, pixels in pictures(output or folder / "images", *read_arrays(path)):
+        for picture in layout.pictures(*read_arrays(path)):
+            target, pixels = output / picture.path, picture.pixels
             if target not in written:
                 if pixels.shape[2] not in (1, 3):
                     raise ValueError(f"{path}: images of {pixels.shape[2]} channels; PNG takes 1 (grey) or 3 (RGB)")
                 image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
                 with written_whole(target) as temporary:
                     image.save(temporary, format="PNG")
-                written[target] = None
+                written[target] = replace(picture, pixels=np.empty(0, np.uint8))  # a view would keep the record
+    _write_csv(
+        output / FILES_FILE,
+        ("file", "image_id", "interpreter", "attack", "label", "class", "target_class", "target"),
+        (
+            (one.path, one.image_id, one.interpreter, one.attack, one.label, layout.called(one.label),
+             one.target_class, layout.called(one.target_class))
+            for one in written.values()
+        ),
+    )  # fmt: skip
+    _write_csv(
+        output / CLASSES_FILE,
+        ("index", "class", "folder"),
+        ((index, name, layout.folder_of(index)) for index, name in enumerate(layout.classes)),
+    )
     return list(written)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def main(words: Sequence[str]) -> int:
     """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="lightning-adv2 export", description="Write the images of a run as PNG.")
+    parser = argparse.ArgumentParser(
+        prog="lightning-adv2 export", description="Write the images of a run as PNG, in class folders."
+    )
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--output", type=Path, help="where to; by default 'images' in the run's folder")
     options = parser.parse_args(words)
@@ -54,5 +88,11 @@ def main(words: Sequence[str]) -> int:
         written = export(options.run, options.output)
     except (FileNotFoundError, ValueError) as error:
         parser.exit(1, f"{error}\n")
-    print(f"{len(written)} images in {options.output or options.run / 'images'}")
+    output = options.output or options.run / "images"
+    print(f"{len(written)} images in {output}, listed in {output / FILES_FILE}")
+    others = len({*output.rglob("*.png")} - {*written})
+    if others:
+        print(
+            f"{others} other PNG files lie there, from another run or an earlier version; delete them, or export anew"
+        )
     return 0

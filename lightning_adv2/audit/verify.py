@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from lightning_adv2.audit.pictures import Layout
 from lightning_adv2.audit.recount import LEVELS, Contents, Row, digest
 from lightning_adv2.audit.stated import misstated
-from lightning_adv2.files.run import AGAIN, pictures, read_arrays, record_key, record_path
+from lightning_adv2.files.run import AGAIN, read_arrays, record_key, record_path
 from lightning_adv2.files.sealed import Array
 
 _SHOWN = 50
@@ -40,6 +41,7 @@ def verify(folder: Path, images: Path | None = None) -> tuple[list[str], list[st
     images = images or folder / "images"
     shown: set[Path] = set()
     paths = sorted((folder / "records").glob("*/batch_*.safetensors"))
+    layout = Layout(folder, paths) if images.is_dir() else None
     for path in paths:
         try:
             header, arrays = read_arrays(path)
@@ -50,8 +52,8 @@ def verify(folder: Path, images: Path | None = None) -> tuple[list[str], list[st
             wrong = [*_benign(header, arrays, entries)] if manifest else []
             wrong += _illegal(header, arrays, experiment)
             contents.add(path, header, arrays)
-            if images.is_dir():
-                wrong += _pictures(images, header, arrays, shown)
+            if layout is not None:
+                wrong += _pictures(images, layout, header, arrays, shown)
             found += [f"{path}: {one}" for one in wrong]
         except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
             found.append(f"{path}: its content does not fit together ({error!r}); {AGAIN}")
@@ -164,10 +166,11 @@ def _illegal(header: Row, arrays: dict[str, Array], experiment: Row) -> Iterator
                 )
 
 
-def _pictures(folder: Path, header: Row, arrays: dict[str, Array], shown: set[Path]) -> Iterator[str]:
+def _pictures(folder: Path, layout: Layout, header: Row, arrays: dict[str, Array], shown: set[Path]) -> Iterator[str]:
     from PIL import Image  # only where there are pictures
 
-    for path, pixels in pictures(folder, header, arrays):
+    for expected in layout.pictures(header, arrays):
+        path, pixels = folder / expected.path, expected.pixels
         shown.add(path)
         try:
             with Image.open(path) as picture:

@@ -16,6 +16,7 @@ from lightning_adv2.data.images import ImageDataModule, Split
 from lightning_adv2.data.manifest import Manifest
 from lightning_adv2.data.sampling import BatchShard
 from lightning_adv2.data.scan import build_manifest
+from lightning_adv2.data.target_classes import RANDOM, TargetClass, target_classes
 from lightning_adv2.data.workers import shield
 from lightning_adv2.models import weights_hash
 from lightning_adv2.runtime.experiment import FILE, check_same, read_experiment
@@ -44,12 +45,17 @@ class AttackDataModule(pl.LightningDataModule):
         partners: whether each image brings another one along, as the target ``RandomClass`` needs it: from among the
             chosen images one that is not of its target class, the same one at any batch size.
         max_skipped: share of the images looked at that may be unreadable, before the run fails; 0 is strict.
+        target_class: the class that the attacks aim at. None draws one other than the true class for each image, by
+            ``seed``. An index or a class's name: this class for all images but its own, which are not attacked. A list:
+            the target of each true class, in their order; null leaves a class out. A ``.csv`` file with the columns
+            ``file`` (or ``image_id``) and ``target_class``: the target of each image, and only these are attacked.
 
     Attributes:
         manifest: the chosen images; None before ``setup`` or ``manifest_for``.
 
     Raises:
-        ValueError: ``num_images`` or ``batch_size`` below 1, ``num_workers`` below 0.
+        ValueError: ``num_images`` or ``batch_size`` below 1, ``num_workers`` below 0; when the images are chosen, a
+            target that is unknown or is the true class.
     """
 
     def __init__(
@@ -62,6 +68,7 @@ class AttackDataModule(pl.LightningDataModule):
         num_workers: int | None = None,
         partners: bool = False,
         max_skipped: float = 0.01,
+        target_class: TargetClass = None,
     ) -> None:
         super().__init__()
         for name, value in (("num_images", num_images), ("batch_size", batch_size)):
@@ -73,7 +80,7 @@ class AttackDataModule(pl.LightningDataModule):
             raise ValueError(f"num_workers={num_workers}: give 0 (load in the main process) or more, or leave it out")
         self.source, self.num_images, self.batch_size = source, num_images, batch_size
         self.split, self.seed, self.num_workers, self.partners = split, seed, num_workers, partners
-        self.max_skipped = max_skipped
+        self.max_skipped, self.target_class = max_skipped, target_class
         self.manifest: Manifest | None = None
 
     def manifest_for(self, classifier: Callable[[Tensor], Tensor], device: str | torch.device = "cpu") -> Manifest:
@@ -97,6 +104,7 @@ class AttackDataModule(pl.LightningDataModule):
                 SCANNED if self.batch_size == "auto" else self.batch_size,
                 device,
                 self.max_skipped,
+                self.target_class,
             )
         finally:
             if isinstance(classifier, nn.Module):
@@ -107,7 +115,7 @@ class AttackDataModule(pl.LightningDataModule):
         """Make or read the manifest on global rank 0, and tell the others.
 
         Raises:
-            DifferentExperimentError: the folder's manifest is of another split, seed, number or classifier.
+            DifferentExperimentError: the folder's manifest is of another split, seed, number, classifier or targets.
             TypeError: the module has no ``classifier``.
         """
         if self.trainer is None:
@@ -148,7 +156,10 @@ class AttackDataModule(pl.LightningDataModule):
         if path.exists() and reuse:
             manifest = Manifest.load(path)
             sha256 = weights_hash(classifier) if isinstance(classifier, nn.Module) else ""
-            arguments = self.split, self.seed, self.num_images, sha256
+            targets = None
+            if self.target_class is not None:
+                targets = target_classes(self.target_class, self.source.dataset(self.split))
+            arguments = self.split, self.seed, self.num_images, sha256, targets.description if targets else RANDOM
             check_same(folder, manifest.differences(*arguments))
             return manifest
         manifest = self.manifest_for(classifier, device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from math import ceil
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_adv2.data.images import Mask
+from lightning_adv2.data.text_files import read_rows
 
 Box: TypeAlias = tuple[float, float, float, float]
 """xmin, ymin, xmax, ymax in pixels, 0-based and half-open: ``xmin <= x < xmax``."""
@@ -20,26 +20,25 @@ Box: TypeAlias = tuple[float, float, float, float]
 def read_boxes(path: str | Path) -> dict[str, list[Box]]:
     """The boxes of each file, from a CSV with the columns ``file, xmin, ymin, xmax, ymax``; other columns are ignored.
 
+    Names are in Unicode's composed form (NFC), in which image ids are, too.
+
     Raises:
         FileNotFoundError: no such file.
         ValueError: a column is missing, or a box is no box.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"boxes={str(path)!r} does not exist; give a CSV with columns file,xmin,ymin,xmax,ymax")
+    columns, rows = read_rows(path, "boxes", "a CSV with columns file,xmin,ymin,xmax,ymax")
+    missing = {"file", "xmin", "ymin", "xmax", "ymax"}.difference(columns)
+    if missing:
+        raise ValueError(f"boxes={str(path)!r}: no column {', '.join(sorted(missing))}; it has {', '.join(columns)}")
     found: dict[str, list[Box]] = defaultdict(list)
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        missing = {"file", "xmin", "ymin", "xmax", "ymax"}.difference(rows.fieldnames or ())
-        if missing:
-            raise ValueError(f"boxes={str(path)!r}: no column {', '.join(sorted(missing))}; it has {rows.fieldnames}")
-        for row in rows:
-            try:
-                left, top, right, bottom = (float(row[name]) for name in ("xmin", "ymin", "xmax", "ymax"))
-            except (TypeError, ValueError):
-                raise ValueError(f"boxes={str(path)!r}, line {rows.line_num}: {row} holds no four numbers") from None
-            if not (left < right and top < bottom):
-                raise ValueError(f"boxes={str(path)!r}, line {rows.line_num}: {row} needs xmin < xmax and ymin < ymax")
-            found[row["file"]].append((left, top, right, bottom))
+    for line, row in rows:
+        try:
+            left, top, right, bottom = (float(row[name]) for name in ("xmin", "ymin", "xmax", "ymax"))
+        except ValueError:
+            raise ValueError(f"boxes={str(path)!r}, line {line}: {row} holds no four numbers") from None
+        if not (left < right and top < bottom):
+            raise ValueError(f"boxes={str(path)!r}, line {line}: {row} needs xmin < xmax and ymin < ymax")
+        found[row["file"]].append((left, top, right, bottom))
     return dict(found)
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +18,26 @@ from lightning_adv2.data.images import UnreadableImageError
 
 # What Pillow converts to RGB without guessing a range of values, as it does for I and F (32-bit integers and floats).
 _MODES = ("1", "CMYK", "L", "LA", "LAB", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr")
+_DIM = 4096  # a 16-bit image all of whose values lie below holds 12 bits, or is darker than any photograph
 
 
-def decode_image(data: bytes, image_id: str, exif_rotation: bool = False) -> Image.Image:
+def decode_image(
+    data: bytes,
+    image_id: str,
+    exif_rotation: bool = False,
+    bit_depth: int | None = None,
+    on_dim: Callable[[str], None] = warnings.warn,
+) -> Image.Image:
     """The file's first frame as an RGB image of 8 bits.
 
     The bytes decide, not the file's name: a TIFF named ``.jpg`` is read as the TIFF that it is. Grey repeats its
     channel; a palette is looked up; an alpha channel is dropped and not blended, as torchvision does; CMYK goes by
-    Pillow's plain formula, without a colour profile; 16-bit grey ``v`` becomes ``round(v / 257)``: white stays white.
+    Pillow's plain formula, without a colour profile; 16-bit values ``v``, grey or colour, become
+    ``round(255 * v / (2**bits - 1))``: white stays white.
+
+    How many bits a 16-bit value has is never guessed from the pixels. TIFF with fewer than 16 bits per sample, PGM with
+    a maximum below 65535, PPM and JPEG 2000 say it. In PNG values fill the 16 bits, by its specification also where a
+    chunk sBIT names fewer; in files that break this rule, and in other TIFF and PGM files, ``bit_depth`` says it.
 
     Args:
         data: the file's bytes.
@@ -30,6 +45,10 @@ def decode_image(data: bytes, image_id: str, exif_rotation: bool = False) -> Ima
         exif_rotation: turn the image as its EXIF tag asks for. False leaves the pixels as they are stored, which is
             what torchvision does and what the published ImageNet figures, and boxes, refer to. (A TIFF comes turned
             either way: Pillow does that by itself.)
+        bit_depth: how many bits the values of such 16-bit files have, 9 to 16; None for 16. Files of 8 bits do not
+            depend on it.
+        on_dim: with ``bit_depth=None``, told of an image all of whose 16-bit values lie below 4096, but not all at 0:
+            read as it is, it is nearly black.
 
     Returns:
         The image, mode ``RGB``, decoded.
@@ -37,15 +56,38 @@ def decode_image(data: bytes, image_id: str, exif_rotation: bool = False) -> Ima
     Raises:
         UnreadableImageError: the file is empty, truncated, damaged or no image; it has more pixels than
             ``PIL.Image.MAX_IMAGE_PIXELS`` (a decompression bomb); it holds 32-bit whole numbers or floats, whose black
-            and white are unknown.
+            and white are unknown; a value does not fit into ``bit_depth``.
     """
     if not data:
         raise UnreadableImageError(image_id, "the file is empty")
     try:
         with _whole_files_only(), Image.open(io.BytesIO(data)) as file:
             _check(file)
+            declared, low_bytes, half = _declared_bits(file), _low_bytes(file), _raw_modes(file).count(";16") > 0
             image = ImageOps.exif_transpose(file) if exif_rotation else file
-            return _eight_bits(image).convert("RGB")
+            values = _sixteen_bits(image)
+            if low_bytes:
+                with Image.open(io.BytesIO(data)) as again:
+                    again.tile = low_bytes
+                    low = ImageOps.exif_transpose(again) if exif_rotation else again
+                    values = np.asarray(image).astype(np.uint32)[..., :3] * 256 + np.asarray(low)[..., :3]
+            if values is None:
+                rgb = image.convert("RGB")
+                if not half:
+                    return rgb
+                if bit_depth not in (None, 16):
+                    raise ValueError(
+                        f"bit_depth={bit_depth}, but Pillow reads only the upper bytes of this 16-bit file; save it as "
+                        "grey or RGB"
+                    )
+                values = np.asarray(rgb).astype(np.uint32) * 257
+        if declared is None and bit_depth is None and 0 < values.max() < _DIM:
+            on_dim(
+                f"{image_id}: all values of this 16-bit image lie below {_DIM}; read as 16 bits, it is nearly black. "
+                "If its values have fewer bits, set bit_depth (bit_depth=12) in the data module; if it is that dark, "
+                "set bit_depth=16"
+            )
+        return Image.fromarray(_eight_bits(values, declared or bit_depth or 16)).convert("RGB")
     except Exception as error:  # decoders of damaged files raise all kinds
         raise UnreadableImageError(image_id, reason_of(error)) from error
 
@@ -101,15 +143,60 @@ def _check_size(width: int, height: int) -> None:
 
 def _check(file: Image.Image) -> None:
     _check_size(file.width, file.height)
-    if file.mode not in _MODES and not file.mode.startswith("I;16"):
+    if file.mode not in _MODES and not file.mode.startswith("I;16") and not _is_deep_pgm(file):
         raise ValueError(f"mode {file.mode} has no known black and white; save it with 8 or 16 bits per channel")
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Some versions of Pillow clip 16-bit grey at 255."""
-    if not image.mode.startswith("I;16"):
-        return image
-    return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+def _is_deep_pgm(file: Image.Image) -> bool:
+    """Pillow brings its values to 16 bits, in a mode of 32."""
+    return file.format == "PPM" and file.mode == "I"
+
+
+def _declared_bits(file: Image.Image) -> int | None:
+    """How many bits the decoded values of a 16-bit file have, where its format says so."""
+    if file.format == "TIFF":  # Pillow does not scale 12 bits
+        bits = int(file.tag_v2.get(258, (16,))[0])  # type: ignore[attr-defined]
+        return bits if bits < 16 else None
+    if file.format == "JPEG2000" or (file.format == "PPM" and _tiles(file)[0][0] == "ppm"):
+        return 16  # Pillow scales
+    return None
+
+
+def _tiles(file: Image.Image) -> Sequence[tuple[Any, ...]]:
+    """Codec, box, offset and arguments of each part of the file, before it is decoded."""
+    return getattr(file, "tile", ())
+
+
+def _raw_modes(file: Image.Image) -> str:
+    """How the parts' samples are stored, such as ``RGB;16B``."""
+    return " ".join(str(tile[3]) for tile in _tiles(file))
+
+
+def _low_bytes(file: Image.Image) -> list[Any]:
+    """How to decode a file of 16-bit colour so that the lower bytes come; Pillow gives the upper ones. Or nothing."""
+    tiles = []
+    for tile in _tiles(file):
+        codec, box, offset, args = tile[:4]
+        raw, *others = args if isinstance(args, tuple) else (args,)
+        if not isinstance(raw, str) or not re.fullmatch(r"RGB[AX]?;16[BLN]", raw):
+            return []
+        swapped = raw[:-1] + ("L" if raw[-1] == "B" or (raw[-1] == "N" and sys.byteorder == "big") else "B")
+        tiles.append((codec, box, offset, (swapped, *others) if isinstance(args, tuple) else swapped))
+    return tiles
+
+
+def _sixteen_bits(image: Image.Image) -> NDArray[Any] | None:
+    """The values ``(H, W)`` of 16-bit grey; some versions of Pillow would clip them at 255."""
+    return np.asarray(image).astype(np.uint32) if image.mode.startswith("I") else None
+
+
+def _eight_bits(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    """Whole numbers of ``bits`` bits, to the nearest level of 255."""
+    white = 2**bits - 1
+    if values.max() > white:
+        raise ValueError(f"it holds the value {values.max()}, more than the {white} of bit_depth={bits}")
+    levels: NDArray[np.uint8] = ((values.astype(np.uint32) * 510 + white) // (2 * white)).astype(np.uint8)
+    return levels
 
 
 @contextmanager

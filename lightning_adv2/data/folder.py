@@ -16,10 +16,16 @@ from lightning_adv2.data.decode import resize_and_crop
 from lightning_adv2.data.image_files import ImageFiles
 from lightning_adv2.data.images import ImageDataModule, ImageDataset, ImageSubset, Item, Mask, Split, hold_out
 from lightning_adv2.data.storage import describe, find_storage
+from lightning_adv2.data.text_files import nfc
 
 
 class ImageFolderDataset(ImageFiles):
     """The images of one split, labelled by folder, in the order of their sorted paths.
+
+    A class's images lie at any depth below its folder; links are followed. Hidden files and folders, and a system's
+    (``__MACOSX``, ``Thumbs.db``, ...), are passed over, but for a class folder that ``classes`` names. Every other file
+    is an image by its name (see :data:`~lightning_adv2.data.storage.EXTENSIONS`), or ``left_out`` has it, and a warning
+    counts it.
 
     Args:
         root: a folder or zip with ``<split>/<class>/<image>``, or a folder with ``<split>.zip`` that holds the same.
@@ -33,6 +39,7 @@ class ImageFolderDataset(ImageFiles):
             too: resized, cut off at the crop's edges, and filled up with zeros to M, the most that a file has.
         cache: keep all decoded images in memory.
         exif_rotation: turn images as their EXIF tag asks for; see :func:`~lightning_adv2.data.decode.decode_image`.
+        bit_depth: how many bits the values in 16-bit files have, such as 12; None for all 16. See the same.
 
     Raises:
         FileNotFoundError: ``root``, ``split`` or ``boxes`` is not there, or the split is empty.
@@ -51,6 +58,7 @@ class ImageFolderDataset(ImageFiles):
         boxes: str | Path | None = None,
         cache: bool = False,
         exif_rotation: bool = False,
+        bit_depth: int | None = None,
     ) -> None:
         if exif_rotation and boxes is not None:
             raise ValueError(
@@ -63,14 +71,14 @@ class ImageFolderDataset(ImageFiles):
                 f"split={split!r}: no {split}/<class>/<image> in root={str(root)!r} or in its {split}.zip; "
                 f"root has: {describe(root)}"
             )
-        images = storage.images(split)
+        images, left_out = storage.images(split, classes or ())
         names = check_classes(images, classes, f"{storage.root}: {split}")
         index = {name: label for label, name in enumerate(names)}
         paths = [path for paths in images.values() for path in paths]
-        labels = [index[name] for name, paths in images.items() for _ in paths]
-        super().__init__(storage, split, paths, labels, names, resize, crop, cache, exif_rotation)
+        labels = [index[nfc(name)] for name, paths in images.items() for _ in paths]
+        super().__init__(storage, split, paths, labels, names, resize, crop, cache, exif_rotation, bit_depth, left_out)
         self.boxes = None if boxes is None else read_boxes(boxes)
-        if self.boxes is not None and self.boxes.keys().isdisjoint(self.paths):
+        if self.boxes is not None and self.boxes.keys().isdisjoint(map(nfc, self.paths)):
             raise ValueError(
                 f"boxes={str(boxes)!r} has no box of any image in split={split!r}: its files look like "
                 f"{next(iter(self.boxes), None)!r}, the images like {self.paths[0]!r}"
@@ -88,7 +96,7 @@ class ImageFolderDataset(ImageFiles):
         """Bring an image to its size, and its boxes with it; the mask is their union."""
         if self.boxes is None:
             return super().fit(index, image)
-        path = self.paths[index]
+        path = self.image_id(index)
         boxes = np.array(self.boxes.get(path, ()), np.float64).reshape(-1, 4)
         image, moved = resize_and_crop(image, boxes, self.resize, self.crop, path)
         assert moved is not None
@@ -118,6 +126,7 @@ class ImageFolderDataModule(ImageDataModule):
         batch_size: images per batch.
         num_workers: worker processes per loader.
         exif_rotation: turn images as their EXIF tag asks for; not with ``boxes``.
+        bit_depth: how many bits the values in 16-bit files have, such as 12; None for all 16.
         max_skipped: the share of a split's images that may be unreadable; they are left out and named.
 
     Raises:
@@ -143,16 +152,17 @@ class ImageFolderDataModule(ImageDataModule):
         num_workers: int = 0,
         exif_rotation: bool = False,
         max_skipped: float = 0.01,
+        bit_depth: int | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, max_skipped)
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction={val_fraction}: give a share in [0, 1)")
         self.root, self.name = Path(root), name or Path(root).stem
         self.resize, self.crop, self.boxes, self.cache = resize, crop, boxes, cache
-        self.exif_rotation = exif_rotation
+        self.exif_rotation, self.bit_depth = exif_rotation, bit_depth
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
         self.val_fraction, self.seed = val_fraction, seed
-        self._classes = None if classes is None else tuple(classes)
+        self._classes = None if classes is None else tuple(map(nfc, classes))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -185,5 +195,6 @@ class ImageFolderDataModule(ImageDataModule):
 
     def _read(self, split: str, classes: Sequence[str] | None) -> ImageFolderDataset:
         return ImageFolderDataset(
-            self.root, split, classes, self.resize, self.crop, self.boxes, self.cache, self.exif_rotation
-        )
+            self.root, split, classes, self.resize, self.crop, self.boxes, self.cache, self.exif_rotation,
+            self.bit_depth,
+        )  # fmt: skip

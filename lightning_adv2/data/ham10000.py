@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
 
 from lightning_adv2.data.decode import resize_and_crop
-from lightning_adv2.data.image_files import ImageFiles, read_image
+from lightning_adv2.data.image_files import ImageFiles
 from lightning_adv2.data.images import ImageDataModule, Mask, Split
 from lightning_adv2.data.lesion_labels import (
     CLASSES,
@@ -21,6 +23,7 @@ from lightning_adv2.data.lesion_labels import (
     with_lesions,
 )
 from lightning_adv2.data.storage import FolderStorage, Storage, ZipStorage
+from lightning_adv2.data.text_files import nfc
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -37,6 +40,8 @@ class LesionDataset(ImageFiles):
         resize: length of the shorter side after resizing, or None.
         crop: side of the central square that is kept, or None.
         cache: keep all decoded images in memory.
+        bit_depth: how many bits the values in 16-bit files have, such as 12; None for all 16.
+        left_out: path -> why not, of the files that are not read.
 
     Raises:
         ValueError: some images have a mask and others none, or a mask is not of its image's size.
@@ -52,6 +57,8 @@ class LesionDataset(ImageFiles):
         resize: int | None = None,
         crop: int | None = None,
         cache: bool = False,
+        bit_depth: int | None = None,
+        left_out: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.ids = [row.image_id for row in rows]
         self.masks = {name: masks[name] for name in self.ids if name in masks}
@@ -61,7 +68,10 @@ class LesionDataset(ImageFiles):
                 f"{bare[0]}; give a mask to each of them or to none"
             )
         labels = [row.label for row in rows]
-        super().__init__(storage, split, [paths[name] for name in self.ids], labels, CLASSES, resize, crop, cache)
+        own = [paths[name] for name in self.ids]
+        super().__init__(
+            storage, split, own, labels, CLASSES, resize, crop, cache, bit_depth=bit_depth, left_out=left_out
+        )
 
     def image_id(self, index: int) -> str:
         """ISIC's, such as ``ISIC_0024306``."""
@@ -73,7 +83,7 @@ class LesionDataset(ImageFiles):
         fitted = resize_and_crop(image, None, self.resize, self.crop, name)[0]
         if not self.masks:
             return fitted, None
-        mask = read_image(self.storage, self.masks[name], name)
+        mask = self.read(self.masks[name], name)
         if mask.size != image.size:
             raise ValueError(
                 f"{self.masks[name]} is {mask.height} x {mask.width} pixels, its image {image.height} x {image.width}; "
@@ -86,9 +96,9 @@ class LesionDataset(ImageFiles):
 class HAM10000DataModule(ImageDataModule):
     """Seven classes of skin lesions in ISIC 2018's order: MEL, NV, BCC, AKIEC, BKL, DF, VASC. Nothing is downloaded.
 
-    Images are found by the names in ``labels``, at any depth of a folder or zip; images and rows must belong together,
-    both ways. PNG files below a folder ``masks`` beside them, ``<image>.png`` or ``<image>_segmentation.png``, are
-    lesion masks.
+    Images are found by the names in ``labels``, at any depth of a folder or zip, behind links too; images and rows must
+    belong together, both ways, and no image may have two files, or two masks. PNG files below a folder ``masks`` beside
+    them, ``<image>.png`` or ``<image>_segmentation.png``, are lesion masks.
 
     Args:
         images: a folder or zip, or for each split (train, val, test) one.
@@ -107,6 +117,7 @@ class HAM10000DataModule(ImageDataModule):
         batch_size: images per batch.
         num_workers: worker processes per loader.
         max_skipped: the share of a split's images that may be unreadable; they are left out and named.
+        bit_depth: how many bits the values in 16-bit files have, such as 12; None for all 16.
 
     Raises:
         FileNotFoundError: a file is not there, or there is no such split.
@@ -132,6 +143,7 @@ class HAM10000DataModule(ImageDataModule):
         batch_size: int = 32,
         num_workers: int = 0,
         max_skipped: float = 0.01,
+        bit_depth: int | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, max_skipped)
         for option, given in (("images", images), ("labels", labels)):
@@ -146,6 +158,7 @@ class HAM10000DataModule(ImageDataModule):
         self.images, self.labels, self.lesions = images, labels, lesions
         self.val_fraction, self.test_fraction, self.seed = val_fraction, test_fraction, seed
         self.resize, self.crop, self.cache, self.balanced = resize, crop, cache, balanced
+        self.bit_depth = bit_depth
 
     def build(self, split: Split) -> LesionDataset:
         """Read all labels and list all images, for their consistency; decode none."""
@@ -156,11 +169,13 @@ class HAM10000DataModule(ImageDataModule):
             raise FileNotFoundError(f"labels={self.labels!r}: no images of the split {split!r}; there are: {counted}")
         where = self.images[split] if isinstance(self.images, dict) else self.images
         storage = _open(Path(where))
-        files = storage.files()
-        masks = {_stem(path).removesuffix("_segmentation"): path for path in files if _is_mask(path)}
-        paths = {_stem(path): path for path in files if not _is_mask(path)}
+        files, left_out = storage.files()
+        masks = _by_id([path for path in files if _is_mask(path)], where, "masks", "_segmentation")
+        paths = _by_id([path for path in files if not _is_mask(path)], where, "files")
         check_images(own if isinstance(self.images, dict) else rows, paths, self.labels, where)
-        return LesionDataset(storage, split, own, paths, masks, self.resize, self.crop, self.cache)
+        return LesionDataset(
+            storage, split, own, paths, masks, self.resize, self.crop, self.cache, self.bit_depth, left_out
+        )
 
     def _rows(self) -> list[Lesion]:
         if isinstance(self.labels, dict):
@@ -187,5 +202,16 @@ def _is_mask(path: str) -> bool:
     return "masks" in PurePosixPath(path).parts[:-1]
 
 
-def _stem(path: str) -> str:
-    return PurePosixPath(path).stem
+def _by_id(paths: Sequence[str], where: object, what: str, suffix: str = "") -> dict[str, str]:
+    """Image id -> its one path."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in paths:
+        found[nfc(PurePosixPath(path).stem).removesuffix(suffix)].append(path)
+    double = {name: own for name, own in found.items() if len(own) > 1}
+    if double:
+        name, own = next(iter(double.items()))
+        raise ValueError(
+            f"images={str(where)!r}: {len(double)} images have several {what}, such as {name}: {', '.join(own)}; keep "
+            "one of each below this folder"
+        )
+    return {name: path for name, (path,) in found.items()}

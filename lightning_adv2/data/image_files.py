@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image
@@ -11,6 +13,7 @@ from PIL import Image
 from lightning_adv2.data.decode import decode_image, reason_of, resize_and_crop
 from lightning_adv2.data.images import ImageDataset, Mask, Pixels, UnreadableImageError
 from lightning_adv2.data.storage import Storage
+from lightning_adv2.data.text_files import nfc
 
 
 class ImageFiles(ImageDataset):
@@ -26,9 +29,13 @@ class ImageFiles(ImageDataset):
         crop: side of the central square that is kept, or None.
         cache: keep all decoded images in memory.
         exif_rotation: turn images as their EXIF tag asks for; see :func:`~lightning_adv2.data.decode.decode_image`.
+        bit_depth: of the values in 16-bit files, 9 to 16, or None; see the same. With None the first file whose values
+            look like fewer bits is named in a warning.
+        left_out: path -> why not, of the files that are not read; a warning counts them and names the first ones.
 
     Raises:
-        ValueError: ``resize`` or ``crop`` below 1; when an image is asked for: unequal image sizes, or ``crop`` larger
+        ValueError: ``resize`` or ``crop`` below 1, ``bit_depth`` out of its range, two paths that are the same but for
+            Unicode's forms; when an image is asked for: unequal image sizes, or ``crop`` larger
             than the image.
         UnreadableImageError: when the image is asked for.
     """
@@ -44,13 +51,26 @@ class ImageFiles(ImageDataset):
         crop: int | None = None,
         cache: bool = False,
         exif_rotation: bool = False,
+        bit_depth: int | None = None,
+        left_out: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         for name, value in (("resize", resize), ("crop", crop)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value}: give at least 1 pixel, or None to leave it out")
+        if bit_depth is not None and not 9 <= bit_depth <= 16:
+            raise ValueError(f"bit_depth={bit_depth}: give the bits of the values in 16-bit files, 9 to 16, or None")
         self.storage, self.split, self.classes = storage, split, tuple(classes)
         self.paths, self.labels = list(paths), list(labels)
         self.resize, self.crop, self.cache, self.exif_rotation = resize, crop, cache, exif_rotation
+        self.bit_depth, self.left_out = bit_depth, left_out
+        self._dim_named = False
+        _check_unique(self.paths)
+        if left_out:
+            warnings.warn(
+                f"{storage.root}, {split}: {len(left_out)} file{'s' * (len(left_out) > 1)} beside the {len(paths)} "
+                f"images not read: {named(left_out)}",
+                stacklevel=3,
+            )
         self._size: tuple[int, int] | None = None if crop is None else (crop, crop)
         self._decoded: list[tuple[Pixels, Mask | None] | str] | None = None
 
@@ -76,8 +96,8 @@ class ImageFiles(ImageDataset):
         return self.labels[index]
 
     def image_id(self, index: int) -> str:
-        """The path."""
-        return self.paths[index]
+        """The path, in Unicode's composed form."""
+        return nfc(self.paths[index])
 
     def fit(self, index: int, image: Image.Image) -> tuple[Image.Image, Mask | None]:
         """Bring a decoded image to its size, and make its object's mask."""
@@ -116,19 +136,40 @@ class ImageFiles(ImageDataset):
         return pixels, mask
 
     def _decode(self, index: int) -> tuple[Pixels, Mask | None]:
-        image = read_image(self.storage, self.paths[index], self.image_id(index), self.exif_rotation)
+        image = self.read(self.paths[index], self.image_id(index))
         image, mask = self.fit(index, image)
         return np.asarray(image), mask
 
+    def read(self, path: str, image_id: str) -> Image.Image:
+        """One file as an RGB image.
 
-def read_image(storage: Storage, path: str, image_id: str, exif_rotation: bool = False) -> Image.Image:
-    """One file as an RGB image.
+        Raises:
+            UnreadableImageError: the file cannot be read, or is no image.
+        """
+        try:
+            data = self.storage.read(path)
+        except Exception as error:  # a file that went, a bad CRC, an encrypted member, ...
+            raise UnreadableImageError(image_id, reason_of(error)) from error
+        return decode_image(data, image_id, self.exif_rotation, self.bit_depth, self._name_dim)
 
-    Raises:
-        UnreadableImageError: the file cannot be read, or is no image.
-    """
-    try:
-        data = storage.read(path)
-    except Exception as error:  # a file that went, a bad CRC, an encrypted member, ...
-        raise UnreadableImageError(image_id, reason_of(error)) from error
-    return decode_image(data, image_id, exif_rotation)
+    def _name_dim(self, words: str) -> None:
+        """The first of many."""
+        if not self._dim_named:
+            self._dim_named = True
+            warnings.warn(words, stacklevel=2)
+
+
+def named(reasons: Mapping[str, str], count: int = 5) -> str:
+    """The first few of many names, each with its reason."""
+    words = [f"{name} ({reason})" for name, reason in list(reasons.items())[:count]]
+    return "; ".join(words) + (f"; and {len(reasons) - count} more" if len(reasons) > count else "")
+
+
+def _check_unique(paths: Sequence[str]) -> None:
+    seen: dict[str, str] = {}
+    for path in paths:
+        if seen.setdefault(nfc(path), path) != path:
+            raise ValueError(
+                f"{seen[nfc(path)]!a} and {path!a} are the same name in two forms of Unicode (composed, decomposed); "
+                "rename or remove one of them"
+            )

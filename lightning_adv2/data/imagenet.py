@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import csv
+import re
 from pathlib import Path
 
 from torchvision.models import ResNet50_Weights
 
 from lightning_adv2.data.folder import ImageFolderDataModule
+from lightning_adv2.data.text_files import read_rows, read_text
+
+_WNID = re.compile(r"n\d+")
 
 
 class ImageNetDataModule(ImageFolderDataModule):
@@ -18,7 +21,8 @@ class ImageNetDataModule(ImageFolderDataModule):
         resize: length of the shorter side after resizing.
         crop: side of the central square that is kept.
         class_list: the WordNet ids in the classifier's order, for a root that has only some of the classes: a text
-            file with one per line, or a CSV with the column ``wnid``; None where all 1000 are there.
+            file with one per line, or a CSV with the column ``wnid``; None where all 1000 are there. In a text file
+            a title may follow the id, after a tab or blanks; empty lines and lines that begin with ``#`` do not count.
         boxes: CSV of object boxes, or None; see :class:`~lightning_adv2.data.folder.ImageFolderDataset`.
         batch_size: images per batch.
         num_workers: worker processes per loader.
@@ -26,7 +30,7 @@ class ImageNetDataModule(ImageFolderDataModule):
 
     Raises:
         FileNotFoundError: ``root``, its ``val`` or ``class_list`` is not there.
-        ValueError: not 1000 classes and no ``class_list``, or an empty one.
+        ValueError: not 1000 classes and no ``class_list``, or one that is empty or has a line without a WordNet id.
     """
 
     def __init__(
@@ -71,18 +75,23 @@ class ImageNetDataModule(ImageFolderDataModule):
 
 
 def _read_class_list(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"class_list={str(path)!r} does not exist; give a text file with one WordNet id per line"
-        )
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".csv":
-        rows = list(csv.DictReader(text.splitlines()))
-        if rows and "wnid" not in rows[0]:
-            raise ValueError(f"class_list={str(path)!r} has no column wnid; it has {', '.join(map(str, rows[0]))}")
-        names = [row["wnid"] for row in rows]
+    expected = "a text file with one WordNet id per line, or a CSV with the column wnid"
+    if path.suffix.lower() == ".csv":
+        columns, rows = read_rows(path, "class_list", expected)
+        if columns and "wnid" not in columns:
+            raise ValueError(f"class_list={str(path)!r} has no column wnid; it has {', '.join(columns)}")
+        found = [(line, row["wnid"]) for line, row in rows]
     else:
-        names = text.split()
-    if not names:
+        text = re.split(r"\r\n|\r|\n", read_text(path, "class_list", expected))
+        lines = [(number, line.strip()) for number, line in enumerate(text, 1)]
+        found = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    if not found:
         raise ValueError(f"class_list={str(path)!r} is empty; give one WordNet id per line")
-    return names
+    for number, line in found:
+        first, *title = line.split() or [line]
+        if not _WNID.fullmatch(first) or any(map(_WNID.fullmatch, title)):
+            raise ValueError(
+                f"class_list={str(path)!r}, line {number}: {line!r} does not give one WordNet id such as n01440764, "
+                "alone or before a title; give one id per line, in the classifier's order"
+            )
+    return [line.split()[0] for _, line in found]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict, get_args
 
 import numpy as np
@@ -53,9 +54,11 @@ class ImageDataset(Dataset[Item], ABC):
 
     Attributes:
         classes: the K class names; a label is an index into them.
+        left_out: path -> why not, of the files beside the images that are not read as images.
     """
 
     classes: tuple[str, ...]
+    left_out: Mapping[str, str] = MappingProxyType({})
 
     @property
     @abstractmethod
@@ -103,6 +106,7 @@ class ImageSubset(ImageDataset):
 
     def __init__(self, source: ImageDataset, indices: Sequence[int]) -> None:
         self.source, self.indices, self.classes = source, list(indices), source.classes
+        self.left_out = source.left_out
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+
+from lightning_adv2.data.text_files import read_rows
 
 # In the order of ISIC 2018's columns, which is the order of the class indices.
 TITLES = {
@@ -128,21 +129,19 @@ def check_images(rows: Sequence[Lesion], images: Iterable[str], labels: object, 
 
 
 def _rows(path: str | Path, option: str, *needed: str) -> list[tuple[int, dict[str, str]]]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"{option}={str(path)!r} does not exist; give a CSV file, such as ISIC's "
-            "ISIC2018_Task3_Training_GroundTruth.csv (for lesions: ISIC2018_Task3_Training_LesionGroupings.csv)"
+    expected = (
+        "a CSV file, such as ISIC's ISIC2018_Task3_Training_GroundTruth.csv (for lesions: "
+        "ISIC2018_Task3_Training_LesionGroupings.csv)"
+    )
+    names, rows = read_rows(path, option, expected)
+    columns = set(names)
+    known = not {"image", "image_id"}.isdisjoint(columns) and columns.issuperset(needed)
+    if not known or not (needed or "dx" in columns or columns.issuperset(CLASSES)):
+        raise ValueError(
+            f"{option}={str(path)!r} has the columns {', '.join(names) or '(none)'}; it needs "
+            f"image or image_id, and {', '.join(needed) or ', '.join(CLASSES) + ' or dx'}"
         )
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, restval="")
-        columns = set(reader.fieldnames or ())
-        known = not {"image", "image_id"}.isdisjoint(columns) and columns.issuperset(needed)
-        if not known or not (needed or "dx" in columns or columns.issuperset(CLASSES)):
-            raise ValueError(
-                f"{option}={str(path)!r} has the columns {', '.join(reader.fieldnames or ()) or '(none)'}; it needs "
-                f"image or image_id, and {', '.join(needed) or ', '.join(CLASSES) + ' or dx'}"
-            )
-        return [(reader.line_num, row) for row in reader]
+    return rows
 
 
 def _one_hot(row: Mapping[str, str], where: str) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_adv2.data.images import Item
+from lightning_adv2.data.target_classes import RANDOM
 from lightning_adv2.files import written_whole
 
 
@@ -60,11 +61,12 @@ class Manifest:
         considered: images looked at until the last one was found: ``entries``, ``wrong``, ``skipped`` and ``invalid``
             together.
         wrong: identifiers of those that were misclassified before any attack.
-        skipped: identifier and reason of those that cannot be read.
+        skipped: identifier and reason of those that cannot be read, and of files that are not read as images at all.
         invalid: identifier and reason of those that cannot be judged, because of NaN or infinity.
         num_images: how many were asked for; None for all.
         classifier_sha256: of the weights of the classifier that chose them, from
             :func:`~lightning_adv2.models.weights_hash`; empty for a callable without any.
+        targets: where the target classes come from: ``drawn at random``, or what the user gave.
     """
 
     dataset: str
@@ -78,6 +80,7 @@ class Manifest:
     invalid: tuple[tuple[str, str], ...] = ()
     num_images: int | None = None
     classifier_sha256: str = ""
+    targets: str = RANDOM
 
     @property
     def already_wrong(self) -> int:
@@ -92,7 +95,9 @@ class Manifest:
             **{image_id: ("invalid", reason) for image_id, reason in self.invalid},
         }
 
-    def differences(self, split: str, seed: int, num_images: int | None, classifier_sha256: str) -> list[str]:
+    def differences(
+        self, split: str, seed: int, num_images: int | None, classifier_sha256: str, targets: str = RANDOM
+    ) -> list[str]:
         """What keeps this manifest from serving for the arguments, each in words; empty where nothing does.
 
         A classifier without a hash (a plain callable) cannot be told from another one. The dataset's name does not
@@ -103,13 +108,17 @@ class Manifest:
             "seed": seed,
             "num_images": num_images,
             "classifier_sha256": classifier_sha256,
+            "targets": targets,
         }
         found = {name: getattr(self, name) for name in now}
         return [f"{name}: {found[name]} before, {now[name]} now" for name in now if found[name] != now[name]]
 
     def to_json(self) -> str:
-        """As JSON text."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        """As JSON text; ``targets`` only where they are not drawn, so that earlier manifests are the same text."""
+        fields = asdict(self)
+        if self.targets == RANDOM:
+            del fields["targets"]
+        return json.dumps(fields, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -140,6 +149,6 @@ class Manifest:
             ValueError: the file is no manifest.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            return cls.from_json(Path(path).read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error

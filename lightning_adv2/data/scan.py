@@ -12,6 +12,7 @@ from torch.utils.data import default_collate
 
 from lightning_adv2.data.images import ImageDataset, Item, UnreadableImageError
 from lightning_adv2.data.manifest import Manifest, ManifestEntry, content_hash
+from lightning_adv2.data.target_classes import RANDOM, TargetClass, TargetClasses, target_classes
 from lightning_adv2.functional.random import draw_target_class, image_generators
 from lightning_adv2.functional.validity import unfit_images
 from lightning_adv2.models import weights_hash
@@ -27,11 +28,12 @@ def build_manifest(
     batch_size: int = 64,
     device: str | torch.device = "cpu",
     max_skipped: float = 0.01,
+    target_class: TargetClass = None,
 ) -> Manifest:
     """Classify the images in a seeded random order until enough correctly classified ones are found.
 
-    Images that cannot be read are skipped, and those for which NaN or infinity comes up count as invalid; both are
-    named in the manifest.
+    Images that cannot be read are skipped, as are the files that a dataset leaves out, and those for which NaN or
+    infinity comes up count as invalid; all are named in the manifest.
 
     Args:
         dataset: where to look.
@@ -44,14 +46,16 @@ def build_manifest(
         batch_size: images per forward pass; the result does not depend on it (but for rounding in the classifier).
         device: where the classifier is.
         max_skipped: the share of the images looked at that may be unreadable; 0 allows none.
+        target_class: what the attacks aim at; see :class:`~lightning_adv2.data.attack.AttackDataModule`. Images without
+            a target are not looked at.
 
     Returns:
         The manifest. Warnings name the images that were skipped, and how many are missing where fewer are found than
         asked for.
 
     Raises:
-        ValueError: ``num_images`` or ``batch_size`` below 1, ``max_skipped`` not in [0, 1], or a K that is not the
-            dataset's.
+        ValueError: ``num_images`` or ``batch_size`` below 1, ``max_skipped`` not in [0, 1], a K that is not the
+            dataset's, or targets that do not fit the dataset.
         RuntimeError: no image is classified correctly, or too many cannot be read.
     """
     for name, value in (("num_images", num_images), ("batch_size", batch_size)):
@@ -59,15 +63,19 @@ def build_manifest(
             raise ValueError(f"{name}={value}: give at least 1")
     if not 0 <= max_skipped <= 1:
         raise ValueError(f"max_skipped={max_skipped}: give a share in [0, 1]; 0 allows no unreadable image")
-    num_classes, wanted = len(dataset.classes), len(dataset) if num_images is None else num_images
+    targets = target_classes(target_class, dataset)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed)).tolist()
+    if targets is not None:
+        order = [index for index in order if index in targets.of_image]
+    num_classes, wanted = len(dataset.classes), len(order) if num_images is None else num_images
     entries: list[ManifestEntry] = []
     wrong: list[str] = []
     skipped: list[tuple[str, str]] = []
     invalid: list[tuple[str, str]] = []
     with eval_mode(classifier), torch.no_grad():
         for start in range(0, len(order), batch_size):
-            for looked_at in _look(dataset, dataset_name, order[start : start + batch_size], classifier, seed, device):
+            indices = order[start : start + batch_size]
+            for looked_at in _look(dataset, dataset_name, indices, classifier, seed, device, targets):
                 if len(entries) == wanted:
                     break
                 if isinstance(looked_at, ManifestEntry):
@@ -89,6 +97,9 @@ def build_manifest(
             f"{len(skipped)} of the {considered} {where} cannot be read and are left out: {_listed(skipped)}",
             stacklevel=2,
         )
+    # Never looked at, and so not counted above; but to be found in status.csv.
+    skipped += dataset.left_out.items()
+    considered += len(dataset.left_out)
     if not entries:
         raise RuntimeError(
             f"classifier: none of the {considered} {where} is classified correctly ({len(wrong)} wrong, {len(skipped)} "
@@ -104,6 +115,7 @@ def build_manifest(
     return Manifest(
         dataset_name, split, seed, num_classes, tuple(entries), considered, tuple(wrong), tuple(skipped),
         tuple(invalid), num_images, weights_hash(classifier) if isinstance(classifier, nn.Module) else "",
+        RANDOM if targets is None else targets.description,
     )  # fmt: skip
 
 
@@ -114,6 +126,7 @@ def _look(
     classifier: Callable[[Tensor], Tensor],
     seed: int,
     device: str | torch.device,
+    targets: TargetClasses | None,
 ) -> list[ManifestEntry | tuple[str, str, str]]:
     """For each image its entry, or identifier, status (wrong, skipped, invalid) and reason."""
     found: dict[int, ManifestEntry | tuple[str, str, str]] = {}
@@ -134,7 +147,10 @@ def _look(
             )
         unfit = unfit_images(images, logits)
         correct = (logits.argmax(1) == label).tolist()
-        target_class = draw_target_class(label, num_classes, image_generators(seed, image_id, "target_class"))
+        if targets is None:
+            target_class = draw_target_class(label, num_classes, image_generators(seed, image_id, "target_class"))
+        else:
+            target_class = torch.tensor([targets.of_image[index] for index in items])
         for place, index in enumerate(items):
             if unfit[place]:
                 found[index] = image_id[place], "invalid", unfit[place]

@@ -1,19 +1,39 @@
-"""Image files in ``<split>/<class>/<image>``, in a folder or inside a zip, read without extracting."""
+"""Image files in ``<split>/<class>/.../<image>``, in a folder or inside a zip, read without extracting."""
 
 from __future__ import annotations
 
 import os
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from pathlib import Path, PurePath, PurePosixPath
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from lightning_adv2.data.text_files import nfc
+
+EXTENSIONS = (
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf",
+    ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".ras", ".sgi",
+    ".tga", ".tif", ".tiff", ".webp", ".xbm", ".xpm",
+)  # fmt: skip
+"""What an image's name may end in, in lower or upper case: the same on every machine, whatever Pillow opens there."""
+
+# Written by systems and not by people.
+_SYSTEM = {
+    "__macosx", "__pycache__", "@eadir", "$recycle.bin", "lost+found", "system volume information", "thumbs.db",
+    "ehthumbs.db", "desktop.ini", "icon\r",
+}  # fmt: skip
+
+Sorted = tuple[list[str], dict[str, str]]
+"""The sorted paths of the images, and of every other file its path and why it is not read."""
 
 
 class Storage(ABC):
     """Where the image files lie.
+
+    Hidden files and folders (``.x``) and those of a system (``__MACOSX``, ``Thumbs.db``, ...) do not count.
 
     Args:
         root: the folder or the zip file.
@@ -23,42 +43,80 @@ class Storage(ABC):
         self.root = root
 
     @abstractmethod
-    def splits(self) -> list[str]:
-        """The sorted names at the top level."""
+    def folders(self, under: str = "") -> list[str]:
+        """The sorted names of the folders directly below ``under``, those that do not count among them."""
 
     @abstractmethod
-    def images(self, split: str) -> dict[str, list[str]]:
-        """The paths ``<split>/<class>/<image>`` of each class's images; classes and paths sorted."""
+    def walk(self, under: str = "", deep: bool = True) -> Iterator[tuple[str, str]]:
+        """Each file that counts, at any depth below ``under``: its path, and why it cannot be read, or nothing.
 
-    @abstractmethod
-    def files(self) -> list[str]:
-        """The sorted paths of all image files at any depth, hidden ones left out."""
+        Args:
+            under: a folder's path; empty for all.
+            deep: False for the files directly in it alone.
+        """
 
     @abstractmethod
     def read(self, path: str) -> bytes:
         """The bytes of one file."""
 
+    def splits(self) -> list[str]:
+        """The sorted names of the folders at the top level."""
+        return [name for name in self.folders() if not _ignored(name)]
+
+    def images(self, split: str, classes: Collection[str] = ()) -> tuple[dict[str, list[str]], dict[str, str]]:
+        """The sorted paths ``<split>/<class>/.../<image>`` of each class folder's images, folders sorted by name.
+
+        Args:
+            split: the split's folder.
+            classes: folders that count although their names say otherwise.
+
+        Returns:
+            Class folder -> paths; and the path of every other file of the split -> why it is not read.
+        """
+        left_out = {path: why or "it lies in no class folder" for path, why in self.walk(split, deep=False)}
+        named = set(map(nfc, classes))
+        found: dict[str, list[str]] = {}
+        for folder in sorted(self.folders(split), key=nfc):
+            if nfc(folder) in named or not _ignored(folder):
+                found[folder], others = _sort_out(self.walk(f"{split}/{folder}"))
+                left_out |= others
+        return found, left_out
+
+    def files(self) -> Sorted:
+        """The image files at any depth, and all others."""
+        return _sort_out(self.walk())
+
 
 class FolderStorage(Storage):
-    """A folder."""
+    """A folder. Links are followed; a folder that several links lead to is read once, and so is a loop."""
 
-    def splits(self) -> list[str]:
-        """The names of its folders."""
-        return sorted(path.name for path in self.root.iterdir() if _visible(path.name) and path.is_dir())
-
-    def images(self, split: str) -> dict[str, list[str]]:
+    def folders(self, under: str = "") -> list[str]:
         """Sorted by name, not in the file system's order."""
-        folders = sorted(path for path in (self.root / split).iterdir() if _visible(path.name) and path.is_dir())
-        return {
-            folder.name: sorted(
-                f"{split}/{folder.name}/{path.name}" for path in folder.iterdir() if _is_image(path.name)
-            )
-            for folder in folders
-        }
+        return sorted(path.name for path in (self.root / under).iterdir() if path.is_dir())
 
-    def files(self) -> list[str]:
-        """Sorted by path, not in the file system's order."""
-        return _image_files(path.relative_to(self.root) for path in self.root.rglob("*") if path.is_file())
+    def walk(self, under: str = "", deep: bool = True) -> Iterator[tuple[str, str]]:
+        """Folders before links to folders, each by name."""
+        top = self.root / under
+        read = {folder for start in (top.resolve(), self.root.resolve()) for folder in (start, *start.parents)}
+        waiting, links = [under], list[str]()
+        while waiting or links:
+            folder = waiting.pop() if waiting else links.pop(0)
+            if folder != under:
+                real = (self.root / folder).resolve()
+                if real in read:
+                    yield folder, "a link to a folder that is read already, or to one above"
+                    continue
+                read.add(real)
+            with os.scandir(self.root / folder) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    path = f"{folder}/{entry.name}" if folder else entry.name
+                    if _ignored(entry.name):
+                        continue
+                    is_folder, is_file = _kind(entry)
+                    if not is_folder:
+                        yield path, "" if is_file else "it is no regular file"
+                    elif deep:
+                        (links if entry.is_symlink() else waiting).append(path)
 
     def read(self, path: str) -> bytes:
         """The bytes of one file."""
@@ -66,14 +124,19 @@ class FolderStorage(Storage):
 
 
 class ZipStorage(Storage):
-    """A zip file, opened once per process: a handle does not survive pickling, and forks would share its position."""
+    """A zip file, opened once per process: a handle does not survive pickling, and forks would share its position.
+
+    Names without ``/`` whose folders are separated by backslashes, as some programs for Windows write them, are read
+    as if they had ``/``; names that do not say that they are UTF-8, as from a Mac, are, if they can be.
+    """
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self._opened: tuple[int, zipfile.ZipFile] | None = None
+        self._listed: tuple[list[str], dict[str, zipfile.ZipInfo]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": None}
+        return self.__dict__ | {"_opened": None, "_listed": None}
 
     def _zip(self) -> zipfile.ZipFile:
         if self._opened is None or self._opened[0] != os.getpid():
@@ -83,43 +146,80 @@ class ZipStorage(Storage):
                 raise ValueError(f"{self.root} is no readable zip file ({error}); copy or download it again") from error
         return self._opened[1]
 
-    def splits(self) -> list[str]:
-        """The names of its top folders."""
-        parts = (PurePosixPath(name).parts for name in self._zip().namelist())
-        return sorted({part[0] for part in parts if len(part) > 1 and _visible(part[0])})
+    def _members(self) -> tuple[list[str], dict[str, zipfile.ZipInfo]]:
+        """The sorted paths, those of folders with ``/`` at the end, and what is there; of two of a name, the later."""
+        if self._listed is None:
+            found: dict[str, zipfile.ZipInfo] = {}
+            for member in self._zip().infolist():
+                path = _member_path(member)
+                other = found.setdefault(path, member)
+                if other.filename != member.filename:
+                    raise ValueError(
+                        f"{self.root}: {other.filename!r} and {member.filename!r} are both {path!r}; rename one of them"
+                    )
+                found[path] = member
+            self._listed = sorted(found), found
+        return self._listed
 
-    def images(self, split: str) -> dict[str, list[str]]:
-        """Sorted by name, not in the archive's order; a name that is there twice counts once."""
-        found: dict[str, list[str]] = {}
-        for name in sorted(set(self._zip().namelist())):
-            parts = PurePosixPath(name).parts
-            if len(parts) < 2 or parts[0] != split or not _visible(parts[1]):
-                continue
-            if len(parts) == 2 and name.endswith("/"):
-                found.setdefault(parts[1], [])
-            if len(parts) == 3 and not name.endswith("/") and _is_image(parts[2]):
-                found.setdefault(parts[1], []).append(name)
-        return dict(sorted(found.items()))
+    def _below(self, under: str) -> Iterator[str]:
+        """The paths below a folder, relative to it."""
+        paths, start = self._members()[0], f"{under}/" if under else ""
+        for place in range(bisect_left(paths, start), len(paths)):
+            if not paths[place].startswith(start):
+                return
+            if paths[place] != start:
+                yield paths[place][len(start) :]
 
-    def files(self) -> list[str]:
-        """Sorted by path, not in the archive's order; a name that is there twice counts once."""
-        return _image_files({PurePosixPath(name) for name in self._zip().namelist() if not name.endswith("/")})
+    def folders(self, under: str = "") -> list[str]:
+        """Sorted by name, not in the archive's order."""
+        return sorted({path.split("/")[0] for path in self._below(under) if "/" in path})
+
+    def walk(self, under: str = "", deep: bool = True) -> Iterator[tuple[str, str]]:
+        """Sorted by path, not in the archive's order."""
+        for path in self._below(under):
+            parts = path.split("/")
+            if parts[-1] and (deep or len(parts) == 1) and not any(map(_ignored, parts)):
+                yield f"{under}/{path}" if under else path, ""
 
     def read(self, path: str) -> bytes:
         """The bytes of one member, checked against its CRC."""
-        return self._zip().read(path)
+        return self._zip().read(self._members()[1][path])
 
 
-def _visible(name: str) -> bool:
-    return not name.startswith((".", "__"))
+def _member_path(member: zipfile.ZipInfo) -> str:
+    name = member.filename
+    if not member.flag_bits & 0x800:  # not said to be UTF-8, and so taken for code page 437
+        with suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    if "/" not in name:
+        name = name.replace("\\", "/")
+    return PurePosixPath(name.lstrip("/")).as_posix() + ("/" if name.endswith("/") else "")
 
 
-def _is_image(name: str) -> bool:
-    return _visible(name) and name.lower().endswith(EXTENSIONS)
+def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
+    """Whether it is a folder, and whether it is a file; a link to nothing is one that is not there.
+
+    Only links are looked into, which takes time on a file server.
+    """
+    if not entry.is_symlink():
+        return entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
+    path = Path(entry.path)  # an entry's own questions raise at a link to itself
+    return path.is_dir(), path.is_file() or not path.exists()
 
 
-def _image_files(paths: Iterable[PurePath]) -> list[str]:
-    return sorted(path.as_posix() for path in paths if all(map(_visible, path.parts)) and _is_image(path.name))
+def _ignored(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _SYSTEM
+
+
+def _sort_out(files: Iterable[tuple[str, str]]) -> Sorted:
+    images: list[str] = []
+    left_out: dict[str, str] = {}
+    for path, why in files:
+        if not why and path.lower().endswith(EXTENSIONS):
+            images.append(path)
+        else:
+            left_out[path] = why or "its name does not end as an image's does"
+    return sorted(images, key=nfc), dict(sorted(left_out.items()))
 
 
 def find_storage(root: Path, split: str) -> Storage | None:
@@ -136,7 +236,7 @@ def find_storage(root: Path, split: str) -> Storage | None:
     if root.is_dir() and not (root / split).is_dir() and (root / f"{split}.zip").is_file():
         root = root / f"{split}.zip"
     storage: Storage = FolderStorage(root) if root.is_dir() else ZipStorage(root)
-    return storage if split in storage.splits() else None
+    return storage if split in storage.folders() else None
 
 
 def describe(root: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +52,16 @@ def _check(metadata: dict[str, str]) -> None:
         raise ValueError("the file is damaged: its seal is gone")
 
 
+def read_header(path: Path) -> dict[str, Any]:
+    """The header of a record, unchecked.
+
+    Raises:
+        OSError, ValueError: the file is missing or no sealed file.
+    """
+    header: dict[str, Any] = json.loads(read_metadata(path).get("header", "{}"))
+    return header
+
+
 def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     """The header and the tensors of a record, once its seal is checked.
 
@@ -85,18 +94,3 @@ def damaged(path: Path) -> str | None:
     except (OSError, ValueError) as error:
         return str(error)
     return None
-
-
-def pictures(folder: Path, header: dict[str, Any], arrays: dict[str, Array]) -> Iterator[tuple[Path, Array]]:
-    """Where each image of a record is exported to, and its pixels ``(H, W, C)`` uint8.
-
-    ``<folder>/<interpreter>/<attack>/<image>.png``, and ``<folder>/benign/<image>.png``, which all interpreters share.
-    ``/`` in an image's name becomes ``%2F``: one file name, whatever folders it had, and no two collide.
-    """
-    keys = [record_key(row["attack"], row["schedule"]) for row in header["attacks"]]
-    groups = [(folder / "benign", arrays["benign/images"])]
-    groups += [(folder / header["interpreter"] / key, arrays[f"{key}/adv_images"]) for key in keys]
-    for under, images in groups:
-        for image_id, image in zip(header["image_id"], images, strict=True):
-            name = image_id.replace("%", "%25").replace("/", "%2F")
-            yield under / f"{name}.png", image.transpose(1, 2, 0)

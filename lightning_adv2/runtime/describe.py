@@ -138,6 +138,8 @@ def _data(data: Any) -> dict[str, Any]:
     """Which images, as far as it shows without reading them."""
     found: dict[str, Any] = {"class": _name(type(data))}
     found |= {name: describe(getattr(data, name)) for name in _DATA_SETTINGS if hasattr(data, name)}
+    if getattr(data, "bit_depth", None) is not None:  # newer than the runs that know nothing of it
+        found["bit_depth"] = data.bit_depth
     if not hasattr(data, "dataset"):
         return found
     train = data.dataset("train")

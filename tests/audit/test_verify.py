@@ -25,6 +25,7 @@ from lightning_adv2.attacks import adv2_cam, pgd, stadv
 from lightning_adv2.audit.export import export
 from lightning_adv2.audit.verify import verify
 from lightning_adv2.callbacks import AttackEvaluation
+from lightning_adv2.data import ShapesDataset
 from lightning_adv2.report import BatchRecord, read_records, write_record
 from lightning_adv2.report.records import read_record, record_path
 
@@ -119,8 +120,12 @@ def test_promise_4_every_exported_image_is_legal_and_scored_as_reported(finished
             (r["interpreter"], r["attack"], r["schedule"], r["image_id"]): r["valid"] for r in csv.DictReader(stream)
         }
     benign = {}
-    for path in (finished / "images" / "benign").iterdir():
-        benign[path.stem.replace("%2F", "/")] = np.asarray(Image.open(path))
+    with (finished / "images" / "files.csv").open(newline="") as stream:
+        image_of_file = {row["file"]: row["image_id"] for row in csv.DictReader(stream)}
+    for path in (finished / "images" / "benign").rglob("*.png"):
+        image_id = image_of_file[path.relative_to(finished / "images").as_posix()]
+        benign[image_id] = np.asarray(Image.open(path))
+        assert path.parent.name == ShapesDataset.classes[manifest[image_id]["label"]]
     assert benign.keys() == manifest.keys()
     for image_id, pixels in benign.items():
         assert hashlib.sha256(pixels.tobytes()).hexdigest() == manifest[image_id]["sha256"]
@@ -129,8 +134,9 @@ def test_promise_4_every_exported_image_is_legal_and_scored_as_reported(finished
     for row in results["rows"]:
         key = row["attack"] if row["schedule"] == "control" else f"{row['attack']}-{row['schedule']}"
         hits = []
-        for path in (finished / "images" / row["interpreter"] / key).iterdir():
-            image_id = path.stem.replace("%2F", "/")
+        for path in (finished / "images" / row["interpreter"] / key).rglob("*.png"):
+            image_id = image_of_file[path.relative_to(finished / "images").as_posix()]
+            assert path.stem.endswith(f"__to_{ShapesDataset.classes[manifest[image_id]['target_class']]}")
             pixels = np.asarray(Image.open(path))
             assert pixels.dtype == np.uint8
             assert pixels.shape == benign[image_id].shape
@@ -158,7 +164,9 @@ def test_exporting_elsewhere_and_checking_there(finished: Path, tmp_path: Path) 
     assert names == {path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.png")}
     record = read_record(record_path(finished / "records", "grad", 0))
     for attack in record.attacks:
-        path = tmp_path / "out" / "grad" / attack.key / f"{record.image_id[2].replace('/', '%2F')}.png"
+        label, target = (ShapesDataset.classes[int(one[2])] for one in (record.label, record.target_class))
+        name = f"{record.image_id[2].split('/')[-1]}__to_{target}.png"
+        path = tmp_path / "out" / "grad" / attack.key / label / name
         assert np.array_equal(np.asarray(Image.open(path)), attack.adv_images[2].permute(1, 2, 0).numpy())
     (tmp_path / "out" / "grad" / "more.png").write_bytes(path.read_bytes())
     path.unlink()
@@ -172,12 +180,13 @@ def test_grey_images_stay_grey(tmp_path: Path) -> None:
     record = make_record(0, ["a/b", "a%2Fb", "c d"], channels=1)
     write_record(record, tmp_path / "records")
     assert len(export(tmp_path)) == 3 * (1 + len(record.attacks))
-    names = ["a%2Fb.png", "a%252Fb.png", "c d.png"]
+    names = ["b", "a%252Fb", "c d"]
     for i, name in enumerate(names):
-        picture = Image.open(tmp_path / "images" / "benign" / name)
+        label, target = int(record.label[i]), int(record.target_class[i])  # this run does not say how they are called
+        picture = Image.open(tmp_path / "images" / "benign" / str(label) / f"{name}.png")
         assert picture.mode == "L"
         assert np.array_equal(np.asarray(picture), record.images[i, 0].numpy())
-        picture = Image.open(tmp_path / "images" / "cam" / "adv2-fast" / name)
+        picture = Image.open(tmp_path / "images" / "cam" / "adv2-fast" / str(label) / f"{name}__to_{target}.png")
         assert np.array_equal(np.asarray(picture), record.attacks[2].adv_images[i, 0].numpy())
     assert not [one for one in verify(tmp_path)[0] if ".png" in one]
 
@@ -231,7 +240,7 @@ def test_promise_7_a_changed_adversarial_pixel_sealed_anew(pictured: Path, key: 
 
     changed(run, change)
     found_in(run, "images.csv", image_id, "adv_sha256")
-    found_in(run, f"cam/{key}/", image_id.replace("/", "%2F"), f"row {y}, column {x}, channel {c}")
+    found_in(run, f"cam/{key}/", f"/{image_id.split('/')[-1]}__to_", f"row {y}, column {x}, channel {c}")
     shutil.rmtree(run / "images")
     found_in(run, "images.csv", image_id, "adv_sha256")
 
@@ -450,7 +459,7 @@ def test_a_missing_file_is_named(run: Path, name: str) -> None:
 
 def test_one_changed_pixel_of_a_picture(pictured: Path) -> None:
     run = pictured
-    path = sorted((run / "images" / "cam" / "adv2-fast").iterdir())[4]
+    path = sorted((run / "images" / "cam" / "adv2-fast").rglob("*.png"))[4]
     pixels = np.array(Image.open(path))
     pixels[5, 6, 1] ^= 1
     Image.fromarray(pixels).save(path)

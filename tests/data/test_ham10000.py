@@ -251,5 +251,6 @@ def test_files_at_any_depth_are_the_same_in_folder_and_zip(
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"")
     expected = ["a/b/c.jpeg", "a/x.PNG", "b.jpg"]
-    assert FolderStorage(root).files() == expected
-    assert ZipStorage(zip_folder(root, tmp_path / "root.zip")).files() == expected
+    notes = {"notes.txt": "its name does not end as an image's does"}
+    assert FolderStorage(root).files() == (expected, notes)
+    assert ZipStorage(zip_folder(root, tmp_path / "root.zip")).files() == (expected, notes)
