@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,31 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 def name(path: Path) -> str:
     return path.stem
+
+
+def run(path: Path, folder: Path, threads: int, seed: int) -> tuple[str, list[Any]]:
+    """What a notebook prints, and all its outputs; it runs in ``folder``, since it writes next to where it starts."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    notebook = nbformat.read(path, as_version=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", str(threads))
+        patch.setenv("NOTEBOOK_SEED", str(seed))
+        resources = {"metadata": {"path": str(folder)}}
+        nbclient.NotebookClient(notebook, timeout=900, kernel_name="python3", resources=resources).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return "".join(one["text"] for one in outputs if one.get("name") == "stdout"), outputs
+
+
+def check(path: Path, folder: Path, threads: int, seed: int = 0) -> None:
+    printed, outputs = run(path, folder, threads, seed)
+    assert any("image/png" in output.get("data", {}) for output in outputs), "it draws something"
+    accuracy = re.search(r"accuracy on \d+ validation images: ([\d.]+)%", printed)
+    assert accuracy, printed
+    assert float(accuracy[1]) >= 70, "far above chance, 14%"
+    if path.stem == "aid":
+        rows = re.findall(r"^(rts|rts_a): +(\d+)% of (\d+) succeed", printed, re.MULTILINE)
+        assert [row[0] for row in rows] == ["rts", "rts_a"]
+        assert all(int(count) >= 12 for *_, count in rows), "images that the classifier gets right"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
@@ -23,13 +50,10 @@ def test_committed_without_outputs(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_it_runs(path: Path, tmp_path: Path) -> None:
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    notebook = nbformat.read(path, as_version=4)
-    # In a folder of its own: a notebook writes its runs next to where it is started.
-    client = nbclient.NotebookClient(
-        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
-    )
-    client.execute()
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert any("image/png" in output.get("data", {}) for output in outputs), "it draws something"
-    assert not [output for output in outputs if output.output_type == "error"]
+    check(path, tmp_path, threads=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+def test_it_runs_with_two_threads(path: Path, tmp_path: Path) -> None:
+    check(path, tmp_path, threads=2)
