@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_adv2.functional.classes import class_indices, of_class
+
 
 def minmax(values: Tensor) -> Tensor:
     """Scale each image's map linearly to [0, 1]; a constant map becomes all zero, with zero gradient.
@@ -38,7 +40,7 @@ def input_gradient(logits: Tensor, images: Tensor, target_class: Tensor, *, crea
     Returns:
         ``(B, C, H, W)``; NaN for an image whose logits are not finite.
     """
-    score = logits.gather(1, target_class[:, None]).sum()
+    score = of_class(logits, target_class).sum()
     gradient = torch.autograd.grad(score, images, create_graph=create_graph)[0]
     # ReLU's derivative at NaN is 0, so a broken image would get a harmless map; NaN must stay visible.
     finite = logits.detach().isfinite().all(1).view(-1, *[1] * (images.dim() - 1))
@@ -161,7 +163,8 @@ def class_activation(features: Tensor, class_weight: Tensor, target_class: Tenso
     Returns:
         ``(B, 1, h, w)``, any range.
     """
-    return torch.einsum("bdhw,bd->bhw", features, class_weight[target_class]).unsqueeze(1)
+    index = class_indices(target_class, len(features), class_weight.device)
+    return torch.einsum("bdhw,bd->bhw", features, class_weight[index]).unsqueeze(1)
 
 
 def grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
