@@ -153,7 +153,8 @@ class ADV2(Preset):
 
     def _refit(self, stage: Stage) -> Stage:
         """A joint stage with what is asked for in place of its usual terms, weight and surrogate."""
-        step = stage.step.extended(self.extra)
+        # Without further terms not at all: a step without a first move for them would get one.
+        step = stage.step.extended(self.extra) if self.extra else copy(stage.step)
         asked = {name: value for name in ("map_weight", "surrogate") if (value := getattr(self, name)) is not None}
         if not asked:
             return Stage(step, stage.steps)
