@@ -141,15 +141,36 @@ def smooth_gradient(
 def gradient_map(gradient: Tensor, pool: int = 1) -> Tensor:
     """|gradient|, the maximum over channels, mean-pooled; not normalised.
 
+    Where ``pool`` does not divide a side, all cells are a little shorter than ``pool`` along it, so that they cover the
+    whole image evenly: enlarged to the image, the map lies where it belongs.
+
     Args:
         gradient: ``(B, C, H, W)``.
         pool: side of the square over which the map is averaged, in pixels.
 
     Returns:
-        ``(B, 1, H // pool, W // pool)``, non-negative.
+        ``(B, 1, ceil(H / pool), ceil(W / pool))``, non-negative.
     """
     saliency = gradient.abs().amax(dim=1, keepdim=True)
-    return F.avg_pool2d(saliency, pool) if pool > 1 else saliency
+    if pool == 1:
+        return saliency
+    height, width = saliency.shape[-2:]
+    if height % pool == 0 and width % pool == 0:
+        return F.avg_pool2d(saliency, pool)
+    down, across = (_cell_means(side, -(-side // pool), saliency) for side in (height, width))
+    return down @ saliency @ across.T
+
+
+def _cell_means(side: int, cells: int, like: Tensor) -> Tensor:
+    """``(cells, side)``: the share of each pixel in the mean of each of ``cells`` equal stretches of ``side`` pixels.
+
+    Unlike adaptive pooling, which counts pixels on a boundary fully for both sides, and has no deterministic gradient
+    on a GPU.
+    """
+    edges = torch.arange(cells + 1, dtype=torch.float64) * side / cells
+    pixels = torch.arange(side, dtype=torch.float64)
+    overlap = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
+    return (overlap.clamp(min=0) * cells / side).to(like)
 
 
 def class_activation(features: Tensor, class_weight: Tensor, target_class: Tensor) -> Tensor:
