@@ -183,9 +183,9 @@ def check_interpretation(name: str, result: object, classifier: nn.Module, count
 
 
 def check_range(name: str, attribution_map: Tensor) -> None:
-    """Raise a ValueError for a map with values outside [0, 1]; NaN passes, for it is counted as invalid."""
-    if bool(((attribution_map < 0) | (attribution_map > 1)).any()):
-        low, high = (float(end) for end in attribution_map.nan_to_num().aminmax())
+    """Raise a ValueError for a map with values outside [0, 1]; NaN and infinity pass, and are counted as invalid."""
+    if bool((((attribution_map < 0) | (attribution_map > 1)) & attribution_map.isfinite()).any()):
+        low, high = (float(end) for end in attribution_map.where(attribution_map.isfinite(), 0.5).aminmax())
         raise ValueError(
             f"interpreter: the attribution_map of {name} lies in [{low:.9g}, {high:.9g}], expected [0, 1]; "
             "scale it by functional.attribution.minmax"
