@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypeAlias, TypedDict
 
@@ -9,6 +10,10 @@ from torch import Tensor
 
 State: TypeAlias = Any
 """An interpreter's or optimiser's state: a (nested) tuple of tensors, every leaf with B first."""
+
+
+Classes: TypeAlias = Tensor | int | Sequence[int]
+"""Class indices of B images: whole numbers of any type, as a tensor or a list, or a single one for all images."""
 
 
 class Batch(TypedDict):

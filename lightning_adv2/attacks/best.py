@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_adv2.functional.agreement import map_iou, map_l1
+from lightning_adv2.functional.classes import of_class
 from lightning_adv2.functional.losses import map_mse
 
 
@@ -80,7 +81,7 @@ class Best:
 
 def judge(logits: Tensor, target_class: Tensor) -> dict[str, Tensor]:
     """``success`` ``(B,)`` bool and ``confidence`` ``(B,)`` in [0, 1] of logits ``(B, K)``."""
-    confidence = logits.softmax(1).gather(1, target_class[:, None])[:, 0]
+    confidence = of_class(logits.softmax(1), target_class)
     return {"success": logits.argmax(1) == target_class, "confidence": confidence}
 
 

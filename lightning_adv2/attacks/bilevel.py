@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from lightning_adv2.attacks.objective import Context, LossTerm, Problem, Ramp, TargetClass
 from lightning_adv2.attacks.perturbation import Perturbation
 from lightning_adv2.attacks.steps import Seen, Step, loss_gradient, seen, total_loss
+from lightning_adv2.functional.classes import of_class
 from lightning_adv2.functional.losses import map_mse
 from lightning_adv2.interpreters import MASK
 from lightning_adv2.models import Classifier
@@ -188,7 +189,7 @@ def _recomputed(interpreter: MASK, classifier: Classifier, images: Tensor, targe
 
 def margin(logits: Tensor, target_class: Tensor) -> Tensor:
     """How far the target class is ahead of the strongest other: ``(B, K)`` and ``(B,)`` -> ``(B,)``, in logits."""
-    own = logits.gather(1, target_class[:, None])[:, 0]
+    own = of_class(logits, target_class)
     return own - logits.scatter(1, target_class[:, None], -torch.inf).amax(1)
 
 

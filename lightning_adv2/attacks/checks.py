@@ -5,18 +5,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_adv2.functional.classes import class_indices
 from lightning_adv2.interpreters import Interpreter
+from lightning_adv2.interpreters.checks import check_answer, check_classes, check_images, check_modes, check_module
 from lightning_adv2.models import Classifier
+from lightning_adv2.types import Classes
 
 
 def check_victim(classifier: Classifier, interpreter: Interpreter | None) -> None:
-    """Raise a ValueError where a forward pass would change the victim, BatchNorm statistics in train mode say."""
-    for name, module in (("classifier", classifier), ("interpreter", interpreter)):
-        for path, part in module.named_modules() if module is not None else ():
-            # Only parts with weights or statistics of their own can change; a bare CAM may be in any mode.
-            own = any(True for _ in part.parameters(recurse=False)) or any(True for _ in part.buffers(recurse=False))
-            if part.training and (own or isinstance(part, nn.modules.dropout._DropoutNd)):
-                raise ValueError(f"{name}: {path or type(part).__name__} is in train mode; call {name}.eval() first")
+    """Raise an error for what cannot be attacked.
+
+    Raises:
+        TypeError: no :class:`Classifier` or :class:`Interpreter`, or a class in an instance's place.
+        ValueError: a part is in train mode, where a forward pass would change it or depend on chance, or is a BatchNorm
+            without statistics.
+    """
+    # Another module that knows its classes will do for interpreters that ask no more of it.
+    check_module("classifier", classifier, nn.Module if hasattr(classifier, "num_classes") else Classifier)
+    check_modes("classifier", classifier)
+    if interpreter is not None:
+        check_module("interpreter", interpreter, Interpreter)
+        check_modes("interpreter", interpreter, harmless=(Interpreter,))
 
 
 def check_gradient(name: str, interpreter: Interpreter) -> None:
@@ -35,43 +44,39 @@ def check_inputs(
     classifier: Classifier,
     interpreter: Interpreter | None,
     images: Tensor,
-    target_class: Tensor,
+    target_class: Classes,
     target_map: Tensor | None,
-) -> None:
-    """Raise a ValueError that names the argument, or a RuntimeError under ``torch.inference_mode``."""
-    if torch.is_inference_mode_enabled() or images.is_inference():
+) -> Tensor:
+    """The target classes as ``(B,)`` int64, once all is found to fit.
+
+    Raises:
+        TypeError: images or classes are of another type, or the classifier returns no tensor; names the argument.
+        ValueError: shapes or ranges do not fit; names the argument.
+        RuntimeError: under ``torch.inference_mode``.
+    """
+    if torch.is_inference_mode_enabled() or (isinstance(images, Tensor) and images.is_inference()):
         raise RuntimeError(
             "an attack needs gradients, but torch.inference_mode is on; use torch.no_grad instead "
             "(in Lightning: Trainer(inference_mode=False))"
         )
-    if images.dim() != 4 or not images.is_floating_point():
-        raise ValueError(f"images: expected floats (B, C, H, W) in [0, 1], got {images.dtype} {tuple(images.shape)}")
+    check_images(images)
     if images.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"images: {images.dtype} cannot hold a perturbation of {1 / 255:.4f} exactly; attack in float32 "
             "(in Lightning: Trainer(precision='32-true'))"
         )
-    if target_class.shape != images.shape[:1] or target_class.is_floating_point():
-        raise ValueError(
-            f"target_class: expected {len(images)} whole numbers, got {target_class.dtype} {tuple(target_class.shape)}"
-        )
-    if len(images) and not (images.amin() >= 0 and images.amax() <= 1):
-        low, high = float(images.amin()), float(images.amax())
-        raise ValueError(
-            f"images: values lie in [{low:.3g}, {high:.3g}], expected [0, 1] without NaN; "
-            "divide 8-bit images by 255 and leave the normalisation to the classifier"
-        )
+    if not bool(images.isfinite().all()):
+        raise ValueError("images: values are NaN or infinite, expected [0, 1]; leave such images out")
+    target_class = class_indices(target_class, len(images), images.device)
     if needs_map and (interpreter is None or target_map is None):
         raise ValueError(f"attack {name!r} aims at the map: give an interpreter and a target_map")
     if needs_map and interpreter is not None:
         check_gradient(name, interpreter)
-    if len(images) and not (target_class.amin() >= 0 and target_class.amax() < classifier.num_classes):
-        raise ValueError(
-            f"target_class: values lie in [{int(target_class.amin())}, {int(target_class.amax())}], "
-            f"the classifier has classes 0 to {classifier.num_classes - 1}"
-        )
+    check_classes(target_class, classifier)
     if target_map is not None:
         if target_map.dim() != 4 or target_map.shape[:2] != (len(images), 1):
             raise ValueError(f"target_map: expected ({len(images)}, 1, h, w), got {tuple(target_map.shape)}")
         if len(images) and not (target_map.amin() >= 0 and target_map.amax() <= 1):
             raise ValueError("target_map: expected values in [0, 1] without NaN, as the interpreter's own maps have")
+    check_answer(classifier, images)
+    return target_class

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from functools import singledispatch
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_adv2.attacks.active import Plateau
+from lightning_adv2.attacks.adaptive import MemberMaps
 from lightning_adv2.attacks.attack import Attack, Preset, Stage, check_restarts
-from lightning_adv2.attacks.checks import check_victim
+from lightning_adv2.attacks.checks import check_inputs, check_victim
 from lightning_adv2.attacks.engine import AttackResult, run_attack
-from lightning_adv2.attacks.frameworks import Framework, Pixels
-from lightning_adv2.attacks.objective import LossTerm, Ramp
+from lightning_adv2.attacks.frameworks import EPSILON, Framework, Pixels
+from lightning_adv2.attacks.objective import LossTerm, Ramp, TargetMap
 from lightning_adv2.attacks.presets import (
     PAPER_ENCODER_WEIGHT,
     Schedule,
@@ -37,7 +39,9 @@ from lightning_adv2.interpreters import (
     SmoothGrad,
     TrainableInterpreter,
 )
-from lightning_adv2.models import Classifier, PaperReLU, Softplus
+from lightning_adv2.interpreters.checks import check_module
+from lightning_adv2.models import Classifier, PaperReLU, Softplus, Surrogate
+from lightning_adv2.types import Classes
 
 
 @singledispatch
@@ -52,6 +56,7 @@ def adv2_attack(
 
     A new interpreter registers its attack with ``@adv2_attack.register``.
     """
+    check_module("interpreter", interpreter, Interpreter)
     return adv2_cam(schedule, steps, framework, name)
 
 
@@ -92,11 +97,19 @@ class ADV2(Preset):
     Args:
         schedule: ``fast`` or ``paper``.
         steps: overrides the number of joint steps.
-        framework: what may change; by default pixels within epsilon 0.031, ``Spatial()`` for StAdv.
+        framework: what may change; by default :class:`Pixels`, ``Spatial()`` for StAdv.
         name: for tables and log keys; by default ``adv2`` or ``stadv-adv2``.
         extra: what the joint steps minimise beside, such as :class:`SqueezedClass`.
         restarts: how often to run it, first from its usual start and then from random ones; each image's best counts.
         stop: leaves an image alone once it does not get better; for the ``paper`` schedules.
+        epsilon: radius of the changed pixels, in units of the pixel range, in place of ``framework``; by default 0.031.
+        map_weight: overrides the weight of the map loss beside the classification loss in every joint step: a number,
+            or a :class:`Ramp` over each stage.
+        surrogate: overrides the smooth ReLU in which the joint steps compute their gradients; ``models.PlainReLU`` for
+            none.
+
+    Raises:
+        ValueError: ``epsilon`` beside ``framework``, or an argument out of its range.
     """
 
     needs_map = True
@@ -110,27 +123,84 @@ class ADV2(Preset):
         extra: list[LossTerm] | None = None,
         restarts: int = 1,
         stop: Plateau | None = None,
+        *,
+        epsilon: float | None = None,
+        map_weight: float | Ramp | None = None,
+        surrogate: Surrogate | None = None,
     ) -> None:
         is_paper(schedule)
         check_restarts(restarts)
         self.schedule: Schedule = schedule
-        self.steps, self.framework = steps, framework or Pixels()
+        self.steps, self.framework = steps, _framework(framework, epsilon)
+        self.map_weight, self.surrogate = _weight(map_weight), surrogate
         self.name = name or joint_name(self.framework)
         self.extra: Sequence[LossTerm] = tuple(extra or ())
         self.restarts, self.stop = restarts, stop
 
     def against(self, interpreter: Interpreter | None) -> Attack:
-        """The attack on this interpreter's maps."""
+        """The attack on this interpreter's maps.
+
+        Raises:
+            TypeError: ``interpreter`` is none.
+            ValueError: there is no interpreter, or its attack has no map weight or surrogate to override.
+        """
         if interpreter is None:
             raise ValueError(f"attack {self.name!r} aims at the map: give an interpreter")
         attack = adv2_attack(interpreter, self.schedule, self.steps, self.framework, self.name)
-        stages = [
-            Stage(stage.step.extended(self.extra), stage.steps) if stage.step.needs_map else stage
-            for stage in attack.stages
-        ]
-        attack = attack.staged(stages)
+        attack = attack.staged([self._refit(stage) if stage.step.needs_map else stage for stage in attack.stages])
         attack.restarts, attack.stop = max(self.restarts, attack.restarts), self.stop or attack.stop
         return attack
+
+    def _refit(self, stage: Stage) -> Stage:
+        """A joint stage with what is asked for in place of its usual terms, weight and surrogate."""
+        # Without further terms not at all: a step without a first move for them would get one.
+        step = stage.step.extended(self.extra) if self.extra else copy(stage.step)
+        asked = {name: value for name in ("map_weight", "surrogate") if (value := getattr(self, name)) is not None}
+        if not asked:
+            return Stage(step, stage.steps)
+        if not isinstance(step, GradientStep):
+            raise ValueError(
+                f"{' and '.join(asked)}: this interpreter's attack takes {type(step).__name__}s, which have none; "
+                "leave it out"
+            )
+        step.surrogate = self.surrogate or step.surrogate
+        if self.map_weight is not None:
+            step.terms = tuple(_weighed(term, self.map_weight) for term in step.terms)
+            if not any(isinstance(term, (TargetMap, MemberMaps)) for term in step.terms):
+                names = [type(term).__name__ for term in step.terms]
+                raise ValueError(f"map_weight: none of the attack's terms {names} is a TargetMap; leave it out")
+        return Stage(step, stage.steps)
+
+
+def _weighed(term: LossTerm, weight: Ramp) -> LossTerm:
+    """The term with this weight, if it compares maps with the target map; any other as it is."""
+    if not isinstance(term, (TargetMap, MemberMaps)):
+        return term
+    other = copy(term)
+    other.weight = weight
+    return other
+
+
+def _framework(framework: Framework | None, epsilon: float | None) -> Framework:
+    """What may change: ``framework``, or pixels within ``epsilon``."""
+    if framework is not None and epsilon is not None:
+        raise ValueError(
+            f"epsilon={epsilon}: framework={type(framework).__name__}() is given as well; write it as "
+            f"Pixels(epsilon={epsilon}), or leave framework out"
+        )
+    if isinstance(framework, type):
+        raise TypeError(f"framework: got the class {framework.__name__}; give an instance: {framework.__name__}()")
+    return framework or Pixels(EPSILON if epsilon is None else epsilon)
+
+
+def _weight(map_weight: float | Ramp | None) -> Ramp | None:
+    """The weight over a stage; a ValueError for one that is negative or not finite."""
+    if map_weight is None:
+        return None
+    ramp = map_weight if isinstance(map_weight, Ramp) else Ramp(map_weight, map_weight)
+    if not (0 <= ramp.start < inf and 0 <= ramp.end < inf):
+        raise ValueError(f"map_weight={map_weight}: give a number of at least 0; the fast schedule takes 50")
+    return ramp
 
 
 def steady(attack: Attack, step_size: float) -> Attack:
@@ -162,11 +232,16 @@ def adv2(
     classifier: Classifier,
     interpreter: Interpreter,
     images: Tensor,
-    target_class: Tensor,
+    target_class: Classes,
     *,
     target_map: Tensor | None = None,
     schedule: Schedule = "fast",
+    steps: int | None = None,
+    epsilon: float | None = None,
     framework: Framework | None = None,
+    restarts: int = 1,
+    map_weight: float | Ramp | None = None,
+    surrogate: Surrogate | None = None,
     seed: int = 0,
 ) -> AttackResult:
     """Attack the classifier and its map together, in one line.
@@ -175,23 +250,37 @@ def adv2(
         classifier: the victim.
         interpreter: explains the victim; the attack fits itself to it.
         images: ``(B, C, H, W)`` in [0, 1].
-        target_class: ``(B,)``, what the images shall be taken for.
+        target_class: ``(B,)``, the classes that the images shall be taken for, or one class for all of them.
         target_map: ``(B, 1, h, w)`` in [0, 1]; by default the benign map, for the class that the victim sees now.
         schedule: ``fast`` or ``paper``.
-        framework: what may change; by default pixels within epsilon 0.031.
+        steps: overrides the number of joint steps.
+        epsilon: radius of the changed pixels, in units of the pixel range; by default 0.031.
+        framework: what may change, in place of ``epsilon``: ``Pixels(...)``, or ``Spatial()`` for StAdv.
+        restarts: how often to run the attack; each image's best run counts.
+        map_weight: overrides the weight of the map loss; see :class:`ADV2`.
+        surrogate: overrides the smooth ReLU of attacks on gradients; see :class:`ADV2`.
         seed: for what the attack draws.
 
     Returns:
         The adversarial images, on 8-bit levels, and how well they do; see :class:`AttackResult`.
+
+    Raises:
+        TypeError: an argument is of another type; names it.
+        ValueError: shapes, ranges, modes or settings do not fit; names the argument.
+        RuntimeError: under ``torch.inference_mode``.
     """
     check_victim(classifier, interpreter)
+    recipe = ADV2(
+        schedule, steps, framework, restarts=restarts, epsilon=epsilon, map_weight=map_weight, surrogate=surrogate
+    )
+    attack = recipe.against(interpreter)
+    target_class = check_inputs(attack.name, False, classifier, interpreter, images, target_class, target_map)
     if target_map is None:
         with torch.no_grad():
             predicted = classifier(images).argmax(1)
         benign = interpreter.explain(classifier, images, predicted)
         target_map = benign.attribution_map
     generators = image_generators(seed, [str(i) for i in range(len(images))], "attack")
-    attack = adv2_attack(interpreter, schedule, framework=framework)
     twin = make_twin(classifier, interpreter, images)
     return run_attack(
         attack, classifier, interpreter, images, target_class, target_map, generators=generators, twin=twin

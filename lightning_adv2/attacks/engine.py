@@ -24,6 +24,7 @@ from lightning_adv2.attacks.twin import Twin
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
+from lightning_adv2.types import Classes
 
 
 @dataclass
@@ -61,7 +62,7 @@ def run_attack(
     classifier: Classifier,
     interpreter: Interpreter | None,
     images: Tensor,
-    target_class: Tensor,
+    target_class: Classes,
     target_map: Tensor | None = None,
     *,
     generators: Sequence[Generator] | None = None,
@@ -76,7 +77,7 @@ def run_attack(
         classifier: the victim; must be in eval mode.
         interpreter: the victim's interpreter, in eval mode; None where the attack ignores the map.
         images: ``(B, C, H, W)`` in [0, 1].
-        target_class: ``(B,)`` int64 in [0, K).
+        target_class: ``(B,)`` whole numbers in [0, K), or one for all images.
         target_map: ``(B, 1, h, w)`` in [0, 1], of the interpreter's map size.
         generators: one per image; by default seeded by the position in the batch.
         start: the perturbation's parameter that the first run starts from, once it is projected; by default
@@ -86,12 +87,15 @@ def run_attack(
         on_step: called with the number of steps done, over all restarts, for progress bars.
 
     Raises:
+        TypeError: an argument is of another type; names it.
         ValueError: shapes, ranges or modes do not fit; names the argument.
         RuntimeError: under ``torch.inference_mode``.
     """
     check_victim(classifier, interpreter)
-    check_inputs(attack.name, attack.needs_map, classifier, interpreter, images, target_class, target_map)
-    images, target_class = images.detach(), target_class.detach()
+    target_class = check_inputs(
+        attack.name, attack.needs_map, classifier, interpreter, images, target_class, target_map
+    )
+    images = images.detach()
     target_map = None if target_map is None else target_map.detach()
     if generators is None:
         generators = image_generators(0, [str(i) for i in range(len(images))], "attack")

@@ -48,16 +48,17 @@ class Pixels(Framework):
 
     Args:
         epsilon: its radius, in units of the pixel range.
+        keep_grey: keep grey images, whose channels are equal, grey; see :class:`PixelDelta`.
     """
 
-    def __init__(self, epsilon: float = EPSILON) -> None:
-        self.prefix, self.perturbation, self.terms, self.paper_steps = "", PixelDelta(epsilon), (), None
+    def __init__(self, epsilon: float = EPSILON, keep_grey: bool = True) -> None:
+        self.prefix, self.perturbation, self.terms, self.paper_steps = "", PixelDelta(epsilon, keep_grey), (), None
         self.paper = Move(optim.sign(), Ramp(1 / 255, 1 / 255))
         self.fast = Move(optim.adam(0.5, 0.5), Ramp(4 / 255, 0.0))
 
 
 class Spatial(Framework):
-    """The StAdv framework (appendix; Xiao et al. 2018): every pixel moves to a place close by.
+    """The StAdv framework (appendix; Xiao et al. 2018): every pixel moves to a place close by. Grey images stay grey.
 
     ``paper``: Adam with AMSGrad and 0.01 pixels a step. ``fast``: a larger step that decays to nothing.
 

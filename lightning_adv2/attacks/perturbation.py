@@ -46,41 +46,57 @@ class PixelDelta(Perturbation):
 
     Args:
         epsilon: radius in units of the pixel range; the paper's 0.031.
+        keep_grey: change all channels of a grey image, one whose channels are equal, by the same amount, so that it
+            stays grey; False changes each channel for itself. Other images are not affected.
     """
 
     unit = "Linf"
 
-    def __init__(self, epsilon: float = 0.031) -> None:
+    def __init__(self, epsilon: float = 0.031, keep_grey: bool = True) -> None:
         if not 0 < epsilon <= 1:
             raise ValueError(f"epsilon={epsilon}: must lie in (0, 1]; pixels are in [0, 1], the paper takes 0.031")
-        self.epsilon = epsilon
+        self.epsilon, self.keep_grey = epsilon, keep_grey
 
     def init(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
         """Zero."""
         return torch.zeros_like(images)
 
     def restart(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
-        """Uniform over what the ball and [0, 1] leave of each pixel."""
+        """Uniform over what the ball and [0, 1] leave of each pixel; of a grey image, of each pixel's brightness."""
         everywhere = torch.full_like(images, self.epsilon)
         low, high = self.project(images, -everywhere), self.project(images, everywhere)
         share = per_image(lambda g: torch.rand(images.shape[1:], generator=g), generators, images).view_as(images)
+        if self.keep_grey:  # not the mean of the channels, which is not uniform
+            share = torch.where(is_grey(images), share[:, :1], share)
         return self.project(images, low + share * (high - low))
 
     def apply(self, images: Tensor, parameter: Tensor) -> Tensor:
         """images + parameter, rounded to 8 bits; the gradient passes the rounding unchanged.
 
-        So every iterate is judged as what a user of the attack would get, and nothing is lost at the end.
+        So every iterate is judged as what a user of the attack would get, and nothing is lost at the end. The gradient
+        with respect to a grey image's parameter is the mean over its channels.
         """
-        adv_images = images + parameter
+        adv_images = images + self._shared(images, parameter)
         return adv_images + (quantize(adv_images.detach(), images, self.epsilon) - adv_images).detach()
 
     def project(self, images: Tensor, parameter: Tensor) -> Tensor:
-        """Onto the epsilon ball and [0, 1]."""
-        return project_linf(parameter, images, self.epsilon)
+        """Onto the epsilon ball and [0, 1], and for a grey image onto changes that all channels share."""
+        return project_linf(self._shared(images, parameter), images, self.epsilon)
+
+    def _shared(self, images: Tensor, parameter: Tensor) -> Tensor:
+        """The parameter; where an image is grey, its mean over the channels in every channel."""
+        if not self.keep_grey or images.shape[1] == 1:
+            return parameter
+        return torch.where(is_grey(images), parameter.mean(1, keepdim=True), parameter)
 
     def size(self, images: Tensor, parameter: Tensor) -> Tensor:
         """Its largest component, in units of the pixel range (before the rounding to 8 bits)."""
         return parameter.abs().flatten(1).amax(1)
+
+
+def is_grey(images: Tensor) -> Tensor:
+    """Which images have equal values in all channels. ``(B, C, H, W)`` -> ``(B, 1, 1, 1)`` bool."""
+    return (images == images[:, :1]).flatten(1).all(1).view(-1, 1, 1, 1)
 
 
 class FlowField(Perturbation):

@@ -27,7 +27,11 @@ FAST_MAP_WEIGHT = 50.0
 
 
 def pgd(
-    schedule: Schedule = "fast", steps: int | None = None, epsilon: float = EPSILON, name: str | None = None
+    schedule: Schedule = "fast",
+    steps: int | None = None,
+    epsilon: float = EPSILON,
+    name: str | None = None,
+    keep_grey: bool = True,
 ) -> Attack:
     """PGD towards the target class alone (paper section 4, baseline).
 
@@ -36,8 +40,10 @@ def pgd(
         steps: overrides the number of steps.
         epsilon: L-infinity radius.
         name: for tables and log keys; by default ``pgd``.
+        keep_grey: keep grey images, whose channels are equal, grey.
     """
-    return _class_only(Pixels(epsilon), schedule, or_default(steps, 1000 if is_paper(schedule) else 50), name or "pgd")
+    steps = or_default(steps, 1000 if is_paper(schedule) else 50)
+    return _class_only(Pixels(epsilon, keep_grey), schedule, steps, name or "pgd")
 
 
 def stadv(

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_adv2.functional.classes import class_indices, of_class
+
 
 def minmax(values: Tensor) -> Tensor:
     """Scale each image's map linearly to [0, 1]; a constant map becomes all zero, with zero gradient.
@@ -38,7 +40,7 @@ def input_gradient(logits: Tensor, images: Tensor, target_class: Tensor, *, crea
     Returns:
         ``(B, C, H, W)``; NaN for an image whose logits are not finite.
     """
-    score = logits.gather(1, target_class[:, None]).sum()
+    score = of_class(logits, target_class).sum()
     gradient = torch.autograd.grad(score, images, create_graph=create_graph)[0]
     # ReLU's derivative at NaN is 0, so a broken image would get a harmless map; NaN must stay visible.
     finite = logits.detach().isfinite().all(1).view(-1, *[1] * (images.dim() - 1))
@@ -139,15 +141,36 @@ def smooth_gradient(
 def gradient_map(gradient: Tensor, pool: int = 1) -> Tensor:
     """|gradient|, the maximum over channels, mean-pooled; not normalised.
 
+    Where ``pool`` does not divide a side, all cells are a little shorter than ``pool`` along it, so that they cover the
+    whole image evenly: enlarged to the image, the map lies where it belongs.
+
     Args:
         gradient: ``(B, C, H, W)``.
         pool: side of the square over which the map is averaged, in pixels.
 
     Returns:
-        ``(B, 1, H // pool, W // pool)``, non-negative.
+        ``(B, 1, ceil(H / pool), ceil(W / pool))``, non-negative.
     """
     saliency = gradient.abs().amax(dim=1, keepdim=True)
-    return F.avg_pool2d(saliency, pool) if pool > 1 else saliency
+    if pool == 1:
+        return saliency
+    height, width = saliency.shape[-2:]
+    if height % pool == 0 and width % pool == 0:
+        return F.avg_pool2d(saliency, pool)
+    down, across = (_cell_means(side, -(-side // pool), saliency) for side in (height, width))
+    return down @ saliency @ across.T
+
+
+def _cell_means(side: int, cells: int, like: Tensor) -> Tensor:
+    """``(cells, side)``: the share of each pixel in the mean of each of ``cells`` equal stretches of ``side`` pixels.
+
+    Unlike adaptive pooling, which counts pixels on a boundary fully for both sides, and has no deterministic gradient
+    on a GPU.
+    """
+    edges = torch.arange(cells + 1, dtype=torch.float64) * side / cells
+    pixels = torch.arange(side, dtype=torch.float64)
+    overlap = torch.minimum(edges[1:, None], pixels + 1) - torch.maximum(edges[:-1, None], pixels)
+    return (overlap.clamp(min=0) * cells / side).to(like)
 
 
 def class_activation(features: Tensor, class_weight: Tensor, target_class: Tensor) -> Tensor:
@@ -161,7 +184,8 @@ def class_activation(features: Tensor, class_weight: Tensor, target_class: Tenso
     Returns:
         ``(B, 1, h, w)``, any range.
     """
-    return torch.einsum("bdhw,bd->bhw", features, class_weight[target_class]).unsqueeze(1)
+    index = class_indices(target_class, len(features), class_weight.device)
+    return torch.einsum("bdhw,bd->bhw", features, class_weight[index]).unsqueeze(1)
 
 
 def grad_cam(features: Tensor, gradient: Tensor) -> Tensor:

@@ -7,12 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lightning_adv2.functional.classes import check_logits, of_class
 from lightning_adv2.functional.masking import blend, resize_map
 
 
 def class_probability(classifier: Callable[[Tensor], Tensor], images: Tensor, target_class: Tensor) -> Tensor:
-    """f_c(x): ``(B, C, H, W)`` and ``(B,)`` -> ``(B,)`` in [0, 1]."""
-    return classifier(images).softmax(1).gather(1, target_class[:, None])[:, 0]
+    """f_c(x): ``(B, C, H, W)`` and ``(B,)`` -> ``(B,)`` in [0, 1].
+
+    Raises:
+        ValueError: the classifier's logits are not ``(B, K)`` with K >= 2.
+    """
+    logits = classifier(images)
+    check_logits(logits)
+    return of_class(logits.softmax(1), target_class)
 
 
 def preserved_destroyed(

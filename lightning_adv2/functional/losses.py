@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_adv2.functional.classes import check_logits, class_indices, of_class
+
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """l_prd = -log f_ct(x), per image (paper section 3.1).
@@ -16,7 +18,12 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
     Returns:
         ``(B,)``, >= 0.
+
+    Raises:
+        ValueError: the logits are not ``(B, K)`` with K >= 2: the loss of a single logit is 0 everywhere.
     """
+    check_logits(logits)
+    target = target if target.is_floating_point() else class_indices(target, len(logits))
     return F.cross_entropy(logits, target, reduction="none")
 
 
@@ -32,7 +39,8 @@ def smoothed_target(target_class: Tensor, num_classes: int, smoothing: Tensor) -
         ``(B, K)``, rows sum to 1.
     """
     # Not F.one_hot: it looks at the values, and so waits for the device.
-    one_hot = smoothing.new_zeros(len(target_class), num_classes).scatter(1, target_class[:, None], 1.0)
+    index = class_indices(target_class, len(smoothing))
+    one_hot = smoothing.new_zeros(len(index), num_classes).scatter(1, index[:, None], 1.0)
     s = smoothing[:, None]
     return one_hot * (1 - s) + (1 - one_hot) * s / (num_classes - 1)
 
@@ -115,6 +123,7 @@ def destruction(logits_destroyed: Tensor, target_class: Tensor, power: float = 0
     Returns:
         ``(B,)`` in [0, 1].
     """
-    log_p = logits_destroyed.log_softmax(1).gather(1, target_class[:, None])[:, 0]
+    check_logits(logits_destroyed)
+    log_p = of_class(logits_destroyed.log_softmax(1), target_class)
     # p ** power through its logarithm: no infinite slope where p underflows to 0.
     return torch.exp(power * log_p)

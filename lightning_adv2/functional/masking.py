@@ -12,7 +12,14 @@ from lightning_adv2.functional.random import per_image
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian blur with reflected borders, cut off at 2.5 sigma. ``(B, C, H, W)`` -> the same shape."""
+    """Separable Gaussian blur with reflected borders, cut off at 2.5 sigma. ``(B, C, H, W)`` -> the same shape.
+
+    Raises:
+        ValueError: a side of a single pixel, which has nothing to reflect.
+    """
+    if min(images.shape[-2:]) < 2:
+        height, width = images.shape[-2:]
+        raise ValueError(f"images: {height} x {width} pixels; a blur needs at least 2 pixels a side")
     radius = max(1, min(round(2.5 * sigma), min(images.shape[-2:]) - 1))
     x = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (x / sigma) ** 2)
@@ -27,7 +34,7 @@ def uninformative(images: Tensor, generators: Sequence[Generator], blur_probabil
     """What stands where the mask is 0: at random a blurred copy, or a random colour with noise (RTS, section 4).
 
     The published figures hold for 224 px and inputs in [-1, 1]: blur sigma 11, colour range 0.66, noise sigma 0.11.
-    Here the blur scales with the image and the colours with [0, 1].
+    Here the blur scales with the image's shorter side and the colours with [0, 1].
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1].
@@ -37,7 +44,7 @@ def uninformative(images: Tensor, generators: Sequence[Generator], blur_probabil
     Returns:
         ``(B, C, H, W)`` in [0, 1].
     """
-    blurred = gaussian_blur(images, sigma=11 / 224 * images.shape[-1])
+    blurred = gaussian_blur(images, sigma=11 / 224 * min(images.shape[-2:]))
     shape = images.shape[1:]
 
     def colour_and_noise(generator: Generator) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_adv2.functional.attribution import integrated_gradients
+from lightning_adv2.functional.faithfulness import class_probability
 
 Verdict = Literal["held", "violated", "unresolved"]
 
@@ -57,9 +58,7 @@ def prediction_bound(
     See :func:`difference_map` for the arguments.
     """
     with torch.no_grad():
-        before, after = (
-            classify(shown).softmax(1).double().gather(1, target_class[:, None])[:, 0] for shown in (images, adv_images)
-        )
+        before, after = (class_probability(classify, shown, target_class).double() for shown in (images, adv_images))
     moved = difference_map(classify, images, adv_images, target_class, steps=steps).double().flatten(1)
     return Bound(after - before, moved.sum(1), moved.abs().sum(1))
 

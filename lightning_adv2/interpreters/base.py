@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_adv2.functional.classes import class_indices
+from lightning_adv2.interpreters.checks import (
+    ROUNDING,
+    check_answer,
+    check_classes,
+    check_images,
+    check_interpretation,
+    check_modes,
+    check_module,
+    check_range,
+)
 from lightning_adv2.models import Classifier, MapNetwork, compiled_part, load_weights, save_weights
-from lightning_adv2.types import Interpretation, State
+from lightning_adv2.types import Classes, Interpretation, State
 
 
 class Interpreter(nn.Module, ABC):
@@ -26,8 +38,25 @@ class Interpreter(nn.Module, ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "__call__" in cls.__dict__:
+            raise TypeError(f"{cls.__name__}: write forward and leave __call__, which checks what goes in and out")
         if "name" not in cls.__dict__:
             cls.name = cls.__name__.lower()
+
+    def _checked(
+        self, classifier: Classifier, images: Tensor, target_class: Classes, state: State = ()
+    ) -> Interpretation:
+        """What :meth:`forward` returns, for class indices of any whole-number type, or for one class for all images.
+
+        Raises:
+            TypeError: ``target_class`` holds no numbers, or ``forward`` returns no :class:`Interpretation` of tensors.
+            ValueError: ``target_class`` holds no class indices; logits or map are of a wrong shape.
+        """
+        asked = class_indices(target_class, len(images), images.device)
+        result = super().__call__(classifier, images, asked, state)
+        return check_interpretation(type(self).__name__, result, classifier, len(images))
+
+    __call__: Callable[..., Any] = _checked
 
     def init_state(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> State:
         """Where an iterative interpreter (MASK) starts, every leaf with B first; ``()`` for all others."""
@@ -53,10 +82,33 @@ class Interpreter(nn.Module, ABC):
             Logits ``(B, K)`` and map ``(B, 1, h, w)`` in [0, 1], with a graph to ``images`` if it requires grad.
         """
 
-    def explain(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> Interpretation:
-        """The map of the unmodified network, detached: what is reported and compared, never what is attacked."""
-        with torch.no_grad():
-            result = self(classifier, images.detach(), target_class)
+    def explain(self, classifier: Classifier, images: Tensor, target_class: Classes) -> Interpretation:
+        """The map of the unmodified network, detached: what is reported and compared, never what is attacked.
+
+        Args:
+            classifier: the network explained, in eval mode.
+            images: ``(B, C, H, W)`` in [0, 1].
+            target_class: ``(B,)``, the class explained, or one class for all images.
+
+        Raises:
+            TypeError: the classifier or what ``forward`` returns is of a wrong type.
+            ValueError: classifier or interpreter are in train mode or have a BatchNorm without statistics; images,
+                classes, logits or map are of a wrong shape or range.
+        """
+        check_module("classifier", classifier, nn.Module)
+        check_modes("classifier", classifier)
+        check_modes("interpreter", self, harmless=(Interpreter,))
+        check_images(images, ROUNDING)
+        asked = class_indices(target_class, len(images), images.device)
+        check_classes(asked, classifier)
+        try:
+            with torch.no_grad():
+                result = self(classifier, images.detach(), asked)
+        except (AttributeError, IndexError, RuntimeError, TypeError):
+            check_answer(classifier, images)  # says so, where it is the classifier that fails
+            check_module("classifier", classifier, Classifier)
+            raise
+        check_range(type(self).__name__, result.attribution_map)
         aux = {key: value.detach() for key, value in result.aux.items()}
         return Interpretation(result.logits.detach(), result.attribution_map.detach(), aux, result.state)
 
@@ -110,10 +162,11 @@ class TrainableInterpreter(Interpreter):
             logits = classifier(images)
         return Interpretation(logits, attribution_map, aux)
 
-    def maps(self, images: Tensor, *classes: Tensor) -> tuple[list[Tensor], Tensor]:
+    def maps(self, images: Tensor, *classes: Classes) -> tuple[list[Tensor], Tensor]:
         """The maps of the same images for several classes, and the encoder's logits, from one pass of the encoder."""
         scales = self.network.encoder.forward_pyramid(images)
-        shown = [self.decode(scales, target_class)[0] for target_class in classes]
+        asked = [class_indices(target_class, len(images), images.device) for target_class in classes]
+        shown = [self.decode(scales, target_class)[0] for target_class in asked]
         return shown, self.network.encoder.forward_head(scales[-1])
 
     def load(self, path: str | Path) -> None:

@@ -42,8 +42,8 @@ class ConstantMap(Interpreter):
     def forward(
         self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
     ) -> Interpretation:
-        """Map ``(B, 1, H // map_stride, W // map_stride)``; see :meth:`Interpreter.forward`."""
-        down, across = (self._profile(side // self.map_stride, images) for side in images.shape[-2:])
+        """Map ``(B, 1, H // map_stride, W // map_stride)``, at least 1 x 1; see :meth:`Interpreter.forward`."""
+        down, across = (self._profile(max(1, side // self.map_stride), images) for side in images.shape[-2:])
         blob = down[:, None] * across
         # A graph to the image, for those who take the gradient; it is zero, and NaN stays visible.
         attribution_map = blob + 0 * images.mean((1, 2, 3)).view(-1, 1, 1, 1)
@@ -86,7 +86,7 @@ class NoiseMap(Interpreter):
     def forward(
         self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
     ) -> Interpretation:
-        """Map ``(B, 1, H // map_stride, W // map_stride)``; see :meth:`Interpreter.forward`."""
+        """Map ``(B, 1, H // map_stride, W // map_stride)``, at least 1 x 1; see :meth:`Interpreter.forward`."""
         channels, height, width = images.shape[1:]
         if max(channels, height, width) > _LONGEST_SIDE:
             raise ValueError(f"images: {height} x {width} pixels; the noise is for up to {_LONGEST_SIDE} a side")
@@ -95,7 +95,7 @@ class NoiseMap(Interpreter):
         channel, row, column = waves[:, 0, :channels], waves[:, 1, :height], waves[:, 2, :width]
         seen = torch.einsum("bchw,qw,qh,qc->bq", images.double(), column, row, channel)
         turned = self.map_waves.double() * _TURN**0.5
-        down, across = turned[:, 0, : height // self.map_stride], turned[:, 1, : width // self.map_stride]
+        down, across = (turned[:, i, : max(1, side // self.map_stride)] for i, side in enumerate((height, width)))
         question = seen * 255 / _WAVES**0.5 + target_class[:, None]
         phase = torch.einsum("bq,qi,qj->bij", question, down, across)
         return Interpretation(classifier(images), (0.5 + 0.5 * phase.sin()).unsqueeze(1).to(images.dtype))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +19,9 @@ from lightning_adv2.types import Interpretation, State
 class Ensemble(Interpreter):
     """The mean of its members' maps (paper section 6, the first defence, whose aggregation is left open there).
 
-    The maps are brought to the size of the largest one. ``aux["member_maps"]`` ``(B, M, h, w)`` holds them one by one,
-    ``aux["disagreement"]`` ``(B,)`` their mean pairwise L1 distance, in [0, 1]: an attack made for one member does not
-    control the others.
+    The maps are brought to the size of the one with the most pixels. ``aux["member_maps"]`` ``(B, M, h, w)`` holds them
+    one by one, ``aux["disagreement"]`` ``(B,)`` their mean pairwise L1 distance, in [0, 1]: an attack made for one
+    member does not control the others.
 
     Args:
         members: at least two, with names of their own.
@@ -55,7 +56,7 @@ class Ensemble(Interpreter):
             member(classifier, images, target_class, own) for member, own in zip(self._members(), states, strict=True)
         ]
         sizes = [tuple(one.attribution_map.shape[-2:]) for one in shown]
-        maps = [resize_map(one.attribution_map, max(sizes)) for one in shown]
+        maps = [resize_map(one.attribution_map, max(sizes, key=prod)) for one in shown]
         aux = {key: value for one in shown for key, value in one.aux.items()}
         aux["member_maps"] = torch.cat(maps, dim=1)
         aux["disagreement"] = torch.stack([map_l1(a, b) for a, b in combinations(maps, 2)]).mean(0)

@@ -29,7 +29,7 @@ class Gradient(Interpreter):
     def forward(
         self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
     ) -> Interpretation:
-        """Map ``(B, 1, H / pool, W / pool)``; see :meth:`Interpreter.forward`."""
+        """Map ``(B, 1, ceil(H / pool), ceil(W / pool))``; see :meth:`Interpreter.forward`."""
         require_autograd(self)
         differentiable = torch.is_grad_enabled() and images.requires_grad
         if differentiable:

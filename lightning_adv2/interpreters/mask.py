@@ -24,7 +24,8 @@ SHIFTS = 997
 class MASK(Interpreter):
     """m* = argmin f_c(phi(x; m)) + l1 mean(1 - m) + tv TV(m) over 0 <= m <= 1, by Adam; the map is 1 - m*.
 
-    phi(x; m) blurs x where m is 0. Where published numbers are in pixels of a 224-px image they scale with the image.
+    phi(x; m) blurs x where m is 0. Where published numbers are in pixels of a 224-px image they scale with the image's
+    shorter side.
     The published weights (L1 1e-4 and TV 1e-2 on sums over 28 x 28, or L1 1e-2 on the mean and TV 1e-4) suit ImageNet
     networks; a mask that starts at 1 finds no slope where f_c is saturated, and leaves half of CIFAR-10's images with
     an empty map. So by default the mask starts at 0 (everything blurred), weighs its area 0.3 and its roughness 5,
@@ -35,7 +36,8 @@ class MASK(Interpreter):
     Args:
         form: ``refined`` jitters the image; ``plain`` does not. A default for ``jitter`` only.
         iterations: of Adam (the authors take 300 to 500 at a constant rate).
-        size: side of the mask; None takes 28 from 64 px on and a quarter of the image's side below.
+        size: the mask's cells along the image's shorter side, and in proportion more along the longer one; None takes
+            28 from 64 px on and a quarter of the side below.
         sigma: of the blur, in pixels; None takes 10 at 224 px, and an eighth of the side below 64 px.
         l1: weight of mean(1 - m), the deleted share.
         tv: weight of the mean cubed difference of neighbours.
@@ -87,10 +89,18 @@ class MASK(Interpreter):
         self._shifts: list[list[float]] = torch.rand(SHIFTS, 2, generator=generator).tolist()
 
     def init_state(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> State:
-        """The mask at ``start``, and Adam at rest."""
-        side = images.shape[-1]
+        """The mask at ``start``, and Adam at rest.
+
+        Raises:
+            ValueError: images with a side of a single pixel.
+        """
+        side = min(images.shape[-2:])
+        if side < 2:
+            height, width = images.shape[-2:]
+            raise ValueError(f"images: {height} x {width} pixels; MASK blurs them, and needs at least 2 pixels a side")
         cells = self.size or (28 if side >= 64 else max(2, side // 4))
-        mask = images.new_full((len(images), 1, cells, cells), self.start)
+        size = [round(cells * length / side) for length in images.shape[-2:]]
+        mask = images.new_full((len(images), 1, *size), self.start)
         return mask, self.rule.init(mask)
 
     @staticmethod
@@ -101,7 +111,7 @@ class MASK(Interpreter):
 
     def background(self, images: Tensor) -> Tensor:
         """What stands where the mask is 0: the blurred image, ``(B, C, H, W)``."""
-        side = images.shape[-1]
+        side = min(images.shape[-2:])
         return gaussian_blur(images, self.sigma or (10 * side / 224 if side >= 64 else side / 8))
 
     def objective(
@@ -154,7 +164,7 @@ class MASK(Interpreter):
         """Move the images by this iteration's jitter, repeating their borders."""
         reach = self.jitter
         if reach is None:
-            reach = 0 if self.form == "plain" else max(1, round(4 * images.shape[-1] / 224))
+            reach = 0 if self.form == "plain" else max(1, round(4 * min(images.shape[-2:]) / 224))
         if not reach:
             return images
         down, right = (int(share * (2 * reach + 1)) for share in self._shifts[iteration % SHIFTS])

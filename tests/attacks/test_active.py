@@ -42,8 +42,8 @@ def test_fewer_images_pass_and_what_is_reported_counts_them():
     attack = adv2_cam("paper", steps=200, warm_start=100)
     attack.stop, attack.min_confidence = Plateau(patience=20, tolerance=1e-3, every=5), 0.3
     result = run_attack(attack, classifier, CAM(), images, target_class, target_map)
-    judged = 2 * len(images)  # the last word on two candidates
-    assert sum(passed) == int(result.steps_taken.sum()) + judged
+    looked_at, judged = 2 + 1, 2 * len(images)  # before the first step; the last word on two candidates
+    assert sum(passed) == looked_at + int(result.steps_taken.sum()) + judged
     assert int(result.steps_taken.sum()) < 0.7 * 6 * 300
     assert len(set(result.steps_taken.tolist())) > 1, "all stopped together: nothing was compacted"
     assert result.trace["iou"].shape == (200, 6)

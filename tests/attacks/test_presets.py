@@ -7,13 +7,21 @@ import numpy as np
 import pytest
 import torch
 from cases import BY_NAME, INTERPRETERS, SIDE, lattice_images, other_class, small_classifier
+from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
 from lightning_adv2.attacks import (
     ADV2,
     Attack,
     EncoderClass,
+    GradientStep,
+    MemberMaps,
+    PixelDelta,
     Pixels,
+    Preset,
+    Ramp,
+    Spatial,
+    Stage,
     TargetClass,
     TargetMap,
     adv2,
@@ -24,8 +32,9 @@ from lightning_adv2.attacks import (
     pgd,
     run_attack,
 )
-from lightning_adv2.interpreters import CAM, Gradient
-from lightning_adv2.models import Classifier, PaperReLU, weights_hash
+from lightning_adv2.functional import optim
+from lightning_adv2.interpreters import CAM, MASK, Gradient
+from lightning_adv2.models import Classifier, PaperReLU, PlainReLU, weights_hash
 from lightning_adv2.runtime.describe import describe, differences
 
 each = pytest.mark.parametrize("case", INTERPRETERS, ids=lambda case: case.name)
@@ -261,3 +270,141 @@ def test_transfer_the_interpreter_of_another_classifier_is_no_error():
     target_class = other_class(victim, images)
     result = adv2(victim, BY_NAME["rts"].build(other), images, target_class)
     assert result.attribution_map.shape == (3, 1, SIDE // 2, SIDE // 2)
+
+
+def joint_terms(attack: Attack) -> list[list[float]]:
+    """The map weights of every joint stage, at both ends."""
+    steps = [stage.step for stage in attack.stages if stage.step.needs_map]
+    return [[t.weight(p) for t in s.terms if isinstance(t, (TargetMap, MemberMaps)) for p in (0.0, 1.0)] for s in steps]
+
+
+@pytest.mark.parametrize("case", [c for c in INTERPRETERS if c.name != "mask"], ids=lambda case: case.name)
+@pytest.mark.parametrize("schedule", ["fast", "paper"])
+def test_adv2_overrides_epsilon_map_weight_and_surrogate(case, schedule):
+    interpreter, usual = case.build(small_classifier()), ADV2(schedule)
+    surrogate = PaperReLU(tau=0.5)
+    attack = ADV2(schedule, epsilon=0.1, map_weight=7.0, surrogate=surrogate).against(interpreter)
+    assert attack.perturbation.epsilon == 0.1
+    assert all(weights == [7.0, 7.0] for weights in joint_terms(attack))
+    joint = [stage.step.surrogate for stage in attack.stages if stage.step.needs_map]
+    assert joint
+    assert all(used is surrogate for used in joint)
+    assert not any(stage.step.surrogate for stage in attack.stages if not stage.step.needs_map)
+    before = joint_terms(usual.against(interpreter))
+    assert before != joint_terms(attack)
+    assert joint_terms(usual.against(interpreter)) == before, "the usual attack must stay as it is"
+    ramp = ADV2(schedule, map_weight=Ramp(1.0, 3.0)).against(interpreter)
+    assert all(weights == [1.0, 3.0] for weights in joint_terms(ramp))
+
+
+def test_adv2_without_them_is_the_usual_attack():
+    for case in INTERPRETERS:
+        interpreter = case.build(small_classifier())
+        assert differences(describe(adv2_attack(interpreter)), describe(ADV2().against(interpreter))) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"epsilon": 0.05}, {"perturbation.epsilon: 0.031 before, 0.05 now"}),
+        ({"map_weight": 20.0}, {"start: 50.0 before, 20.0 now", "end: 50.0 before, 20.0 now"}),
+        ({"surrogate": PlainReLU()}, {"surrogate"}),
+        ({"restarts": 3}, {"restarts: 1 before, 3 now"}),
+        ({"steps": 9}, {"steps: 100 before, 9 now"}),
+    ],
+)
+def test_promise_5_every_one_of_them_is_another_experiment(options, expected):
+    lines = differences(*(describe(ADV2(**o).against(Gradient())) for o in ({}, options)))
+    assert lines
+    assert all(any(part in line for part in expected) for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epsilon": 0.05, "framework": Pixels()}, r"epsilon=0\.05.*framework=Pixels.*Pixels\(epsilon=0\.05\)"),
+        ({"epsilon": 0.05, "framework": Spatial()}, r"epsilon=0\.05.*framework=Spatial"),
+        ({"epsilon": 0.0}, r"epsilon=0\.0: must lie in"),
+        ({"epsilon": 8}, "epsilon=8: must lie in"),
+        ({"map_weight": -1.0}, r"map_weight=-1\.0"),
+        ({"map_weight": math.nan}, "map_weight=nan"),
+        ({"map_weight": Ramp(1.0, math.inf)}, "map_weight=Ramp"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(options, message):
+    classifier, images = small_classifier(), lattice_images(2)
+    for call in (lambda: ADV2(**options), lambda: adv2(classifier, CAM(), images, 1, **options)):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_a_framework_given_as_a_class_is_refused():
+    with pytest.raises(TypeError, match=r"framework: got the class Spatial; give an instance: Spatial\(\)"):
+        ADV2(framework=Spatial)
+
+
+def test_what_an_attack_does_not_have_cannot_be_overridden():
+    for options in ({"map_weight": 3.0}, {"surrogate": PaperReLU()}):
+        with pytest.raises(ValueError, match=rf"{next(iter(options))}.*ResponseSteps.*leave it out"):
+            ADV2(**options).against(MASK())
+
+    class Own(CAM):
+        name = "own"
+
+    @adv2_attack.register(Own)
+    def _(interpreter, *args, **options) -> Attack:
+        step = GradientStep([TargetClass(), EncoderClass()], optim.sign(), Ramp(0.01, 0.01))
+        return Attack("own", "fast", PixelDelta(), [Stage(step, 2)])
+
+    with pytest.raises(ValueError, match=r"map_weight.*'EncoderClass'.*TargetMap"):
+        ADV2(map_weight=3.0).against(Own())
+
+
+def test_the_one_liner_is_the_recipe():
+    classifier, images = small_classifier(), lattice_images(3)
+    target_class, interpreter = other_class(classifier, images), Gradient(pool=2)
+    options = {"steps": 6, "epsilon": 0.05, "restarts": 2, "map_weight": 20.0, "surrogate": PaperReLU()}
+    found = adv2(classifier, interpreter, images, target_class, **options)
+    target_map = interpreter.explain(classifier, images, classifier(images).argmax(1)).attribution_map
+    attack = ADV2(**options).against(interpreter)
+    expected = run_attack(attack, classifier, interpreter, images, target_class, target_map)
+    assert found.steps_taken.tolist() == [12, 12, 12]
+    assert (found.adv_images - images).abs().amax() > 0.031, "the wider ball must be used"
+    assert (found.adv_images - images).abs().amax() <= 0.05 + 1e-6
+    torch.testing.assert_close(found.adv_images, expected.adv_images, rtol=0, atol=1.5 / 255)
+
+
+YAML = """
+attack:
+  class_path: lightning_adv2.attacks.ADV2
+  init_args:
+    schedule: fast
+    steps: 12
+    restarts: 2
+    epsilon: 0.05
+    map_weight: {weight}
+    surrogate: {{class_path: lightning_adv2.models.PaperReLU, init_args: {{tau: 0.01}}}}
+    {more}
+"""
+
+
+def parsed(**parts: str) -> ADV2:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Preset, "attack")
+    return parser.instantiate_classes(parser.parse_string(YAML.format(**{"weight": "20", "more": ""} | parts))).attack
+
+
+def test_adv2_in_yaml():
+    attack = parsed()
+    assert isinstance(attack, ADV2)
+    ready = attack.against(Gradient())
+    assert (ready.steps, ready.restarts, ready.perturbation.epsilon) == (24, 2, 0.05)
+    assert joint_terms(ready) == [[20.0, 20.0]]
+    assert isinstance(ready.stages[0].step.surrogate, PaperReLU)
+    assert ready.stages[0].step.surrogate.tau == 0.01
+    assert joint_terms(parsed(weight="{start: 5, end: 10}").against(Gradient())) == [[5.0, 10.0]]
+
+
+def test_epsilon_and_framework_in_yaml_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"epsilon=0\.05.*framework=Spatial"):
+        parsed(more="framework: lightning_adv2.attacks.Spatial")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
 import weakref
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from captum.attr import IntegratedGradients, NoiseTunnel, Saliency
 from cases import lattice_images, small_classifier
 from torch import Tensor
@@ -19,6 +21,7 @@ from lightning_adv2.functional.attribution import (
     minmax,
     smooth_gradient,
 )
+from lightning_adv2.functional.masking import resize_map
 from lightning_adv2.models import PaperReLU, Softplus
 
 
@@ -219,3 +222,46 @@ def test_grad_cam_is_the_rectified_sum_of_features_weighted_by_their_mean_gradie
     np.testing.assert_allclose(grad_cam(features, gradient).numpy(), expected.clip(0), atol=1e-6)
     with PaperReLU(tau=1.0):  # smooths the network's ReLUs; this one is the map's own
         np.testing.assert_allclose(grad_cam(features, gradient).numpy(), expected.clip(0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "pool"), [(6, 8, 2), (95, 95, 16), (97, 64, 16), (7, 10, 3), (60, 1, 2), (3, 3, 4)]
+)
+def test_gradient_map_covers_the_whole_image_evenly(height, width, pool):
+    """Against the integral of the image over cells of equal size, by cumulated sums."""
+    gradient = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0)).double()
+    saliency = np.abs(gradient.numpy()).max(1)
+
+    def means(values: np.ndarray, axis: int) -> np.ndarray:
+        side = values.shape[axis]
+        cells = math.ceil(side / pool)
+        total = np.insert(np.cumsum(np.moveaxis(values, axis, -1), -1), 0, 0, -1)
+        edges = np.linspace(0, side, cells + 1)
+        at = np.apply_along_axis(lambda row: np.interp(edges, np.arange(side + 1), row), -1, total)
+        return np.moveaxis(np.diff(at) * cells / side, -1, axis)
+
+    found = gradient_map(gradient, pool)
+    assert found.shape == (2, 1, math.ceil(height / pool), math.ceil(width / pool))
+    np.testing.assert_allclose(found[:, 0].numpy(), means(means(saliency, 1), 2), atol=1e-12)
+    # No pixel is lost, and none counts more than another.
+    np.testing.assert_allclose(found.mean((1, 2, 3)).numpy(), saliency.mean((1, 2)), atol=1e-12)
+
+
+@pytest.mark.parametrize(("side", "pool"), [(95, 16), (97, 16), (33, 4), (17, 2)])
+def test_what_is_enlarged_again_lies_where_it_was(side, pool):
+    for row in range(0, side, 3):
+        gradient = torch.zeros(1, 1, side, side)
+        gradient[..., row, :] = 1.0
+        shown = resize_map(gradient_map(gradient, pool), (side, side))[0, 0].mean(1)
+        centre = float((shown * torch.arange(side)).sum() / shown.sum())
+        assert abs(centre - row) <= pool, "the brightest place is within a cell of the line"
+
+
+def test_pooling_that_divides_the_size_is_the_plain_average_to_the_bit():
+    gradient = torch.randn(3, 3, 32, 48, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(gradient_map(gradient, 4), F.avg_pool2d(gradient.abs().amax(1, keepdim=True), 4))
+
+
+def test_the_gradient_of_an_uneven_pooling_is_exact():
+    values = torch.randn(2, 2, 5, 7, generator=torch.Generator().manual_seed(2)).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: gradient_map(x, 2), (values,))

@@ -69,3 +69,16 @@ def test_uninformative_takes_the_background_asked_for(probability):
         assert (deviation < 0.08).all()
         assert (deviation > 0.03).all()
         assert result.mean((2, 3)).std(0).amin() > 0.05
+
+
+def test_the_background_of_a_transposed_image_is_the_transposed_background():
+    wide = torch.rand(2, 3, 24, 72, generator=torch.Generator().manual_seed(0))
+    of_wide, of_tall = (uninformative(x, image_generators(0, list("ab")), 1.0) for x in (wide, wide.transpose(2, 3)))
+    torch.testing.assert_close(of_tall, of_wide.transpose(2, 3), rtol=0, atol=1e-6)
+    assert torch.equal(of_wide, gaussian_blur(wide, 11 / 224 * 24).clamp(0, 1)), "by the shorter side"
+
+
+@pytest.mark.parametrize("shape", [(60, 1), (1, 60), (1, 1)])
+def test_a_side_of_one_pixel_cannot_be_blurred(shape):
+    with pytest.raises(ValueError, match=rf"images: {shape[0]} x {shape[1]} pixels"):
+        gaussian_blur(torch.rand(1, 3, *shape), 2.0)

@@ -247,7 +247,7 @@ def test_promise_23_after_an_error_the_classifier_is_as_before():
     handle = classifier.conv1.register_forward_hook(lambda *_: calls.append(None))
     classifier.linear.weight.requires_grad_(False)
     before = weights_hash(classifier), [dict(m.__dict__) for m in classifier.modules()]
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match=r"images: \(2, 5, 16, 16\)"):
         LRP().explain(classifier, torch.rand(2, 5, SIDE, SIDE), TARGET[:2])
     with pytest.raises(RuntimeError, match="out of bounds"):
         LRP().relevance(classifier, lattice_images(4), TARGET + 10)
@@ -258,7 +258,7 @@ def test_promise_23_after_an_error_the_classifier_is_as_before():
 def test_batch_norm_in_train_mode_is_refused():
     classifier = small_classifier().train()
     with pytest.raises(ValueError, match=r"BatchNorm in eval mode.*eval\(\)"):
-        LRP().explain(classifier, lattice_images(4), TARGET)
+        LRP().relevance(classifier, lattice_images(4), TARGET)
 
 
 @pytest.mark.parametrize("options", [{"rules": "zplus"}, {"epsilon": 0.0}, {"pool": 0}])

@@ -98,7 +98,7 @@ class Corner(torch.nn.Module):
 @pytest.mark.parametrize("side", [32, 64])
 def test_it_finds_the_place_of_the_evidence(side):
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(5)).double()
-    target, mask, network = torch.tensor([1, 1]), MASK(iterations=60), Corner()
+    target, mask, network = torch.tensor([1, 1]), MASK(iterations=60), Corner().eval()
     found = mask.explain(network, images, target).attribution_map
     half = found.shape[-1] // 2
     inside, outside = found[..., :half, :half].mean(), found.mean() * 4 - found[..., :half, :half].mean()
