@@ -134,9 +134,8 @@ def test_promise_10_a_signal_during_imports(slurm: Slurm, alone: tuple[Path, Pat
         lambda: len(tasks := slurm.processes(job)) == 2 and all(catches(one, signal.SIGUSR1) for one in tasks),
         60, tmp_path,
     )  # fmt: skip
-    loaded = [Path(f"/proc/{one}/maps").read_text() for one in slurm.processes(job)]
+    assert not any(catches(one, signal.SIGTERM) for one in slurm.processes(job)), "the run listens already"
     slurm.ask("scancel", "--signal=USR1", job)
-    assert not all("libgloo" in one or "_sqlite3" in one for one in loaded)
     assert not records(tmp_path)
     slurm.queued_again(job, tmp_path)
     assert slurm.wait(job, tmp_path) == "COMPLETED", text_of(tmp_path)
