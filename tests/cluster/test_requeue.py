@@ -1,4 +1,4 @@
-"""What a requeue does where the controller is slow, refuses or is not there; that it works, test_slurm_runs.py shows."""
+"""A requeue where the controller is slow, refuses or is not there; test_slurm_runs.py has one that succeeds."""
 
 from __future__ import annotations
 
