@@ -150,10 +150,13 @@ def test_of_two_jobs_on_one_folder_the_second_is_refused(
     run = tmp_path / "run"
     first = slurm.submit(tmp_path / "first", "single_node.sbatch", options=ONE, CONFIG=config, RUN=run)
     slurm.wait_until(lambda: records(run), 120, tmp_path / "first")
+    (owner,) = slurm.processes(first)
+    os.kill(owner, signal.SIGSTOP)  # else it may end while the second loads
     second = slurm.submit(tmp_path / "second", "single_node.sbatch", options=TWO, CONFIG=config, RUN=run)
     assert slurm.wait(second, tmp_path / "second", 60) == "FAILED", text_of(tmp_path / "second")
-    assert f"is in use by process {slurm.processes(first)[0]} on " in text_of(tmp_path / "second")
+    assert f"is in use by process {owner} on " in text_of(tmp_path / "second")
     assert f"(SLURM job {first})" in text_of(tmp_path / "second")
+    os.kill(owner, signal.SIGCONT)
     assert slurm.wait(first, tmp_path / "first") == "COMPLETED", text_of(tmp_path / "first")
     same_results(run, expected)
 
