@@ -20,6 +20,10 @@ def main(args: Sequence[str] | None = None) -> int:
         from lightning_adv2.audit.export import main as export
 
         return export(words[1:])
+    if {"fit", "validate", "test", "predict"} & set(words):
+        from lightning_adv2.runtime.early import note_early
+
+        note_early()  # before the seconds that torch and Lightning take
     from lightning_adv2.cli import main as cli
 
     cli(args)

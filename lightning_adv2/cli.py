@@ -7,6 +7,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from lightning_adv2.report.wandb_about import job_type_of
 from lightning_adv2.report.wandb_logger import attempt
 from lightning_adv2.report.wandb_sync import main as sync
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
+from lightning_adv2.runtime.ownership import owned
 from lightning_adv2.runtime.signals import Interruption
+from lightning_adv2.runtime.tasks import check_tasks
 
 DESCRIPTION = (
     "Train interpreters, attack classifier and map together, measure, log. "
@@ -112,6 +115,12 @@ class CLI(LightningCLI):
         interruption.listen(trainer)
         return trainer
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Own the run's folder meanwhile: nothing in it is read or touched before, and by one run at a time."""
+        check_tasks(self.trainer)
+        with owned(self.trainer.default_root_dir) if self.trainer.is_global_zero else nullcontext():
+            super()._run_subcommand(subcommand)
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Let ``fit``, run again in the same folder, go on from the checkpoint there; ``--ckpt_path`` wins."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
@@ -135,6 +144,7 @@ def _quieten() -> None:
         r".*isinstance\(treespec, LeafSpec\).*",  # between Lightning and torch
         r".*module\(s\) in eval mode at the start of training.*",  # the frozen networks; on purpose
         r".*does not have many workers.*",  # the data lie in memory
+        r".*`srun` command is available.*",  # a run of one process needs none; of others check_tasks knows more
         r".*sync_dist=True.*",  # results are computed once, and equal on all processes
     ):
         warnings.filterwarnings("ignore", message=message)

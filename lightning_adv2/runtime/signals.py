@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.trainer.states import TrainerFn
 
+from lightning_adv2.runtime import early
 from lightning_adv2.runtime.processes import highest
 from lightning_adv2.runtime.slurm import requeue
 
@@ -53,6 +54,8 @@ class Interruption(pl.Callback):
         for number in SIGNALS:
             if signal.getsignal(number) != self._note:
                 self._before[number] = signal.signal(number, self._note)
+        while early.received:
+            self._note(early.received.pop(), None)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Listen; and go last in the list, so that whatever is saved has seen the same step or validation."""

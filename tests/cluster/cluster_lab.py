@@ -1,4 +1,4 @@
-"""What the tests of this folder share: small configurations and an environment with a SLURM of our own."""
+"""What the tests of this folder share: small configurations, the environment of a login node, processes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from typing import Any
 
 import yaml
 from callbacks.lab import WIDTHS, victim_weights, wandb_environment
-
-from cluster import fake_slurm
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "configs" / "cluster"
@@ -70,13 +68,15 @@ def _write(path: Path, model: dict[str, Any], data: dict[str, Any], trainer: dic
     return path
 
 
+def records(run: Path) -> dict[Path, int]:
+    """The finished batches of a run, and when each was written."""
+    return {path: path.stat().st_mtime_ns for path in sorted((run / "records").rglob("batch_*.safetensors"))}
+
+
 def environment(folder: Path, **more: object) -> dict[str, str]:
-    """Variables of a shell on a login node: our SLURM first on PATH, one thread, nobody's W&B settings."""
+    """Variables of a shell on a login node: one thread, nobody's W&B settings."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "COV_", "SLURM_"))}
-    binaries = fake_slurm.install(folder / "bin")
     own = {
-        "PATH": f"{binaries}:{os.environ['PATH']}",
-        "FAKE_SLURM": str(folder / "slurm"),
         "OMP_NUM_THREADS": "1",
         "ADV2": str(Path(sys.executable).with_name("lightning-adv2")),
         "TORCHRUN": str(Path(sys.executable).with_name("torchrun")),
@@ -96,7 +96,7 @@ def one_process(config: Path, run: Path, verb: str = "test", *words: str) -> Pat
     return run
 
 
-_started: list[tuple[subprocess.Popen[str], Path]] = []
+_started: list[subprocess.Popen[str]] = []
 
 
 def start(command: list[object], folder: Path, **variables: object) -> subprocess.Popen[str]:
@@ -108,16 +108,14 @@ def start(command: list[object], folder: Path, **variables: object) -> subproces
             cwd=folder, env=environment(folder, **variables), stdout=stream, stderr=stream, text=True,
             start_new_session=True,
         )  # fmt: skip
-    _started.append((process, folder))
+    _started.append(process)
     return process
 
 
 def end_all() -> None:
-    """End what a failed test left running: the commands' process groups and the steps of their jobs."""
-    for process, folder in _started:
+    """End what a failed test left running."""
+    for process in _started:
         if process.poll() is None:
-            for step in (folder / "slurm").glob("*/step.json"):
-                fake_slurm.tell(step.parent, signal.SIGKILL)
             for pid in (*children(process.pid), process.pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -1,45 +1,23 @@
-"""The batch files themselves, under a SLURM of our own: SIGUSR1, save, requeue, go on; the result of an unhurt run."""
+"""The batch files under a real SLURM; the result is that of a run that nothing happened to."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
+import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-from cluster.cluster_lab import CLUSTER, environment, evaluation, one_process, start, text_of, training, wait_until
+from cluster.cluster_lab import evaluation, one_process, records, text_of, training
+from cluster.real_slurm import Slurm, catches
 from lightning_adv2.models import read_weights
+from lightning_adv2.runtime.ownership import FILE
 
 pytestmark = pytest.mark.slow
-TWO = ("--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=2")
-
-
-def records(run: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in sorted((run / "records").rglob("batch_*.safetensors"))}
-
-
-def requeues(folder: Path) -> list[str]:
-    file = folder / "slurm" / "requeues"
-    return file.read_text().split() if file.exists() else []
-
-
-def notify(folder: Path, job: str) -> None:
-    """What the time limit does, and what a user does to try it out."""
-    subprocess.run(["scancel", "--signal=USR1", job], env=environment(folder), check=True, timeout=30)
-
-
-def submit(folder: Path, template: str, *words: object, options: tuple[str, ...] = TWO, **variables: object) -> Any:
-    command = ["sbatch", *options, CLUSTER / template, *words]
-    return start(command, folder, **variables)
-
-
-def no_hpc_files(folder: Path) -> None:
-    """Lightning loads these into any run under SLURM, an evaluation too."""
-    assert not list(folder.rglob("hpc_ckpt_*"))
+ONE = ("--ntasks-per-node=1", "--cpus-per-task=1", "--gpus-per-node=0")
+TWO = ("--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=0")
 
 
 @pytest.fixture(scope="module")
@@ -49,103 +27,148 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return config, one_process(config, folder / "run")
 
 
-def test_promise_10_an_evaluation_is_requeued_and_goes_on(alone: tuple[Path, Path], tmp_path: Path) -> None:
-    config, expected = alone
-    run = tmp_path / "run"
-    job = submit(tmp_path, "single_node.sbatch", CONFIG=config, RUN=run)
-    wait_until(lambda: len(records(run)) >= 2, job, tmp_path)
-    notify(tmp_path, "4000")
-    wait_until(lambda: requeues(tmp_path), job, tmp_path, seconds=60)
-    kept = records(run)
-    assert not (run / "results.json").exists()
-    assert job.wait(240) == 0, text_of(tmp_path)
-    assert requeues(tmp_path) == ["4000"]
+def same_results(run: Path, expected: Path) -> None:
     assert (run / "results.json").read_bytes() == (expected / "results.json").read_bytes()
-    after = records(run)
-    assert all(after[path] == written for path, written in kept.items()), "a finished batch was attacked again"
-    no_hpc_files(tmp_path)
+    assert not list(run.rglob("hpc_ckpt_*")), "Lightning loads these into any run under SLURM"
+    assert not (run / FILE).exists()
 
 
-def test_promise_10_requeued_several_times_on_two_nodes(alone: tuple[Path, Path], tmp_path: Path) -> None:
-    config, expected = alone
-    run = tmp_path / "run"
-    options = ("--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=1")
-    job = submit(tmp_path, "several_nodes.sbatch", options=options, CONFIG=config, RUN=run)
-    for count in (1, 2):
-        wait_until(lambda count=count: len(records(run)) >= 2 * count, job, tmp_path)
-        notify(tmp_path, "4000")
-        wait_until(lambda count=count: len(requeues(tmp_path)) == count, job, tmp_path, seconds=60)
-    assert job.wait(240) == 0, text_of(tmp_path)
-    assert (run / "results.json").read_bytes() == (expected / "results.json").read_bytes()
+def quiet(folder: Path) -> None:
+    """What a run that was told to stop writes is for its user."""
+    said = text_of(folder)
+    for noise in ("Traceback", "terminate called", "gloo::", "Fatal Python error", "core dumped"):
+        assert noise not in said, said
 
 
-def test_promise_10_preemption_then_another_number_of_processes(alone: tuple[Path, Path], tmp_path: Path) -> None:
-    """SIGTERM alone ends the job without asking for a requeue; the same file goes on, with one process now."""
-    config, expected = alone
-    run = tmp_path / "run"
-    job = submit(tmp_path, "single_node.sbatch", CONFIG=config, RUN=run)
-    wait_until(lambda: len(records(run)) >= 2, job, tmp_path)
-    command = ["scancel", "--signal=TERM", "4000"]
-    subprocess.run(command, env=environment(tmp_path), check=True, timeout=30)
-    assert job.wait(60) == 128 + signal.SIGTERM, text_of(tmp_path)
-    assert not requeues(tmp_path)
-    kept = records(run)
-    options = ("--ntasks-per-node=1", "--cpus-per-task=1")
-    again = submit(tmp_path, "single_node.sbatch", options=options, CONFIG=config, RUN=run)
-    assert again.wait(240) == 0, text_of(tmp_path)
-    assert (run / "results.json").read_bytes() == (expected / "results.json").read_bytes()
-    assert all(records(run)[path] == written for path, written in kept.items())
-
-
-def test_promise_11_a_killed_process_ends_the_step_and_the_same_file_goes_on(
-    alone: tuple[Path, Path], tmp_path: Path
-) -> None:
-    config, expected = alone
-    run = tmp_path / "run"
-    job = submit(tmp_path, "single_node.sbatch", CONFIG=config, RUN=run)
-    wait_until(lambda: len(records(run)) >= 2, job, tmp_path)
-    step = (tmp_path / "slurm" / "4000" / "step.json").read_text()
-    os.kill(int(step.strip("[]").split(",")[1]), signal.SIGKILL)
-    assert job.wait(60) != 0, "bounded, and no success"
-    again = submit(tmp_path, "single_node.sbatch", CONFIG=config, RUN=run)
-    assert again.wait(240) == 0, text_of(tmp_path)
-    assert (run / "results.json").read_bytes() == (expected / "results.json").read_bytes()
-
-
-def test_an_array_has_one_table_per_interpreter(tmp_path: Path) -> None:
-    config = evaluation(tmp_path)
-    options = ("--array=0-1", "--cpus-per-task=1")
-    job = submit(
-        tmp_path, "interpreters_array.sbatch", options=options, CONFIG=config, RUN=tmp_path / "runs",
-        INTERPRETERS="CAM GradCAM",
-    )  # fmt: skip
-    assert job.wait(240) == 0, text_of(tmp_path)
-    for name, label in (("CAM", "cam"), ("GradCAM", "gradcam")):
-        assert f'"interpreter": "{label}"' in (tmp_path / "runs" / name / "results.json").read_text()
-    outputs = sorted(path.name for path in tmp_path.glob("adv2-array-*.out"))
-    assert outputs == ["adv2-array-4000_0.out", "adv2-array-4000_1.out"]
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return dict(read_weights(run / "rts.safetensors"))
-
-
-def test_promise_10_training_is_requeued_and_exact(tmp_path: Path) -> None:
+def test_promise_10_training_is_requeued_and_exact(slurm: Slurm, tmp_path: Path) -> None:
     config = training(tmp_path, epochs=30)
-    unhurt = tmp_path / "unhurt"
-    job = submit(unhurt, "training.sbatch", CONFIG=config, RUN=unhurt / "run")
-    assert job.wait(300) == 0, text_of(unhurt)
-    folder = tmp_path / "hurt"
-    run = folder / "run"
-    job = submit(folder, "training.sbatch", CONFIG=config, RUN=run)
-    wait_until(lambda: list((run / "checkpoints").glob("*.ckpt")), job, folder)
-    notify(folder, "4000")
-    wait_until(lambda: requeues(folder), job, folder, seconds=60)
+    unhurt = slurm.submit(tmp_path / "unhurt", "training.sbatch", options=TWO, CONFIG=config, RUN=tmp_path / "unhurt")
+    assert slurm.wait(unhurt, tmp_path / "unhurt") == "COMPLETED", text_of(tmp_path / "unhurt")
+    run = tmp_path / "hurt"
+    job = slurm.submit(run, "training.sbatch", options=TWO, CONFIG=config, RUN=run)
+    slurm.wait_until(lambda: list((run / "checkpoints").glob("*.ckpt")), 120, run)
+    slurm.ask("scancel", "--signal=USR1", job)
+    slurm.queued_again(job, run)
     assert not (run / "rts.safetensors").exists(), "it had ended before it was told to"
-    assert job.wait(300) == 0, text_of(folder)
-    assert requeues(folder) == ["4000"]
-    expected, found = weights(unhurt / "run"), weights(run)
+    assert slurm.wait(job, run) == "COMPLETED", text_of(run)
+    expected, found = (dict(read_weights(one / "rts.safetensors")) for one in (tmp_path / "unhurt", run))
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         assert torch.equal(value, found[name]), name
-    no_hpc_files(tmp_path)
+    assert "the job is queued again" in text_of(run)
+    quiet(run)
+
+
+def test_promise_10_an_evaluation_is_requeued_and_goes_on(
+    slurm: Slurm, alone: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config, expected = alone
+    job = slurm.submit(tmp_path, "several_nodes.sbatch", options=("--nodes=1", *TWO), CONFIG=config, RUN=tmp_path)
+    slurm.wait_until(lambda: len(records(tmp_path)) >= 2, 120, tmp_path)
+    slurm.ask("scancel", "--signal=USR1", job)
+    slurm.queued_again(job, tmp_path)
+    kept = records(tmp_path)
+    assert not (tmp_path / "results.json").exists()
+    assert slurm.wait(job, tmp_path) == "COMPLETED", text_of(tmp_path)
+    same_results(tmp_path, expected)
+    assert kept.items() <= records(tmp_path).items(), "a finished batch was attacked again"
+    quiet(tmp_path)
+
+
+def test_an_array_has_one_table_per_task_and_each_is_requeued_alone(slurm: Slurm, tmp_path: Path) -> None:
+    """The last task is told to stop: its SLURM_JOB_ID is the whole array's."""
+    config = evaluation(tmp_path, steps=100)
+    array = slurm.submit(
+        tmp_path, "interpreters_array.sbatch", options=("--array=0-1", *ONE), CONFIG=config, RUN=tmp_path / "runs",
+        INTERPRETERS="CAM GradCAM",
+    )  # fmt: skip
+    first, last = f"{array}_0", f"{array}_1"
+    slurm.wait_until(lambda: records(tmp_path / "runs" / "GradCAM"), 120, tmp_path)
+    slurm.ask("scancel", "--signal=USR1", last)
+    slurm.queued_again(last, tmp_path)
+    for job in (first, last):
+        assert slurm.wait(job, tmp_path) == "COMPLETED", text_of(tmp_path)
+    assert slurm.describe(first)["Restarts"] == "0"
+    for name, label in (("CAM", "cam"), ("GradCAM", "gradcam")):
+        assert f'"interpreter": "{label}"' in (tmp_path / "runs" / name / "results.json").read_text()
+    assert sorted(path.name for path in tmp_path.glob("*.out")) == [f"adv2-array-{array}_{k}.out" for k in (0, 1)]
+    quiet(tmp_path)
+
+
+def test_promise_10_after_scancel_the_same_file_goes_on_with_another_number_of_processes(
+    slurm: Slurm, alone: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config, expected = alone
+    job = slurm.submit(tmp_path, "single_node.sbatch", options=TWO, CONFIG=config, RUN=tmp_path)
+    slurm.wait_until(lambda: len(records(tmp_path)) >= 2, 120, tmp_path)
+    slurm.ask("scancel", job)
+    assert slurm.wait(job, tmp_path, 60) == "CANCELLED", text_of(tmp_path)
+    slurm.wait_until(lambda: not slurm.processes(job), 60, tmp_path)
+    assert "SIGTERM: finished batches are saved" in text_of(tmp_path)
+    quiet(tmp_path)
+    kept = records(tmp_path)
+    again = slurm.submit(tmp_path, "single_node.sbatch", options=ONE, CONFIG=config, RUN=tmp_path)
+    assert slurm.wait(again, tmp_path) == "COMPLETED", text_of(tmp_path)
+    same_results(tmp_path, expected)
+    assert kept.items() <= records(tmp_path).items()
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_promise_11_a_killed_task_ends_the_job_and_the_same_file_goes_on(
+    rank: int, slurm: Slurm, alone: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config, expected = alone
+    job = slurm.submit(tmp_path, "single_node.sbatch", options=TWO, CONFIG=config, RUN=tmp_path)
+    slurm.wait_until(lambda: len(records(tmp_path)) >= 2, 120, tmp_path)
+    os.kill(slurm.processes(job)[rank], signal.SIGKILL)
+    assert slurm.wait(job, tmp_path, 60) == "FAILED", "bounded, and no success"
+    again = slurm.submit(tmp_path, "single_node.sbatch", options=TWO, CONFIG=config, RUN=tmp_path)
+    assert slurm.wait(again, tmp_path) == "COMPLETED", text_of(tmp_path)
+    same_results(tmp_path, expected)
+
+
+def test_promise_10_a_signal_during_imports(slurm: Slurm, alone: tuple[Path, Path], tmp_path: Path) -> None:
+    config, expected = alone
+    job = slurm.submit(tmp_path, "single_node.sbatch", options=TWO, CONFIG=config, RUN=tmp_path)
+    slurm.wait_until(
+        lambda: len(tasks := slurm.processes(job)) == 2 and all(catches(one, signal.SIGUSR1) for one in tasks),
+        60, tmp_path,
+    )  # fmt: skip
+    assert not any(catches(one, signal.SIGTERM) for one in slurm.processes(job)), "the run listens already"
+    slurm.ask("scancel", "--signal=USR1", job)
+    assert not records(tmp_path)
+    slurm.queued_again(job, tmp_path)
+    assert slurm.wait(job, tmp_path) == "COMPLETED", text_of(tmp_path)
+    same_results(tmp_path, expected)
+    quiet(tmp_path)
+
+
+def test_of_two_jobs_on_one_folder_the_second_is_refused(
+    slurm: Slurm, alone: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config, expected = alone
+    run = tmp_path / "run"
+    first = slurm.submit(tmp_path / "first", "single_node.sbatch", options=ONE, CONFIG=config, RUN=run)
+    slurm.wait_until(lambda: records(run), 120, tmp_path / "first")
+    (owner,) = slurm.processes(first)
+    os.kill(owner, signal.SIGSTOP)  # else it may end while the second loads
+    second = slurm.submit(tmp_path / "second", "single_node.sbatch", options=TWO, CONFIG=config, RUN=run)
+    assert slurm.wait(second, tmp_path / "second", 60) == "FAILED", text_of(tmp_path / "second")
+    assert f"is in use by process {owner} on " in text_of(tmp_path / "second")
+    assert f"(SLURM job {first})" in text_of(tmp_path / "second")
+    os.kill(owner, signal.SIGCONT)
+    assert slurm.wait(first, tmp_path / "first") == "COMPLETED", text_of(tmp_path / "first")
+    same_results(run, expected)
+
+
+def test_copies_of_a_run_are_refused(slurm: Slurm, alone: tuple[Path, Path], tmp_path: Path) -> None:
+    """Two tasks and a trainer of one process: the first task alone must not go on as if it were the run."""
+    config, _ = alone
+    words = ("--trainer.devices=1", "--trainer.strategy=auto")
+    begin = time.monotonic()
+    job = slurm.submit(tmp_path, "single_node.sbatch", *words, options=TWO, CONFIG=config, RUN=tmp_path)
+    assert slurm.wait(job, tmp_path, 60) == "FAILED", text_of(tmp_path)
+    assert time.monotonic() - begin < 60
+    assert "SLURM_STEP_NUM_TASKS=2" in text_of(tmp_path)
+    assert "--trainer.devices 2 --trainer.num_nodes 1" in text_of(tmp_path)
+    assert not (tmp_path / "records").exists()

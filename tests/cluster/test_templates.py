@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import argparse
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from cluster.cluster_lab import CLUSTER, ROOT, environment
-from cluster.fake_slurm import batch_options, directives
+from cluster.cluster_lab import CLUSTER, ROOT, environment, text_of
+from cluster.real_slurm import Slurm
 from lightning_adv2.cli import main
 
 TEMPLATES = sorted(CLUSTER.glob("*.sbatch"))
@@ -17,10 +19,32 @@ RECORDER = """#!/bin/bash
 env -0 > "$NOTES/${SLURM_ARRAY_TASK_ID:-0}-${SLURM_PROCID:-0}.env"
 printf '%s\\0' "$@" > "$NOTES/${SLURM_ARRAY_TASK_ID:-0}-${SLURM_PROCID:-0}.words"
 """
+HERE = ("--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=0", "--cpus-per-task=1")
 
 
 def stem(path: Path) -> str:
     return path.stem
+
+
+def directives(script: Path) -> list[str]:
+    """The options in a batch file, which end at its first command."""
+    words = []
+    for line in script.read_text().splitlines():
+        if line.startswith("#SBATCH"):
+            words += shlex.split(line.removeprefix("#SBATCH"))
+        elif line.strip() and not line.startswith("#"):
+            break
+    return words
+
+
+def options_of(script: Path) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for name in ("job-name", "output", "time", "signal", "array", "open-mode"):
+        parser.add_argument(f"--{name}")
+    for name in ("nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--requeue", action="store_true")
+    return parser.parse_args(directives(script))
 
 
 def test_all_are_here() -> None:
@@ -39,7 +63,7 @@ def test_bash_can_read_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=stem)
 def test_what_slurm_is_asked_for(path: Path) -> None:
-    options = batch_options().parse_args(directives(path))
+    options = options_of(path)
     assert options.signal == "USR1@120", "to the step's processes; B: would reach the batch shell alone"
     assert options.requeue
     assert options.open_mode == "append"
@@ -53,39 +77,42 @@ def test_what_slurm_is_asked_for(path: Path) -> None:
     assert len(directives(path)) == sum(line.startswith("#SBATCH") for line in path.read_text().splitlines())
 
 
-def recorded(path: Path, folder: Path, *words: str, **variables: object) -> dict[str, tuple[list[str], dict[str, str]]]:
-    """Submit a template with a recorder as program: the words and variables of every process."""
-    notes, recorder = folder / "notes", folder / "recorder"
-    notes.mkdir()
-    recorder.write_text(RECORDER)
-    recorder.chmod(0o755)
-    shown = environment(folder, NOTES=notes, ADV2=recorder, TORCHRUN=recorder, **variables)
-    del shown["OMP_NUM_THREADS"]
-    start = ["sbatch"] if path.suffix == ".sbatch" else ["bash"]
-    done = subprocess.run(
-        [*start, path, *words], cwd=folder, env=shown, capture_output=True, text=True, timeout=60, check=False
-    )
-    jobs = "".join(file.read_text() for file in folder.glob("*.out"))
-    assert done.returncode == 0, done.stderr + jobs
+def recorder(folder: Path) -> dict[str, Path]:
+    """Variables by which a script starts a recorder in place of its program."""
+    program = folder / "recorder"
+    (folder / "notes").mkdir()
+    program.write_text(RECORDER)
+    program.chmod(0o755)
+    return {"NOTES": folder / "notes", "ADV2": program, "TORCHRUN": program}
+
+
+def recorded(folder: Path) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """The words and variables of every process, by ``task-rank``."""
     found = {}
-    for file in sorted(notes.glob("*.words")):
+    for file in sorted((folder / "notes").glob("*.words")):
         lines = file.with_suffix(".env").read_text().split("\0")
-        found[file.stem] = file.read_text().split("\0")[:-1], dict(line.split("=", 1) for line in lines if line)
+        found[file.stem] = file.read_text().split("\0")[:-1], dict(line.split("=", 1) for line in lines if "=" in line)
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TEMPLATES, ids=stem)
 def test_every_process_gets_a_command_that_our_parser_takes(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    path: Path, slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = recorded(path, tmp_path, "--seed_everything=7")
-    options = batch_options().parse_args(directives(path))
-    ranks = range(options.nodes * options.ntasks_per_node)
-    tasks = range(6) if options.array else range(1)
-    assert set(found) == {f"{task}-{rank}" for task in tasks for rank in ranks}
+    threads = {"OMP_NUM_THREADS": ""}  # as on a login node, where it is not set
+    job = slurm.submit(
+        tmp_path, path.name, "--seed_everything=7", options=HERE, **recorder(tmp_path), **threads
+    )  # fmt: skip
+    tasks = range(6) if options_of(path).array else range(1)
+    for task in tasks:
+        one = f"{job}_{task}" if len(tasks) > 1 else job
+        assert slurm.wait(one, tmp_path, 60) == "COMPLETED", text_of(tmp_path)
+    found = recorded(tmp_path)
+    assert set(found) == {f"{task}-{rank}" for task in tasks for rank in range(2)}
     words, variables = found["0-0"]
     assert variables["WANDB_MODE"] == "offline"
-    assert variables["OMP_NUM_THREADS"] == variables["SRUN_CPUS_PER_TASK"] == str(options.cpus_per_task)
+    assert variables["OMP_NUM_THREADS"] == variables["SRUN_CPUS_PER_TASK"] == "1"
     monkeypatch.chdir(ROOT)  # the configurations in the files are relative to the checkout
     with pytest.raises(SystemExit) as stopped:
         main([*words, "--print_config"])
@@ -93,57 +120,43 @@ def test_every_process_gets_a_command_that_our_parser_takes(
     assert words[0] == ("fit" if path.stem == "training" else "test")
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["seed_everything"] == 7
-    assert printed["trainer"]["devices"] == str(options.ntasks_per_node)
-    assert printed["trainer"]["num_nodes"] == options.nodes
+    assert printed["trainer"]["devices"] == "2"
+    assert printed["trainer"]["num_nodes"] == 1
     assert printed["trainer"]["strategy"] == "ddp"
     assert printed["trainer"]["accelerator"] == "cpu"
     assert printed["trainer"]["default_root_dir"].startswith("runs/cluster/")
 
 
-def test_array_has_one_folder_and_one_interpreter_per_task(tmp_path: Path) -> None:
-    found = recorded(CLUSTER / "interpreters_array.sbatch", tmp_path, RUN="elsewhere")
-    chosen = [words[words.index("--model.init_args.interpreter") + 1] for words, _ in found.values()]
-    folders = [words[words.index("--trainer.default_root_dir") + 1] for words, _ in found.values()]
-    names = [text.removeprefix("lightning_adv2.interpreters.") for text in chosen]
-    assert folders == [f"elsewhere/{name}" for name in names]
-    assert len(set(names)) == 6
-
-
-def test_array_takes_yaml_files_with_arguments(tmp_path: Path) -> None:
-    names = "CAM configs/interpreter/grad.yaml CAM CAM CAM CAM"
-    words, _ = recorded(CLUSTER / "interpreters_array.sbatch", tmp_path, INTERPRETERS=names, RUN="r")["1-0"]
-    assert words[words.index("--model.init_args.interpreter") + 1] == "configs/interpreter/grad.yaml"
-    assert words[words.index("--trainer.default_root_dir") + 1] == "r/grad"
+@pytest.mark.slow
+def test_array_has_one_folder_and_one_interpreter_per_task(slurm: Slurm, tmp_path: Path) -> None:
+    """A class by its name, or a YAML file with arguments."""
+    names = "CAM configs/interpreter/grad.yaml"
+    job = slurm.submit(
+        tmp_path, "interpreters_array.sbatch", options=("--array=0-1", *HERE),
+        INTERPRETERS=names, RUN="elsewhere", **recorder(tmp_path),
+    )  # fmt: skip
+    for task in range(2):
+        assert slurm.wait(f"{job}_{task}", tmp_path, 60) == "COMPLETED", text_of(tmp_path)
+    found = recorded(tmp_path)
+    for key, interpreter, folder in (
+        ("0-0", "lightning_adv2.interpreters.CAM", "elsewhere/CAM"),
+        ("1-1", "configs/interpreter/grad.yaml", "elsewhere/grad"),
+    ):
+        words, _ = found[key]
+        assert words[words.index("--model.init_args.interpreter") + 1] == interpreter
+        assert words[words.index("--trainer.default_root_dir") + 1] == folder
 
 
 def test_torchrun_script_hands_on_what_it_is_given(tmp_path: Path) -> None:
     given = {"PROCESSES": 3, "NODES": 2, "NODE": 1, "HEAD": "10.0.0.1:29500", "ADDRESS": "10.0.0.2"}
-    words, variables = recorded(CLUSTER / "torchrun.sh", tmp_path, "test", "--config", "a b.yaml", **given)["0-0"]
+    subprocess.run(
+        ["bash", CLUSTER / "torchrun.sh", "test", "--config", "a b.yaml"],
+        cwd=tmp_path, env=environment(tmp_path, **recorder(tmp_path), **given), timeout=60, check=True,
+    )  # fmt: skip
+    words, variables = recorded(tmp_path)["0-0"]
     assert words[words.index("-m") :] == [
         "-m", "lightning_adv2", "test", "--config", "a b.yaml",
         "--trainer.devices", "3", "--trainer.num_nodes", "2", "--trainer.strategy", "ddp",
     ]  # fmt: skip
     assert {"--nnodes=2", "--nproc-per-node=3", "--rdzv-conf=is_host=0", "--local-addr=10.0.0.2"} <= set(words)
     assert int(variables["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) > 30
-
-
-def test_fake_slurm_refuses_what_the_real_one_does(tmp_path: Path) -> None:
-    """The tests above are worth what this is worth."""
-    shown = environment(tmp_path)
-    for text in ("#!/bin/bash\n#SBATCH --ntask-per-node=2\ntrue\n", "echo no first line\n"):
-        (tmp_path / "bad.sbatch").write_text(text)
-        done = subprocess.run(["sbatch", tmp_path / "bad.sbatch"], env=shown, capture_output=True, check=False)
-        assert done.returncode != 0, text
-    assert subprocess.run(["scontrol", "requeue", "1"], env=shown, capture_output=True, check=False).returncode == 1
-    (tmp_path / "good.sbatch").write_text(
-        "#!/bin/bash\n#SBATCH --requeue\n#SBATCH --open-mode=append\n"
-        '#SBATCH --ntasks-per-node=2\n#SBATCH --output=out\nexec srun bash -c "echo rank $SLURM_PROCID; '
-        '[ -n \\"\\$SLURM_RESTART_COUNT\\" ] || { scontrol requeue $SLURM_JOB_ID; sleep 60; }"\n'
-    )
-    done = subprocess.run(
-        ["sbatch", tmp_path / "good.sbatch"], env=shown, cwd=tmp_path, capture_output=True, timeout=60, check=False
-    )
-    assert done.returncode == 0
-    assert (tmp_path / "out").read_text().count("rank") == 4, "two processes, twice"
-    assert set((tmp_path / "slurm" / "requeues").read_text().split()) == {"4000"}
-    assert sorted(path.name for path in (tmp_path / "slurm").iterdir()) == ["4000", "requeues"]

@@ -1,0 +1,197 @@
+"""A run's folder has one owner at a time: a process that is alive."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from pytorch_lightning.utilities import rank_zero_info
+
+FILE = "run.lock"
+BEAT_SECONDS = 10.0
+"""How often the owner sets the lock's time of change."""
+PATIENCE_SECONDS = 60.0
+"""How long a process on another machine watches a lock that is not renewed before it takes the folder over."""
+
+
+class FolderInUseError(RuntimeError):
+    """Another process is at work in the folder."""
+
+
+@contextmanager
+def owned(folder: str | Path) -> Iterator[None]:
+    """Own ``folder`` inside the block; the lock ``run.lock`` says who does, and goes at the end.
+
+    The lock comes into place by a hard link, which is atomic on network file systems too. A dead owner's is taken over:
+    on the same machine at once, where its process is gone or the number belongs to a later process; from another
+    machine when nobody has renewed it for ``PATIENCE_SECONDS``, by this process's clock, so that clocks may differ.
+
+    Args:
+        folder: of the run; made if it is not there.
+
+    Raises:
+        FolderInUseError: another process owns it; says which, since when, and what to do.
+    """
+    path = Path(folder) / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mine = _about_this_process()
+    while not _placed(path, mine):
+        _wait_for_death(path)
+    ended = threading.Event()
+    beats = threading.Thread(target=_beat, args=(path, mine, ended), name="run.lock", daemon=True)
+    beats.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beats.join()
+        if _read(path) == mine:
+            path.unlink(missing_ok=True)
+
+
+def _about_this_process() -> dict[str, Any]:
+    job = os.environ.get("SLURM_JOB_ID")
+    return {
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "process": os.getpid(),
+        "started": _started(os.getpid()),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],
+        **({"job": job} if job else {}),
+    }
+
+
+def _machine() -> str:
+    """Where a process number means the same process: this boot of this host, this namespace of process numbers."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts += [
+            Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            str(Path("/proc/self/ns/pid").readlink()),
+        ]
+    return " ".join(parts)
+
+
+def _started(process: int) -> str | None:
+    """When a process started, in ticks since the boot; empty where the system does not say; None if it is dead."""
+    try:
+        state, *rest = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else rest[18]
+    except OSError:
+        pass
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return ""
+
+
+def _placed(path: Path, mine: dict[str, Any]) -> bool:
+    """Put the lock there, whole and at once, unless there is one."""
+    draft = path.with_name(f".{FILE}.{uuid4().hex}.tmp")
+    try:
+        draft.write_text(json.dumps(mine), encoding="utf-8")
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return _read(path) == mine  # over NFS the answer to a successful link may be lost
+        except OSError:  # no hard links: the content comes after the file, and is judged by its age until then
+            try:
+                with path.open("x", encoding="utf-8") as stream:
+                    stream.write(json.dumps(mine))
+            except FileExistsError:
+                return False
+        return True
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Who has the lock; empty if the file does not tell, None if there is no lock."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _wait_for_death(path: Path) -> None:
+    """Remove the lock if its owner is dead.
+
+    Raises:
+        FolderInUseError: it is alive.
+    """
+    owner = _read(path)
+    if owner is None:
+        return
+    if owner.get("machine") == _machine() and isinstance(owner.get("process"), int):
+        if _started(owner["process"]) == owner.get("started"):
+            raise FolderInUseError(_message(path, owner))
+    else:
+        seen, end = _renewed(path), time.monotonic() + PATIENCE_SECONDS
+        rank_zero_info(f"{path} is of {_who(owner)}; looking for {PATIENCE_SECONDS:.0f} s whether it is still at work")
+        while time.monotonic() < end:
+            time.sleep(min(1.0, PATIENCE_SECONDS / 10))
+            if _renewed(path) != seen:
+                if _read(path) is None:
+                    return
+                raise FolderInUseError(_message(path, owner))
+    _remove(path, owner)
+    rank_zero_info(f"{path.parent} was left by {_who(owner)}, which is gone; this run takes it over")
+
+
+def _renewed(path: Path) -> float | None:
+    try:
+        with path.open("rb") as stream:  # opening it makes a network file system look anew
+            return os.fstat(stream.fileno()).st_mtime
+    except OSError:
+        return None
+
+
+def _remove(path: Path, owner: dict[str, Any]) -> None:
+    """Take away this owner's lock and no other's: somebody else may have been quicker."""
+    aside = path.with_name(f".{FILE}.{uuid4().hex}.tmp")
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return
+    if _read(aside) != owner:
+        with suppress(OSError):
+            os.link(aside, path)
+    aside.unlink(missing_ok=True)
+
+
+def _beat(path: Path, mine: dict[str, Any], ended: threading.Event) -> None:
+    while not ended.wait(BEAT_SECONDS):
+        with suppress(OSError):
+            if _read(path) == mine:
+                os.utime(path)
+
+
+def _who(owner: dict[str, Any]) -> str:
+    if not {"host", "process", "since"} <= owner.keys():
+        return "an unknown process"
+    job = f" (SLURM job {owner['job']})" if "job" in owner else ""
+    return f"process {owner['process']} on {owner['host']}{job}, since {owner['since']}"
+
+
+def _message(path: Path, owner: dict[str, Any]) -> str:
+    said = f": {owner['command']}" if owner.get("command") else ""
+    return (
+        f"{path.parent} is in use by {_who(owner)}{said}\nWait until it has ended, end it, or take another folder "
+        f"(--trainer.default_root_dir). If you are sure that it is gone: rm {path}"
+    )
