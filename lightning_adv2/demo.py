@@ -90,7 +90,7 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     few = ShapesDataModule(num_train=AID_IMAGES, batch_size=AID_BATCH, seed=seed)
     trainer.fit(AIDModule(classifier, rts_a, ADV2(steps=AID_ATTACK_STEPS), **AID), datamodule=few)
 
-    console.rule("4/4  PGD fools the classifier; ADV2 keeps the map, too; RTS-A is to make that hard")
+    console.rule("4/4  PGD aims at the class alone, ADV2 at the map, too; RTS-A was trained against ADV2")
     for stale in ("records", "figures"):  # of an earlier demo, whose classifier was another one
         shutil.rmtree(output / stale, ignore_errors=True)
     (output / "manifest.json").unlink(missing_ok=True)

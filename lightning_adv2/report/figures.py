@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -109,10 +110,20 @@ def _row(record: BatchRecord, attacks: Sequence[AttackRecord], i: int, classes: 
         cells.append((to_numpy(attack.adv_images[i]), text, _BAD if fooled else "black"))
         iou = float(map_iou(attack.adv_map[i : i + 1], record.target_map[i : i + 1]))
         picture = overlay(attack.adv_images[i], attack.adv_map[i])
-        cells.append((picture, f"map, IoU {iou:.2f}", _GOOD if iou > 0.5 else _BAD))
+        cells.append((picture, f"map, {iou_text(iou)}", iou_colour(iou)))
     if attacks:
         cells.append((amplified(attacks[-1].adv_images[i], record.images[i]), "perturbation x10", "black"))
     return cells
+
+
+def iou_text(iou: float) -> str:
+    """An image's map IoU in words: two maps that are both empty at the threshold have none."""
+    return "both empty" if math.isnan(iou) else f"IoU {iou:.2f}"
+
+
+def iou_colour(iou: float) -> str:
+    """Green where the map is plausible, red where it is not, black where there is nothing to compare."""
+    return "black" if math.isnan(iou) else _GOOD if iou > 0.5 else _BAD
 
 
 def grid(rows: Sequence[Sequence[Cell]], title: str) -> Figure:
