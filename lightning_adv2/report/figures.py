@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from torch import Tensor
 
 from lightning_adv2.functional.agreement import map_iou
@@ -20,6 +21,8 @@ from lightning_adv2.report.summary import Row
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 _GOOD, _BAD = "#2a7f3f", "#d1495b"
+FORMULA = "formula"
+"""``gid`` of a text of our own that is mathematics."""
 _COLOURS = {"pgd": "#d1495b", "adv2": "#00798c", "noise": "#b0b0b0", "target_class": "#edae49"}
 _MORE_COLOURS = ("#66a182", "#6a4c93", "#8d5524", "#30638e", "#e377c2", "#9a8c00")
 
@@ -237,7 +240,9 @@ def convergence(curves: dict[str, dict[str, Tensor]], title: str) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG."""
+    """Write a figure as PNG; every text in it stands as it is, for names may hold ``$``, which is no mathematics."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(text.get_gid() == FORMULA)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     return path

@@ -102,7 +102,7 @@ def gap_figure(rows: Sequence[Row]) -> Figure:
 
 
 def _named(attack: str, schedule: str) -> str:
-    return {"benign": "benign image", "target_class": "benign image, asked for $c_t$"}.get(
+    return {"benign": "benign image", "target_class": "benign image, asked for c_t"}.get(
         attack, record_key(attack, schedule)
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -59,9 +61,10 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
         cells.append(_format(row["linf"] and row["linf"] * 255, "{:.1f}"))
         cells.append(_format(_seconds(summary, row), "{:.3f}"))
         table.add_row(*cells, style=style)
+    as_text(table)
     needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
     if console.is_terminal and console.width < needed:
-        table.columns = [one for one in table.columns if one.header in _NARROW]
+        table.columns = [one for one in table.columns if str(one.header) in _NARROW]
     below = [Text(ONE_CLASS, style="dim")] if rows else []
     below += [Text(EMPTY, style="dim")] if empty else []
     below += [Text("\n".join(denominator_lines(summary)))] if summary.denominators else []
@@ -108,7 +111,35 @@ def show(table: Table | Group, console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:
         console.width = max(console.width, 200)
+    for one in table.renderables if isinstance(table, Group) else [table]:
+        as_text(one)
     console.print(table)
+
+
+def as_text(shown: Any) -> None:
+    """Make all strings of a table :func:`plain`, in place; or a text."""
+    if not isinstance(shown, Table):
+        plain(shown)
+        return
+    for name in ("title", "caption"):
+        setattr(shown, name, plain(getattr(shown, name)))
+    for column in shown.columns:
+        column.header, column._cells = plain(column.header), [plain(cell) for cell in column._cells]
+
+
+def plain(shown: Any) -> Any:
+    """A string as text that stands as it is, for it may hold any name: brackets are no markup.
+
+    Control characters are written out and not obeyed, also those of a ``Text``, which keeps its style. All else is
+    handed back.
+    """
+    if isinstance(shown, Text) and _visible(shown.plain) != shown.plain:
+        shown.plain = _visible(shown.plain)
+    return Text(_visible(shown)) if isinstance(shown, str) else shown
+
+
+def _visible(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def _steps(row: Row) -> str:

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lightning_adv2.files import write_json
 from lightning_adv2.functional.bootstrap import bootstrap_interval
@@ -199,8 +200,8 @@ def print_transfer(rows: Sequence[Row], console: Console | None = None) -> None:
         show(table, console)
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: Row | None) -> str | Text:
     if row is None or not row["n"]:
         return "-"
     text = f"{row['iou']:.3f} ({row['l1']:.3f})"
-    return f"[bold]{text}[/bold]" if row["source"] == row["interpreter"] else text
+    return Text(text, style="bold") if row["source"] == row["interpreter"] else text
