@@ -22,6 +22,7 @@ from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import IDLS, AIDModule, ClassifierModule, RTSModule
 from lightning_adv2.report import Summary, default_logger
+from lightning_adv2.report.run_page import FILE
 
 # As in configs/train/*_shapes.yaml, where a user would start from.
 CLASSIFIER_EPOCHS, RTS_EPOCHS = 8, 3
@@ -110,7 +111,9 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     seconds = time.perf_counter() - start
     stamp = json.loads((output / "stamp.json").read_text(encoding="utf-8"))
     write_json(output / "stamp.json", stamp | {"held_out_accuracy": held_out, "seconds_in_all": seconds})
-    console.print(f"figures in [bold]{output / 'figures'}[/], tables in {output}, {seconds:.0f} s")
+    console.print(f"{seconds:.0f} s", highlight=False)
+    if (output / FILE).is_file():
+        console.print(f"{output / FILE}: open it in a browser", markup=False, highlight=False, soft_wrap=True)
     return evaluation.summary
 
 
