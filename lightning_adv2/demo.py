@@ -22,6 +22,7 @@ from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import IDLS, AIDModule, ClassifierModule, RTSModule
 from lightning_adv2.report import Summary, default_logger
+from lightning_adv2.report.run_page import FILE
 
 # As in configs/train/*_shapes.yaml, where a user would start from.
 CLASSIFIER_EPOCHS, RTS_EPOCHS = 8, 3
@@ -90,7 +91,7 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     few = ShapesDataModule(num_train=AID_IMAGES, batch_size=AID_BATCH, seed=seed)
     trainer.fit(AIDModule(classifier, rts_a, ADV2(steps=AID_ATTACK_STEPS), **AID), datamodule=few)
 
-    console.rule("4/4  PGD fools the classifier; ADV2 keeps the map, too; RTS-A is to make that hard")
+    console.rule("4/4  PGD aims at the class alone, ADV2 at the map, too; RTS-A was trained against ADV2")
     for stale in ("records", "figures"):  # of an earlier demo, whose classifier was another one
         shutil.rmtree(output / stale, ignore_errors=True)
     (output / "manifest.json").unlink(missing_ok=True)
@@ -110,7 +111,9 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     seconds = time.perf_counter() - start
     stamp = json.loads((output / "stamp.json").read_text(encoding="utf-8"))
     write_json(output / "stamp.json", stamp | {"held_out_accuracy": held_out, "seconds_in_all": seconds})
-    console.print(f"figures in [bold]{output / 'figures'}[/], tables in {output}, {seconds:.0f} s")
+    console.print(f"{seconds:.0f} s", highlight=False)
+    if (output / FILE).is_file():
+        console.print(f"{output / FILE}: open it in a browser", markup=False, highlight=False, soft_wrap=True)
     return evaluation.summary
 
 

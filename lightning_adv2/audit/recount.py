@@ -72,7 +72,7 @@ def image_rows(header: Row, arrays: dict[str, Array]) -> Iterator[Row]:
                 "l1": float(l1[i]),
                 "l2": float(l2[i]),
                 "iou": float(iou[i]),
-                "plausible": float(iou[i] > 0.5),
+                "plausible": float(iou[i] > 0.5) if np.isfinite(iou[i]) else math.nan,
                 "linf": float(moved[i]) / LEVELS,
                 "l1_benign": float(l1_benign[i]),
                 "iou_benign": float(iou_benign[i]),
@@ -90,7 +90,7 @@ def _agreement(first: Array, second: Array) -> tuple[Array, Array, Array]:
     """L1, L2 and IoU of two sets of maps ``(n, 1, h, w)``, each ``(n,)``."""
     a, b = (maps.astype(np.float64).reshape(len(maps), -1) for maps in (first, second))
     inside, around = ((a >= 0.5) & (b >= 0.5)).sum(1), ((a >= 0.5) | (b >= 0.5)).sum(1)
-    iou = np.where(around > 0, inside / np.maximum(around, 1), 1.0)
+    iou = np.where(around > 0, inside / np.maximum(around, 1), np.nan)  # two empty maps have none
     return np.abs(a - b).mean(1), np.sqrt(np.square(a - b).mean(1)), iou
 
 
@@ -104,6 +104,7 @@ class Contents:
         rows: one per image, interpreter and attack.
         heads: of each attack, what all its images share.
         flags: of each attack, how many batches raised which.
+        joint: the attacks that aim at the map: their records have curves of it.
     """
 
     members: dict[str, dict[Path, list[str]]] = field(default_factory=dict)
@@ -111,6 +112,7 @@ class Contents:
     rows: list[Row] = field(default_factory=list)
     heads: dict[Key, Row] = field(default_factory=dict)
     flags: dict[Key, Counter[str]] = field(default_factory=dict)
+    joint: set[Key] = field(default_factory=set)
 
     def add(self, path: Path, header: Row, arrays: dict[str, Array]) -> None:
         """Take in one record; an image that came before (a padded sampler) counts once."""
@@ -129,6 +131,8 @@ class Contents:
             key = name, attack["attack"], attack["schedule"]
             self.heads.setdefault(key, {"steps": attack["steps"], "unit": attack["unit"], "target": header["target"]})
             self.flags.setdefault(key, Counter()).update(set(attack["flags"]))
+            if any(one.startswith(f"{record_key(*key[1:])}/trace/") for one in arrays):
+                self.joint.add(key)
 
     def table(self) -> dict[Key, Row]:
         """What ``results.json`` says of each attack, and under ``counts`` what its denominators say."""
@@ -141,8 +145,39 @@ class Contents:
                 **head,
                 "n": n,
                 "asr": successful / n if n else None,
-                **{name: math.fsum(row[name] for row in kept) / n if n else None for name in MEANS},
-                "flags": dict(self.flags[key]),
+                "empty": sum(math.isnan(row["iou"]) for row in kept),
+                **{name: _mean([row[name] for row in kept]) for name in MEANS},
+                "flags": {**self.flags[key], **self._blind(key)},
                 "counts": {"n": n, "invalid": len(own) - n, "successful": successful},
             }
         return table
+
+    def _blind(self, key: Key) -> dict[str, int]:
+        """The flags of a joint attack that keeps the map no better than what ignores the map."""
+        found: dict[str, int] = {}
+        for other, head in self.heads.items() if key in self.joint else ():
+            ignores = head["steps"] > 0 and other not in self.joint
+            if other[0] == key[0] and (ignores or other[1:] == ("noise", "control")) and self._no_better(key, other):
+                than = record_key(*other[1:])
+                found[f"blind_attack: its maps are no nearer to the target map than those under {than}"] = 1
+        return found
+
+    def _no_better(self, key: Key, other: Key) -> bool:
+        """See ``report.blind``: a gain below two standard errors or below a tenth of what was missing to 1."""
+        own, than = ({r["image_id"]: r for r in self.rows if key_of(r) == k and r["valid"]} for k in (key, other))
+        both = [name for name in own if name in than]
+        pairs = np.array([(own[name]["iou"], than[name]["iou"]) for name in both]).reshape(-1, 2)
+        pairs = pairs[np.isfinite(pairs).all(1)]
+        if len(pairs) < 5:
+            pairs = np.array([(1 - own[name]["l1"], 1 - than[name]["l1"]) for name in both]).reshape(-1, 2)
+        if len(pairs) < 5:
+            return False
+        gains = pairs[:, 0] - pairs[:, 1]
+        error = gains.std(ddof=1) / math.sqrt(len(gains))
+        kept, spared = pairs.mean(0)
+        return bool(kept < 0.9 and (gains.mean() <= 2 * error or gains.mean() < 0.1 * (1 - spared)))
+
+
+def _mean(values: list[float]) -> float | None:
+    numbers = [value for value in values if not math.isnan(value)]
+    return math.fsum(numbers) / len(numbers) if numbers else None

@@ -33,6 +33,7 @@ from lightning_adv2.report.finish import finish
 from lightning_adv2.report.records import check_name, record_key, wait_for_records
 from lightning_adv2.report.results import logged_values
 from lightning_adv2.report.run import Run, read_run, write_report
+from lightning_adv2.report.run_page import FILE
 from lightning_adv2.report.summary import check_invalid
 from lightning_adv2.report.wandb_panels import log_run
 from lightning_adv2.runtime.describe import describe
@@ -200,8 +201,8 @@ class AttackEvaluation(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """When all other callbacks have written what is theirs: the page, and W&B's share of it."""
         self._attacker.forget_weights()
-        if not idle(trainer) and self._run is not None:
-            finish(self._run, trainer.logger)
+        if not idle(trainer) and self._run is not None and finish(self._run, trainer.logger):
+            print(f"{self._run.folder / FILE}: open it in a browser", flush=True)
 
     on_test_start = on_validation_start
     on_test_batch_end = on_validation_batch_end

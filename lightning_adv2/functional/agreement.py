@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -19,7 +18,8 @@ def map_l2(first: Tensor, second: Tensor) -> Tensor:
 def map_iou(first: Tensor, second: Tensor, threshold: float = 0.5) -> Tensor:
     """Intersection over union of the two maps, each binarised at ``threshold`` (paper section 4, Figure 6).
 
-    Two empty maps agree (1); an empty and a non-empty one do not (0).
+    Two empty maps have no region to compare: the IoU is undefined (NaN), and such images are counted apart. An empty
+    and a non-empty one do not agree (0).
 
     Args:
         first: ``(B, 1, h, w)`` in [0, 1].
@@ -27,11 +27,11 @@ def map_iou(first: Tensor, second: Tensor, threshold: float = 0.5) -> Tensor:
         threshold: a pixel belongs to the region when its value is at least this.
 
     Returns:
-        ``(B,)`` in [0, 1].
+        ``(B,)`` in [0, 1], or NaN where both maps are empty.
     """
     a, b = (first >= threshold).flatten(1), (second >= threshold).flatten(1)
     intersection, union = (a & b).sum(1), (a | b).sum(1)
-    return torch.where(union > 0, intersection / union.clamp(min=1), torch.ones_like(union)).to(first.dtype)
+    return (intersection / union).to(first.dtype)  # 0/0 is NaN
 
 
 def perturbation_size(adv_images: Tensor, images: Tensor) -> Tensor:

@@ -30,9 +30,13 @@ class PerImageMean(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def accumulate(self, values: Tensor) -> None:
-        """Add one value per image, ``(B,)``."""
+        """Add one value per image, ``(B,)``; NaN makes the mean NaN."""
         self.total += values.to(torch.float64).sum()
         self.count += values.numel()
+
+    def accumulate_defined(self, values: Tensor) -> None:
+        """Add one value per image, ``(B,)``; images with NaN, for which the value is undefined, are left out."""
+        self.accumulate(values[~values.isnan()])
 
     def compute(self) -> Tensor:
         """The mean so far."""
@@ -82,6 +86,8 @@ class MapL2(PerImageMean):
 class MapIoU(PerImageMean):
     """Mean of the per-image IoU of the thresholded maps (Figure 6); pixels are never pooled over images.
 
+    Images whose two maps are both empty have no IoU and are left out.
+
     Args:
         threshold: where a map is cut, in [0, 1].
     """
@@ -92,15 +98,16 @@ class MapIoU(PerImageMean):
 
     def update(self, adv_map: Tensor, target_map: Tensor) -> None:
         """``(B, 1, h, w)`` twice."""
-        self.accumulate(map_iou(adv_map, target_map, self.threshold))
+        self.accumulate_defined(map_iou(adv_map, target_map, self.threshold))
 
 
 class PlausibleShare(MapIoU):
-    """Share of the images whose map is plausible: IoU above 0.5 (section 4)."""
+    """Share of the images with an IoU whose map is plausible: IoU above 0.5 (section 4)."""
 
     def update(self, adv_map: Tensor, target_map: Tensor) -> None:
         """``(B, 1, h, w)`` twice."""
-        self.accumulate(map_iou(adv_map, target_map, self.threshold) > 0.5)
+        iou = map_iou(adv_map, target_map, self.threshold)
+        self.accumulate((iou > 0.5)[~iou.isnan()])
 
 
 class PerturbationSize(PerImageMean):
@@ -123,7 +130,7 @@ class MapComparison(PerImageMean):
     """The mean of a function of two maps of a record; see ``AGREEMENTS``.
 
     Args:
-        function: two ``(B, 1, h, w)`` -> ``(B,)``.
+        function: two ``(B, 1, h, w)`` -> ``(B,)``; images for which it is undefined (NaN) are left out of the mean.
         first: name of the record's field that is its first argument.
         second: name of the field that is its second.
     """
@@ -134,7 +141,7 @@ class MapComparison(PerImageMean):
 
     def update(self, **fields: Tensor) -> None:
         """The fields of a record, by name; those that it does not compare are ignored."""
-        self.accumulate(self.function(fields[self.first], fields[self.second]))
+        self.accumulate_defined(self.function(fields[self.first], fields[self.second]))
 
 
 AGREEMENTS: dict[str, tuple[Agreement, str, str]] = {

@@ -103,7 +103,7 @@ class MapQuality(nn.Module):
 class MapAgreement(nn.Module):
     """Mean ``agreement_l1`` and ``agreement_iou`` of two interpreters' maps of the same images.
 
-    Images for which either map is not finite are left out.
+    Images for which either map is not finite are left out, and of the IoU those for which both maps are empty.
     """
 
     def __init__(self) -> None:
@@ -115,7 +115,8 @@ class MapAgreement(nn.Module):
         shown = resize_map(shown, reference.shape[-2:])
         fine = is_finite(shown) & is_finite(reference)
         self.l1.update(map_l1(shown, reference)[fine])
-        self.iou.update(map_iou(shown, reference)[fine])
+        iou = map_iou(shown, reference)[fine]
+        self.iou.update(iou[~iou.isnan()])
 
     def compute(self) -> dict[str, float]:
         """The means over all processes; empty where there was nothing to compare."""

@@ -14,6 +14,7 @@ from lightning_adv2.functional.validity import is_finite, unfit_maps
 from lightning_adv2.interpreters import Interpreter, TrainableInterpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.comparison import compare_maps
+from lightning_adv2.report.means import mean_of
 from lightning_adv2.report.records import AttackRecord, BatchRecord, to_float
 from lightning_adv2.report.summary import Row
 
@@ -186,17 +187,16 @@ def transfer_rows(seen: Iterable[Seen]) -> list[Row]:
     rows: list[Row] = []
     for (_, classifier, interpreter, attack, schedule), images in sorted(groups.items(), key=lambda item: item[0]):
         own = list(images.values())
-        shown = [one for one in own if math.isfinite(one.l1) and math.isfinite(one.iou)]
+        shown = [one for one in own if math.isfinite(one.l1)]
         fooled = [one for one in shown if one.wrong]
         row: Row = {"classifier": classifier, "interpreter": interpreter, "attack": attack, "schedule": schedule}
         row |= {"n": len(own), "maps": len(shown), "fooled": len(fooled)}
-        row |= {"asr": _mean([one.hit for one in own]), "wrong": _mean([one.wrong for one in own])}
-        row |= {"confidence": _mean([one.confidence for one in own])}
+        row |= {"asr": mean_of([one.hit for one in own]), "wrong": mean_of([one.wrong for one in own])}
+        row |= {"confidence": mean_of([one.confidence for one in own])}
         for suffix, part in (("", shown), ("_fooled", fooled)):
-            row |= {f"l1{suffix}": _mean([one.l1 for one in part]), f"iou{suffix}": _mean([one.iou for one in part])}
+            row |= {
+                f"l1{suffix}": mean_of([one.l1 for one in part]),
+                f"iou{suffix}": mean_of([one.iou for one in part]),
+            }
         rows.append(row)
     return rows
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None

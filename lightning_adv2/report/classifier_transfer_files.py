@@ -46,7 +46,7 @@ def classifier_transfer_figure(rows: Sequence[Row]) -> Figure:
     width = 0.8 / len(classifiers)
     figure = Figure((max(6.4, min(16.0, 1.4 + 0.75 * len(groups))), 7.2), layout="constrained")
     figure.suptitle(f"Images attacked on {classifiers[0]}, seen by others", fontsize=12, fontweight="bold")
-    names = (("asr", "taken for $c_t$"), ("wrong", "not taken for $c$"), ("iou", "map IoU"))
+    names = (("asr", "taken for c_t"), ("wrong", "not taken for c"), ("iou", "map IoU"))
     all_axes = figure.subplots(3, 1, sharex=True)
     for axis, (metric, label) in zip(all_axes, names, strict=True):
         for j, classifier in enumerate(classifiers):

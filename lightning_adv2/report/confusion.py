@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from lightning_adv2.files import write_json
@@ -96,7 +97,7 @@ def print_confusion(content: dict[str, Any], console: Console | None = None) -> 
         table.add_column(name, justify="right")
     for i, name in enumerate(classes):
         counts = content["counts"][i]
-        cells = [f"[bold]{n}[/bold]" if i == j else str(n) for j, n in enumerate(counts)] if shown else []
+        cells = [Text(str(n), style="bold") if i == j else str(n) for j, n in enumerate(counts)] if shown else []
         table.add_row(name, *cells, _percent(content["recall"][i]), _percent(content["precision"][i]))
     show(table, console)
 

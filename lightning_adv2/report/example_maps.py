@@ -12,7 +12,7 @@ from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.functional.noise import add_noise
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
-from lightning_adv2.report.figures import Cell, grid, overlay
+from lightning_adv2.report.figures import Cell, grid, iou_colour, iou_text, overlay
 from lightning_adv2.report.noise import Correct, predict
 from lightning_adv2.report.records import BatchRecord, to_float, to_numpy, to_uint8
 from lightning_adv2.report.summary import Row
@@ -122,4 +122,4 @@ def noise_maps(
 def _map_cell(shown: Tensor, benign: Tensor, image: Tensor) -> Cell:
     shown = shown.float().cpu()
     iou = float(map_iou(shown, benign[None].float()))
-    return overlay(image, shown[0]), f"IoU {iou:.2f}", "#2a7f3f" if iou > 0.5 else "#d1495b"
+    return overlay(image, shown[0]), iou_text(iou), iou_colour(iou)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from torch import Tensor
 
 from lightning_adv2.functional.agreement import map_iou
@@ -19,6 +21,8 @@ from lightning_adv2.report.summary import Row
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 _GOOD, _BAD = "#2a7f3f", "#d1495b"
+FORMULA = "formula"
+"""``gid`` of a text of our own that is mathematics."""
 _COLOURS = {"pgd": "#d1495b", "adv2": "#00798c", "noise": "#b0b0b0", "target_class": "#edae49"}
 _MORE_COLOURS = ("#66a182", "#6a4c93", "#8d5524", "#30638e", "#e377c2", "#9a8c00")
 
@@ -109,10 +113,20 @@ def _row(record: BatchRecord, attacks: Sequence[AttackRecord], i: int, classes: 
         cells.append((to_numpy(attack.adv_images[i]), text, _BAD if fooled else "black"))
         iou = float(map_iou(attack.adv_map[i : i + 1], record.target_map[i : i + 1]))
         picture = overlay(attack.adv_images[i], attack.adv_map[i])
-        cells.append((picture, f"map, IoU {iou:.2f}", _GOOD if iou > 0.5 else _BAD))
+        cells.append((picture, f"map, {iou_text(iou)}", iou_colour(iou)))
     if attacks:
         cells.append((amplified(attacks[-1].adv_images[i], record.images[i]), "perturbation x10", "black"))
     return cells
+
+
+def iou_text(iou: float) -> str:
+    """An image's map IoU in words: two maps that are both empty at the threshold have none."""
+    return "both empty" if math.isnan(iou) else f"IoU {iou:.2f}"
+
+
+def iou_colour(iou: float) -> str:
+    """Green where the map is plausible, red where it is not, black where there is nothing to compare."""
+    return "black" if math.isnan(iou) else _GOOD if iou > 0.5 else _BAD
 
 
 def grid(rows: Sequence[Sequence[Cell]], title: str) -> Figure:
@@ -226,7 +240,9 @@ def convergence(curves: dict[str, dict[str, Tensor]], title: str) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG."""
+    """Write a figure as PNG; every text in it stands as it is, for names may hold ``$``, which is no mathematics."""
+    for text in figure.findobj(Text):
+        text.set_parse_math(text.get_gid() == FORMULA)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     return path

@@ -48,4 +48,4 @@ def tables_of(show: Callable[[Console], None]) -> list[Table]:
 
 def _plain(shown: Any) -> str:
     """Text without its style."""
-    return shown.plain if isinstance(shown, Text) else Text.from_markup(str(shown)).plain
+    return shown.plain if isinstance(shown, Text) else str(shown)

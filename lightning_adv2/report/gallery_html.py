@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from lightning_adv2.report.figures import amplified, overlay, shown_attacks
+from lightning_adv2.report.figures import amplified, iou_text, overlay, shown_attacks
 from lightning_adv2.report.html_pictures import SMALL, Pictures
 from lightning_adv2.report.page import Gallery
 from lightning_adv2.report.records import BENIGN, AttackRecord, BatchRecord, to_numpy
@@ -144,7 +145,7 @@ def _line(
         sheet.append(SheetRow(list(drawn), [attack.key, predicted, *_numbers(row, attack)]))
         confidence = f" {row['confidence']:.0%}" if row["success"] else ""
         mood = "fooled" if row["success"] else ""
-        shots_of[attack.key] = Shot(attack.key, drawn[:3], f"{predicted}{confidence}, IoU {row['iou']:.2f}", mood)
+        shots_of[attack.key] = Shot(attack.key, drawn[:3], f"{predicted}{confidence}, {iou_text(row['iou'])}", mood)
     return Line(record.interpreter, [*shots, *(shots_of[key] for key in shown)], sheet)
 
 
@@ -169,6 +170,9 @@ def _drawn(
 
 def _numbers(row: Row, attack: AttackRecord) -> list[str]:
     """The cells of a sheet's row after the first two."""
-    cells = ["yes" if row["success"] else "no", *(f"{row[key]:.3f}" for key in _NUMBERS)]
+    cells = [
+        "yes" if row["success"] else "no",
+        *("-" if math.isnan(row[key]) else f"{row[key]:.3f}" for key in _NUMBERS),
+    ]
     flags = [*attack.flags, *([] if row["valid"] else ["not finite, left out of all means"])]
     return [*cells, f"{row['linf'] * 255:.1f}", f"{row['size']:.3f} {row['unit']}", "; ".join(flags)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from lightning_adv2.files import write_json
 from lightning_adv2.functional.bootstrap import bootstrap_interval
 from lightning_adv2.report.comparison import compare_maps
 from lightning_adv2.report.figures import save
+from lightning_adv2.report.means import defined, mean_of
 from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import show
@@ -57,10 +57,9 @@ def gap_rows(records: Iterable[BatchRecord]) -> list[Row]:
         values = list(found.get(key, {}).values())
         row = heads[key] | {"n": len(values)}
         for name, column in zip(METRICS, zip(*values, strict=True) if values else [()] * len(METRICS), strict=True):
-            numbers = [value for value in column if value is not None]
-            row[name] = math.fsum(numbers) / len(numbers) if numbers else None  # exact, so that no order shows
-        low, high = bootstrap_interval([one[3] for one in values if one[3] is not None])
-        row |= {"iou_low": low if values else None, "iou_high": high if values else None}
+            row[name] = mean_of(column)
+        ious = defined(one[3] for one in values)
+        row["iou_low"], row["iou_high"] = bootstrap_interval(ious) if ious else (None, None)
         rows.append(row)
     return rows
 
@@ -68,13 +67,13 @@ def gap_rows(records: Iterable[BatchRecord]) -> list[Row]:
 def write_gap(folder: Path, rows: Sequence[Row]) -> None:
     """Write ``gap.json`` (rows) and, if there are images, ``figures/gap.png``."""
     write_json(folder / "gap.json", {"rows": list(rows)})
-    if any(row["n"] for row in rows):
+    if any(row["iou"] is not None and row["attack"] != "noise" for row in rows):
         save(gap_figure(rows), folder / "figures" / "gap.png")
 
 
 def gap_figure(rows: Sequence[Row]) -> Figure:
     """Bars per interpreter: IoU with the target map, of the benign image, under PGD, under ADV2 and so on."""
-    shown = [row for row in rows if row["n"] and row["attack"] != "noise"]
+    shown = [row for row in rows if row["iou"] is not None and row["attack"] != "noise"]
     interpreters = list(dict.fromkeys(row["interpreter"] for row in shown))
     labels = list(dict.fromkeys((row["attack"], row["schedule"]) for row in shown))
     width, more = 0.8 / len(labels), iter(_MORE_COLOURS * len(labels))
@@ -103,7 +102,7 @@ def gap_figure(rows: Sequence[Row]) -> Figure:
 
 
 def _named(attack: str, schedule: str) -> str:
-    return {"benign": "benign image", "target_class": "benign image, asked for $c_t$"}.get(
+    return {"benign": "benign image", "target_class": "benign image, asked for c_t"}.get(
         attack, record_key(attack, schedule)
     )
 
@@ -123,6 +122,6 @@ def print_gap(rows: Sequence[Row], console: Console | None = None) -> None:
         previous = row["interpreter"]
         key = row["attack"] if row["attack"] == "benign" else record_key(row["attack"], row["schedule"])
         cells = ["-" if row[name] is None else f"{row[name]:.3f}" for name in METRICS]
-        interval = f"{row['iou_low']:.3f} to {row['iou_high']:.3f}" if row["n"] else "-"
+        interval = f"{row['iou_low']:.3f} to {row['iou_high']:.3f}" if row["iou"] is not None else "-"
         table.add_row(row["interpreter"], key, str(row["n"]), *cells, interval)
     show(table, console)

@@ -22,6 +22,7 @@ from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.comparison import compare_maps
 from lightning_adv2.report.figures import save
+from lightning_adv2.report.means import mean_of
 from lightning_adv2.report.records import to_float
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import show
@@ -168,16 +169,17 @@ def _explain_both(
 def noise_rows(levels: Sequence[Row], moved: Sequence[Moved]) -> list[Row]:
     """One row per level and interpreter; a pure function of what all processes measured, in whatever order.
 
-    ``n`` images count, ``invalid`` ones gave NaN or infinity; the means are None where none counts.
+    ``n`` images count, ``invalid`` ones gave NaN or infinity; the means are None where none counts. Images whose two
+    maps are both empty have no IoU and are not in its mean.
     """
     rows: list[Row] = []
     for interpreter, place in moved[0]:
         values = [row for part in moved for row in part[interpreter, place]]
-        fine = [row for row in values if all(map(math.isfinite, row))]
+        fine = [row for row in values if not any(map(math.isnan, (row[0], row[2])))]  # the two L1
         row = {"interpreter": interpreter, "kind": levels[place]["kind"], "rate": levels[place]["rate"]}
         row |= {"n": len(fine), "invalid": len(values) - len(fine)}
         for name, column in zip(METRICS, zip(*fine, strict=True) if fine else [[]] * len(METRICS), strict=True):
-            row[name] = math.fsum(column) / len(fine) if fine else None  # exact, so that no order shows
+            row[name] = mean_of(column)
         rows.append(row)
     return rows
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from lightning_adv2.files import write_json
 from lightning_adv2.functional.proposition import judge_bound, prediction_bound
 from lightning_adv2.models import Classifier
-from lightning_adv2.report.figures import save
+from lightning_adv2.report.figures import FORMULA, save
 from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key, to_float
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import show
@@ -172,8 +172,10 @@ def proposition_figure(images: Sequence[Row]) -> Figure:
     scatter.plot(line, line, color="black", linewidth=0.8)
     highest = max((l1 for points in groups.values() for _, l1 in points), default=1.0)
     scatter.set(xlim=(-0.05, 1.05), ylim=(0.01, 2 * max(1.0, highest)), yscale="log")
-    scatter.set_xlabel(r"prediction gain $f_{c_t}(x^*) - f_{c_t}(x_0)$")
-    scatter.set_ylabel(r"$\|\Delta m\|_1$")
+    scatter.yaxis.set_major_formatter("{x:g}")
+    scatter.yaxis.set_minor_formatter("")
+    scatter.set_xlabel(r"prediction gain $f_{c_t}(x^*) - f_{c_t}(x_0)$", gid=FORMULA)
+    scatter.set_ylabel(r"$\|\Delta m\|_1$", gid=FORMULA)
     strips.set_xticks(range(len(groups)), list(groups), fontsize=8, rotation=20, ha="right")
     strips.set_title("by attack; the bar is the mean gain", fontsize=8)
     for axis in (scatter, strips):

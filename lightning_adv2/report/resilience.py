@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from lightning_adv2.metrics import relative_losses
+from lightning_adv2.report.blind import NOISE, flag_text
 from lightning_adv2.report.records import record_key
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.worst_case import AGREEMENTS, worst_case
@@ -182,7 +183,8 @@ def _attacked(
     worst = worst_case(images, [_key(row) for row in aimed])
     shown: Row = {"worst_iou" if key == "iou" else key: worst[key] for key in AGREEMENTS}
     claimed = worst["asr"] is not None and worst["asr"] >= SUCCESS
-    decided = max(shown, key=lambda key: float(shown[key])) if claimed else None
+    told = [key for key, value in shown.items() if value is not None]
+    decided = max(told, key=lambda key: float(shown[key])) if claimed and told else None
     by = next(iter(worst["chosen"]), None)
     enough = [key for key, count in worst["chosen"].items() if key == by or count > FLAGGED * worst["n"]]
     relied = [row for row in aimed if _key(row) in enough] if claimed else aimed
@@ -198,7 +200,7 @@ def _attacked(
         found += [
             f"weak_attack: {what} keeps the map better (IoU {iou:.3f}) than those made for it; attack with more steps"
             for what, iou in spared
-            if iou is not None and iou > worst["iou"] + WEAK
+            if iou is not None and worst["iou"] is not None and iou > worst["iou"] + WEAK
         ]
     return {
         "resilience": None if decided is None else 1 - shown[decided],
@@ -216,6 +218,8 @@ def voiding_flags(row: Row) -> list[str]:
     """The names of an attack's flags that concern more than ``FLAGGED`` of its images; see ``attacks.diagnosis``."""
     concerned: dict[str, float] = {}
     for text, batches in row.get("flags", {}).items():
+        if text == flag_text(NOISE):
+            continue  # an interpreter that resists the attack may still show its map under mere noise
         count = re.search(r"\((\d+) of \d+ images\)", text)
         name = text.partition(":")[0]
         concerned[name] = concerned.get(name, 0.0) + (int(count[1]) * batches if count else math.inf)

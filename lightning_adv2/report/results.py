@@ -106,10 +106,10 @@ def _telling(records: dict[str, BatchRecord]) -> str | None:
 
 
 def mean_traces(records: Sequence[BatchRecord]) -> dict[str, dict[str, Tensor]]:
-    """Attack -> name -> mean over all images at each step, ``(T,)``."""
+    """Attack -> name -> mean over all images for which it is defined at each step, ``(T,)``."""
     gathered: dict[str, dict[str, list[Tensor]]] = {}
     for record in records:
         for attack in record.attacks:
             for name, curve in attack.trace.items():
                 gathered.setdefault(attack.key, {}).setdefault(name, []).append(curve[:, attack.valid])
-    return {key: {n: torch.cat(c, dim=1).mean(1) for n, c in curves.items()} for key, curves in gathered.items()}
+    return {key: {n: torch.cat(c, dim=1).nanmean(1) for n, c in curves.items()} for key, curves in gathered.items()}

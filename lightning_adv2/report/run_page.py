@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from lightning_adv2.report.records import BENIGN, record_key
 from lightning_adv2.report.resilience_files import print_resilience
 from lightning_adv2.report.run import Run
 from lightning_adv2.report.summary import Row, denominator_lines
-from lightning_adv2.report.terminal import print_table
+from lightning_adv2.report.terminal import EMPTY, ONE_CLASS, blind_notes, print_table
 from lightning_adv2.report.transfer import print_transfer
 
 FILE = "report.html"
@@ -53,24 +53,42 @@ def run_sections(run: Run, limit: int = 24) -> list[Section]:
     sections = [Section("Summary", "\n\n".join(_sentences(run)), _pictures(run, "agreement", "overview"))]
     if run.summary.rows:
         (table,) = tables_of(partial(print_table, run.summary, "Means over all attacked images"))
-        sections.append(Section("Results", blocks=[replace(table, note=f"{_LEGEND} {table.note.split(chr(10))[0]}")]))
+        notes = "\n\n".join(blind_notes(run.summary))
+        sections.append(Section("Results", notes, [replace(table, note=_legend(run.summary.rows))]))
     sections.append(Section("Where every image went", "\n\n".join(denominator_lines(run.summary)), _counts(run)))
     if run.summary.images:
-        gallery = Gallery("Benign, PGD and ADV2", run, limit)
-        sections.append(Section("Gallery", _GALLERY, [gallery]))
+        gallery = Gallery("Benign and attacked", run, limit)
+        sections.append(Section("Gallery", _about_gallery(run.summary.rows), [gallery]))
     return [*sections, *_studies(run), *_curves(run), _again(run)]
 
 
 _LEGEND = (
     "ASR: share of the images classified as the target class. Map L1, IoU: attacked against target map, L1 per pixel, "
-    "IoU of the maps cut at 0.5; plausible: share of images whose IoU is above 0.5, the dotted line of the figures, "
-    "green in the galleries. Linf x255: largest change of a pixel, in 8-bit levels; size: in the attack's own unit."
+    "IoU of the maps cut at 0.5; plausible: share of the images with an IoU above 0.5, the dotted line of the figures"
 )
-_GALLERY = (
-    "Each row is one interpreter: the benign image and its map, then for PGD and for ADV2 the attacked image, the "
-    "perturbation and the map that the interpreter now shows. PGD aims at the class alone, ADV2 at class and map. Red "
-    "is an image that reached the target class. 'All attacks and numbers' opens an image's sheet."
-)
+_SIZES = "Linf x255: largest change of a pixel, in 8-bit levels; size: in the attack's own unit."
+
+
+def _legend(rows: Sequence[Row]) -> str:
+    """What the columns of the results mean, as far as there is anything to see of it."""
+    green = ", green in gallery.png" if any(row["plausible"] for row in _attacks(rows)) else ""
+    empty = [f"{EMPTY}."] if any(row["empty"] for row in rows) else []
+    return " ".join([f"{_LEGEND}{green}.", _SIZES, f"{ONE_CLASS}.", *empty])
+
+
+def _about_gallery(rows: Sequence[Row]) -> str:
+    names = {row["attack"] for row in rows}
+    said = [
+        "Each row is one interpreter: the benign image and its map, then for each attack shown the attacked image, the "
+        "perturbation and the map that the interpreter now shows."
+    ]
+    said += ["PGD aims at the class alone, ADV2 at class and map."] if {"pgd", "adv2"} <= names else []
+    said += ["Red is an image that reached the target class."] if any(row["asr"] for row in _attacks(rows)) else []
+    return " ".join([*said, "'All attacks and numbers' opens an image's sheet."])
+
+
+def _attacks(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row["schedule"] != "control"]
 
 
 def _subject(run: Run) -> str:
@@ -87,7 +105,7 @@ def _sentences(run: Run) -> list[str]:
     selected = max(part["selected"] for part in run.summary.parts)
     attacks = list(dict.fromkeys(record_key(r["attack"], r["schedule"]) for r in rows if r["schedule"] != "control"))
     said = [
-        f"{_subject(run)}. {selected:,} images were attacked under {len(run.summary.by_interpreter)} interpreters "
+        f"{_subject(run)}. {selected:,} images were attacked under {_counted(len(run.summary.by_interpreter))} "
         f"({', '.join(run.summary.by_interpreter)}) with {', '.join(attacks)}. An attack succeeds where the classifier "
         "then sees the target class (ASR); the map IoU says how much of the target map is left in the attacked image's "
         "map: 1 is all of it, so that nobody who looks at the map would notice."
@@ -102,17 +120,33 @@ def _told(name: str, rows: list[Row]) -> str:
     own = {row["attack"]: row for row in reversed(rows) if row["interpreter"] == name and row["n"]}
     parts = [
         f"{attack.upper()} ({row['schedule']}) reaches the target class on {row['asr']:.1%} of the images and leaves "
-        f"a map IoU of {row['iou']:.2f}"
+        f"a map IoU of {_iou(row)}"
         for attack, row in ((name, own.get(name)) for name in ("pgd", "adv2"))
         if row
     ]
     if parts and "target_class" in own:
-        parts.append(f"the benign image, only explained for the target class, has {own['target_class']['iou']:.2f}")
+        parts.append(f"the benign image, only explained for the target class, has {_iou(own['target_class'])}")
     if parts and "noise" in own:
-        parts.append(
-            f"under plain noise of the same size it is {own['noise']['iou']:.2f}, so read ADV2's between that and 1"
-        )
+        parts.append(f"under plain noise of the same size it is {_iou(own['noise'])}{_reading(own)}")
     return f"{name}: {'; '.join(parts)}." if parts else ""
+
+
+def _iou(row: Row) -> str:
+    return "undefined (all maps are empty)" if row["iou"] is None else f"{row['iou']:.2f}"
+
+
+def _reading(own: dict[str, Row]) -> str:
+    """What the noise control says of ADV2's figure."""
+    joint, noise = own.get("adv2", {}).get("iou"), own["noise"]["iou"]
+    if joint is None or noise is None:
+        return ""
+    if joint > noise:
+        return ", so read ADV2's between that and 1"
+    return ": ADV2 leaves no more of the map than noise does"
+
+
+def _counted(interpreters: int) -> str:
+    return f"{interpreters} interpreter{'s' * (interpreters != 1)}"
 
 
 def _counts(run: Run) -> list[Block]:

@@ -20,7 +20,9 @@ class Summary:
     """What a run's records add up to.
 
     Attributes:
-        rows: one per interpreter and attack, with the keys ``ROW_KEYS``; ``flags`` counts the batches that raised each.
+        rows: one per interpreter and attack, with the keys ``ROW_KEYS``; ``empty`` of the n images have no ``iou`` and
+            ``plausible``, because both maps are empty at the threshold, and are in the other means alone; ``flags``
+            counts the batches that raised each, and is 1 where all images together did.
         images: one per image, interpreter and attack.
         denominators: ``considered = already_wrong + skipped + invalid + selected``, and ``reasons`` counts why images
             are invalid. ``selected`` images are attacked; of those, per attack, ``invalid`` gave NaN or infinity and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -12,14 +13,15 @@ from typing import Any
 from torchmetrics import MetricCollection
 
 from lightning_adv2.files import written_whole
-from lightning_adv2.functional.agreement import perturbation_size
+from lightning_adv2.functional.agreement import map_iou, perturbation_size
 from lightning_adv2.metrics import AGREEMENTS, METRICS, attack_metrics
+from lightning_adv2.report.blind import NOISE, blind_flags
 from lightning_adv2.report.records import AttackRecord, BatchRecord, to_float
 from lightning_adv2.report.summary import STATUS_KEYS, Row, Status, Summary, count_statuses, merge
 
 ROW_KEYS = (
-    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "mean_steps", "n", *METRICS,
-    "unit", "flags",
+    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "mean_steps", "n", "empty",
+    *METRICS, "unit", "flags",
 )  # fmt: skip
 
 
@@ -56,7 +58,8 @@ class _Tally:
     def __init__(self, names: dict[str, str]) -> None:
         self.names = names
         self.attacks: dict[str, _AttackTally] = {}
-        self.images: list[Row] = []
+        self.order: list[Row] = []
+        self.images: dict[str, list[Row]] = {}
         self.statuses: dict[str, Status] = {}
 
     def add(self, record: BatchRecord) -> None:
@@ -72,19 +75,24 @@ class _Tally:
         for name, reason in record.skipped.items():
             self.statuses.setdefault(name, ("skipped", reason))
         for attack in record.attacks:
-            self.images += [_image_row(record, attack, i, self.names) for i in fresh]
+            own = [_image_row(record, attack, i, self.names) for i in fresh]
+            self.images.setdefault(attack.key, []).extend(own)
             if attack.key not in self.attacks:
                 head = {"attack": attack.attack, "schedule": attack.schedule, "target": record.target}
                 self.attacks[attack.key] = _AttackTally({**self.names, **head, "steps": attack.steps}, attack.unit)
             self.attacks[attack.key].add(record, attack, fresh)
+            self.order += own
 
     def summary(self, before: Mapping[str, Status], selected: int | None) -> Summary:
         whole = selected in (None, len(self.statuses))
         statuses = {**(before if whole else {}), **self.statuses}
         name = self.names.get("interpreter", "")
+        joint = [key for key, attack in self.attacks.items() if attack.joint]
+        others = [k for k, attack in self.attacks.items() if k == NOISE or (attack.head["steps"] and not attack.joint)]
+        blind = blind_flags(self.images, joint, others)
         return Summary(
-            [attack.row() for attack in self.attacks.values()],
-            self.images,
+            [attack.row(blind.get(key, {})) for key, attack in self.attacks.items()],
+            self.order,
             count_statuses(statuses) | {"attacks": {key: attack.count for key, attack in self.attacks.items()}},
             [dict(zip(STATUS_KEYS, (one, name, *status), strict=True)) for one, status in statuses.items()],
             {name: {key: attack.seconds for key, attack in self.attacks.items()}},
@@ -98,29 +106,36 @@ class _AttackTally:
         self.head, self.unit, self.metrics, self.seconds = head, unit, local_metrics(), 0.0
         self.count = {"n": 0, "invalid": 0, "successful": 0}
         self.steps_taken = 0
+        self.joint = False  # whether it aims at the map
+        self.empty = 0
         self.flags: Counter[str] = Counter()
 
     def add(self, record: BatchRecord, attack: AttackRecord, fresh: Sequence[int]) -> None:
         self.seconds += attack.seconds
         self.flags.update(set(attack.flags))
+        self.joint |= bool(attack.trace)
         keep = [i for i in fresh if bool(attack.valid[i])]
         self.count["n"] += len(keep)
         self.steps_taken += int(attack.steps_taken[keep].sum())
         self.count["invalid"] += len(fresh) - len(keep)
         self.count["successful"] += int((attack.adv_predicted == record.target_class)[keep].sum())
         if keep:
-            self.metrics.update(**record_fields(record, attack, keep))
+            fields = record_fields(record, attack, keep)
+            self.metrics.update(**fields)
+            self.empty += int(map_iou(fields["adv_map"], fields["target_map"]).isnan().sum())
 
-    def row(self) -> Row:
+    def row(self, blind: Row) -> Row:
         n = self.count["n"]
         means = {name: float(value) for name, value in self.metrics.compute().items()} if n else {}
+        means = {name: value for name, value in means.items() if not math.isnan(value)}  # of images without an IoU
         return {
             **self.head,
             "mean_steps": self.steps_taken / n if n else None,
             "n": n,
+            "empty": self.empty,
             **{name: means.get(name) for name in METRICS},
             "unit": self.unit,
-            "flags": dict(sorted(self.flags.items())),
+            "flags": dict(sorted(self.flags.items())) | blind,
         }
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from lightning_adv2.report.blind import FLAG, LEAST_IMAGES, MEANING
 from lightning_adv2.report.records import BENIGN, record_key, titled
 from lightning_adv2.report.summary import Row, Summary, denominator_lines
 
 _THREE_DIGITS = ("confidence", "l1", "iou", "iou_true_class", "iou_target_class")
 _NARROW = ("interpreter", "attack", "schedule", "ASR", "confidence", "map L1", "map IoU")
 """What is left where a terminal has not room for all; the files and the page have everything."""
-_ONE_CLASS = (
+EMPTY = (
+    "no IoU: images whose two maps are both empty, below 0.5 everywhere: they have no map IoU, and are not in its mean "
+    "nor in the share of plausible maps"
+)
+ONE_CLASS = (
     "IoU, c / IoU, c_t: both images, attacked and clean, explained for the true class c / the target class c_t: "
     "what is left is the reaction to the attack and not to the class asked for"
 )
@@ -31,6 +38,8 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
     for heading in ("interpreter", "attack", "schedule"):
         table.add_column(heading, no_wrap=True)
     numbers = ["steps", "images", "ASR", "confidence", "map L1", "map IoU", "IoU, c", "IoU, c_t", "plausible"]
+    empty = any(row["empty"] for row in rows)
+    numbers += ["no IoU"] if empty else []
     numbers += [*(["benign L1", "benign IoU"] if targets else []), *(["size"] if moved else []), "Linf x255", "s/image"]
     for heading in numbers:
         table.add_column(heading, justify="right", overflow="fold")  # a narrow terminal cuts no digit off
@@ -43,6 +52,8 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
         cells = [row["interpreter"], row["attack"], row["schedule"], _steps(row), str(row["n"])]
         cells += [_format(row["asr"], "{:.1%}"), *(_format(row[k], "{:.3f}") for k in _THREE_DIGITS)]
         cells.append(_format(row["plausible"], "{:.1%}"))
+        if empty:
+            cells.append(str(row["empty"]))
         if targets:
             cells += [_format(row[k], "{:.3f}") for k in ("l1_benign", "iou_benign")]
         if moved:
@@ -50,11 +61,14 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
         cells.append(_format(row["linf"] and row["linf"] * 255, "{:.1f}"))
         cells.append(_format(_seconds(summary, row), "{:.3f}"))
         table.add_row(*cells, style=style)
+    as_text(table)
     needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
     if console.is_terminal and console.width < needed:
-        table.columns = [one for one in table.columns if one.header in _NARROW]
-    below = [Text(_ONE_CLASS, style="dim")] if rows else []
+        table.columns = [one for one in table.columns if str(one.header) in _NARROW]
+    below = [Text(ONE_CLASS, style="dim")] if rows else []
+    below += [Text(EMPTY, style="dim")] if empty else []
     below += [Text("\n".join(denominator_lines(summary)))] if summary.denominators else []
+    below += [Text(note, style="dim") for note in blind_notes(summary)]
     if warnings := _invalid(summary) + _flags(rows):
         below.append(Text("\n".join(warnings), style="yellow"))
     show(Group(table, *below), console)
@@ -76,6 +90,14 @@ def _invalid(summary: Summary) -> list[str]:
     ]
 
 
+def blind_notes(summary: Summary) -> list[str]:
+    """What the flag of a blind attack means, or that there are too few images to raise it."""
+    if any(flag.startswith(FLAG) for row in summary.rows for flag in row["flags"]):
+        return [MEANING]
+    few = max((row["n"] for row in summary.rows), default=LEAST_IMAGES) < LEAST_IMAGES
+    return [f"Fewer than {LEAST_IMAGES} images: too few to tell whether a joint attack was blind"] if few else []
+
+
 def _flags(rows: list[Row]) -> list[str]:
     return [
         f"! {record_key(row['attack'], row['schedule'])}/{row['interpreter']}: {flag}" + f", {n} batches" * (n > 1)
@@ -89,7 +111,35 @@ def show(table: Table | Group, console: Console | None = None) -> None:
     console = console or Console()
     if not console.is_terminal:
         console.width = max(console.width, 200)
+    for one in table.renderables if isinstance(table, Group) else [table]:
+        as_text(one)
     console.print(table)
+
+
+def as_text(shown: Any) -> None:
+    """Make all strings of a table :func:`plain`, in place; or a text."""
+    if not isinstance(shown, Table):
+        plain(shown)
+        return
+    for name in ("title", "caption"):
+        setattr(shown, name, plain(getattr(shown, name)))
+    for column in shown.columns:
+        column.header, column._cells = plain(column.header), [plain(cell) for cell in column._cells]
+
+
+def plain(shown: Any) -> Any:
+    """A string as text that stands as it is, for it may hold any name: brackets are no markup.
+
+    Control characters are written out and not obeyed, also those of a ``Text``, which keeps its style. All else is
+    handed back.
+    """
+    if isinstance(shown, Text) and _visible(shown.plain) != shown.plain:
+        shown.plain = _visible(shown.plain)
+    return Text(_visible(shown)) if isinstance(shown, str) else shown
+
+
+def _visible(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def _steps(row: Row) -> str:

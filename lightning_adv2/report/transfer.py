@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lightning_adv2.files import write_json
 from lightning_adv2.functional.bootstrap import bootstrap_interval
@@ -18,6 +19,7 @@ from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.comparison import compare_maps
 from lightning_adv2.report.figures import save
+from lightning_adv2.report.means import defined, mean_of
 from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key, to_float
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import show
@@ -39,7 +41,7 @@ class Pair(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """One image in a cell; ``l1`` and ``iou`` are NaN where a map is not finite."""
+    """One image in a cell; ``l1`` and ``iou`` are NaN where a map is not finite, ``iou`` where both are empty."""
 
     batch_index: int
     image_id: str
@@ -109,8 +111,9 @@ def _judge(
 def transfer_rows(cells: Sequence[Cells], interpreters: Sequence[str]) -> list[Row]:
     """One row per source, attack and judging interpreter; a pure function of all batches' cells, in whatever order.
 
-    An image that comes twice counts once. ``n`` images count, those of which every map is finite; the means are None
-    where none does. ``l1_low``, ``l1_high``, ``iou_low`` and ``iou_high`` are 95% bootstrap intervals.
+    An image that comes twice counts once. ``n`` images count, those of which every map is finite; the mean IoU leaves
+    out those with two empty maps. The means are None where nothing counts. ``l1_low``, ``l1_high``, ``iou_low`` and
+    ``iou_high`` are 95% bootstrap intervals.
 
     Args:
         cells: of each batch.
@@ -127,13 +130,13 @@ def transfer_rows(cells: Sequence[Cells], interpreters: Sequence[str]) -> list[R
         once: dict[str, Seen] = {}
         for one in sorted(gathered[pair]):
             once.setdefault(one.image_id, one)
-        fine = [one for one in once.values() if math.isfinite(one.l1) and math.isfinite(one.iou)]
+        fine = [one for one in once.values() if math.isfinite(one.l1)]
         row: Row = {"source": pair.source, "attack": pair.attack, "schedule": pair.schedule}
         row |= {"interpreter": pair.interpreter, "n": len(fine)}
         for name in METRICS:  # exact sums, so that no order shows
-            values = [getattr(one, name) for one in fine]
-            row[name] = math.fsum(values) / len(values) if fine else None
-            row[f"{name}_low"], row[f"{name}_high"] = bootstrap_interval(values) if fine else (None, None)
+            values = defined(getattr(one, name) for one in fine)
+            row[name] = mean_of(values)
+            row[f"{name}_low"], row[f"{name}_high"] = bootstrap_interval(values) if values else (None, None)
         rows.append(row)
     return rows
 
@@ -197,8 +200,8 @@ def print_transfer(rows: Sequence[Row], console: Console | None = None) -> None:
         show(table, console)
 
 
-def _cell(row: Row | None) -> str:
+def _cell(row: Row | None) -> str | Text:
     if row is None or not row["n"]:
         return "-"
     text = f"{row['iou']:.3f} ({row['l1']:.3f})"
-    return f"[bold]{text}[/bold]" if row["source"] == row["interpreter"] else text
+    return Text(text, style="bold") if row["source"] == row["interpreter"] else text

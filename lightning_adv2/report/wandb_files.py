@@ -39,9 +39,14 @@ def starts(folder: Path, run_id: str, kind: str = "offline-run") -> list[Path]:
     return sorted((folder / "wandb").glob(f"{kind}-*-{run_id}*"))  # the second in a second ends in -1
 
 
+def waiting(folder: Path, run_id: str) -> list[Path]:
+    """The offline starts of a W&B run that were not uploaded yet: ``wandb sync`` leaves a mark beside each."""
+    return [path for path in starts(folder, run_id) if not list(path.glob("*.synced"))]
+
+
 def uploads(folder: Path, run_id: str) -> str:
     """The command that uploads what is not uploaded yet."""
-    return " ".join(["wandb sync", *(str(path) for path in starts(folder, run_id) if not list(path.glob("*.synced")))])
+    return " ".join(["wandb sync", *map(str, waiting(folder, run_id))])
 
 
 def mend(path: Path) -> None:

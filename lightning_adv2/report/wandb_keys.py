@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import netrc
 import os
-from urllib.parse import urlsplit
 
 from pytorch_lightning.utilities import rank_zero_warn
 
@@ -18,11 +16,13 @@ def has_key() -> bool:
     settings = wandb.setup().settings  # with the environment and W&B's settings files
     if settings.api_key:
         return True
+    from wandb.errors import AuthenticationError
+    from wandb.sdk.lib.wbauth import read_netrc_auth  # knows the earlier host, too, and asks nobody
+
     try:
-        host = urlsplit(settings.base_url).netloc  # with the port, as W&B itself looks it up
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+        return read_netrc_auth(host=settings.base_url) is not None
+    except AuthenticationError:  # there is one, and W&B says what is wrong with it
+        return True
 
 
 def warn(error: Exception, remedy: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lightning_adv2.report.finish import pieces
 from lightning_adv2.report.results import write_figures
 from lightning_adv2.report.run import read_run
-from lightning_adv2.report.wandb_files import FILE, read_state, uploads
+from lightning_adv2.report.wandb_files import FILE, read_state, uploads, waiting
 from lightning_adv2.report.wandb_logger import attempt
 from lightning_adv2.report.wandb_panels import is_whole, log_run, report_digest
 from lightning_adv2.report.wandb_pieces import log_pieces
@@ -52,6 +52,12 @@ def sync(folder: str | Path) -> str:
         )
 
     if there():
+        own = read_state(folder).get("id", "")
+        if waiting(folder, own):
+            return (
+                f"{folder}: logged offline already, and not uploaded; with a key and a connection, upload it by\n"
+                f"  {uploads(folder, own)}"
+            )
         return f"{folder}: W&B has it already"
     pictures = write_figures(folder / "figures", run.records(), run.summary, run.about["classes"])
     logger = wandb_logger(folder, name=folder.resolve().name, job_type="evaluate")

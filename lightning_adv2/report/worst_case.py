@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from lightning_adv2.report.means import mean_of
 from lightning_adv2.report.records import record_key
 from lightning_adv2.report.summary import Row
 
@@ -23,16 +24,17 @@ def worst_case(images: Sequence[Row], attacks: Collection[str]) -> Row:
     Returns:
         ``n`` (images under which one of the attacks is valid), ``asr`` (the share on which one succeeded; None where n
         is 0), ``chosen`` (attack -> on how many images it was chosen, most first), and the means of ``AGREEMENTS`` and
-        ``l1`` over the images on which one succeeded (None where there is none).
+        ``l1`` over the images on which one succeeded (None where there is none). An image whose two maps are both empty
+        has no IoU: any attack with one is chosen before, and it is in no mean of the IoU.
     """
     own = [one for one in images if one["valid"] and _key(one) in attacks]
     best: dict[str, Row] = {}
     for one in own:
         name = one["image_id"]
-        if one["success"] and (name not in best or one["iou"] > best[name]["iou"]):
+        if one["success"] and (name not in best or _kept(one) > _kept(best[name])):
             best[name] = one
     n = len({one["image_id"] for one in own})
-    means = {key: _mean([one[key] for one in best.values()]) for key in (*AGREEMENTS, "l1")}
+    means = {key: mean_of(one[key] for one in best.values()) for key in (*AGREEMENTS, "l1")}
     chosen = dict(Counter(map(_key, best.values())).most_common())
     return {"n": n, "asr": len(best) / n if n else None, "chosen": chosen, **means}
 
@@ -41,5 +43,5 @@ def _key(one: Row) -> str:
     return record_key(one["attack"], one["schedule"])
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
+def _kept(one: Row) -> float:
+    return -1.0 if math.isnan(one["iou"]) else float(one["iou"])

@@ -12,10 +12,10 @@ def maps(seed: int, count: int = 20) -> torch.Tensor:
     return torch.rand(count, 1, 6, 5, generator=torch.Generator().manual_seed(seed))
 
 
-def test_empty_maps_agree_and_an_empty_one_never_agrees_with_another():
+def test_two_empty_maps_have_no_iou_and_an_empty_one_never_agrees_with_another():
     empty, some = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
     some[0, 0, 1, 2] = 1
-    assert map_iou(empty, empty).item() == 1
+    assert map_iou(empty, empty).isnan().item()
     assert map_iou(empty, some).item() == 0
     assert map_iou(some, empty).item() == 0
     assert map_iou(some, some).item() == 1

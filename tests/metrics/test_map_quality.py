@@ -193,11 +193,11 @@ def test_agreement_by_hand() -> None:
     second = torch.zeros(3, 1, 4, 4)
     first[0] = 1
     second[0, :, :2] = 1  # IoU 1/2, L1 1/2
-    second[1] = 0.25  # both empty at the threshold: IoU 1, L1 1/4
+    second[1] = 0.25  # both empty at the threshold: no IoU, L1 1/4
     first[2, 0, 0, 0] = torch.nan
     agreement.update(first[:1], second[:1])
     agreement.update(first[1:], second[1:])
-    assert agreement.compute() == pytest.approx({"agreement_l1": 0.375, "agreement_iou": 0.75})
+    assert agreement.compute() == pytest.approx({"agreement_l1": 0.375, "agreement_iou": 0.5})
     assert MapAgreement().compute() == {}
 
 

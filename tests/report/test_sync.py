@@ -33,9 +33,14 @@ def test_promise_15_sync_logs_once_however_often_it_is_called(tmp_path: Path) ->
     for row in run.summary.rows:
         name = row["attack"] if row["schedule"] == "control" else f"{row['attack']}-{row['schedule']}"
         assert f'"test/{name}/cam/iou": {row["iou"]}' in text
-    assert "already" in sync(run.folder)
+    again = sync(run.folder)
+    assert "logged offline already, and not uploaded" in again
+    assert f"wandb sync {offline}" in again
     assert "already" in sync(shutil.move(run.folder, tmp_path / "moved"))
-    assert offline_runs(tmp_path / "moved") == [tmp_path / "moved" / "wandb" / offline.name]
+    (moved,) = offline_runs(tmp_path / "moved")
+    assert moved == tmp_path / "moved" / "wandb" / offline.name
+    next(moved.glob("*.wandb")).with_suffix(".wandb.synced").touch()  # as 'wandb sync' leaves it
+    assert sync(tmp_path / "moved").endswith("W&B has it already")
 
 
 def test_the_marks_file_may_be_lost_between_two_calls(tmp_path: Path) -> None:

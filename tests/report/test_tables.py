@@ -28,8 +28,8 @@ from lightning_adv2.report.results import logged_values
 from report.build import NAMES, make_record
 
 ROW_KEYS = [
-    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "mean_steps", "n", *METRICS,
-    "unit", "flags",
+    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "mean_steps", "n", "empty",
+    *METRICS, "unit", "flags",
 ]  # fmt: skip
 FILES = {"images.csv", "results.csv", "results.json", "stamp.json"}
 
@@ -75,8 +75,9 @@ def test_numbers_by_hand() -> None:
     assert (row["l1_benign"], row["iou_benign"]) == (row["l1"], row["iou"])
     assert (row["l1_true_class"], row["l1_target_class"]) == (0.625, 0.625 / 2)
     # 1 against 0.25, 0.75, 0, 0.5; then nothing against nothing, nothing, a full map, nothing.
-    assert (row["iou_true_class"], row["iou_target_class"]) == ((0 + 1 + 0 + 1) / 4, (1 + 1 + 0 + 1) / 4)
-    for name in ("l1_true_class", "iou_true_class", "l1_target_class", "iou_target_class"):
+    # Nothing against nothing has no IoU.
+    assert (row["iou_true_class"], row["iou_target_class"]) == ((0 + 1 + 0 + 1) / 4, 0)
+    for name in ("l1_true_class", "iou_true_class", "l1_target_class"):
         assert row[name] == sum(image[name] for image in summary.images) / 4
     assert (row["size"], row["unit"], row["flags"]) == (0.25, "px", {})
     assert summary.seconds == {"cam": {"pgd-fast": 4.0}}
@@ -284,8 +285,9 @@ def test_another_target_map() -> None:
     (row,) = summary.rows
     assert row["target"] == "patch"
     assert (row["l1"], row["l1_benign"]) == ((1 + 0.25) / 2, (0 + 0.75) / 2)
-    # Against an empty map: a map below the threshold agrees, a full one does not.
-    assert (row["iou"], row["iou_benign"]) == ((0 + 1) / 2, (1 + 0) / 2)
+    # Against an empty map: a full one does not agree; with a map below the threshold there is nothing to compare.
+    assert (row["iou"], row["iou_benign"]) == (0, (1 + 0) / 2)
+    assert (row["n"], row["empty"]) == (2, 1)
     assert [(image["l1"], image["l1_benign"]) for image in summary.images] == [(1, 0), (0.25, 0.75)]
     assert {image["target"] for image in summary.images} == {"patch"}
     assert {"l1_benign", "iou_benign", "size"} <= logged_values(row).keys()
