@@ -19,6 +19,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
+from lightning_adv2.cli.merging import starting_anew
 from lightning_adv2.files import write_text
 from lightning_adv2.report import default_logger
 from lightning_adv2.report.compare import main as compare
@@ -84,6 +85,11 @@ class CLI(LightningCLI):
         if subcommand in ("validate", "test"):
             parser.set_defaults({"verbose": False})  # our own tables say it better
         return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; a list, or another class, starts from its own defaults."""
+        with starting_anew():
+            super().parse_arguments(parser, args)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would merge a checkpoint's hyper-parameters over the configuration asked for."""
