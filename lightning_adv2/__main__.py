@@ -21,8 +21,10 @@ def main(args: Sequence[str] | None = None) -> int:
 
         return export(words[1:])
     from lightning_adv2.cli import main as cli
+    from lightning_adv2.cli.messages import short_errors
 
-    cli(args)
+    with short_errors("--traceback" in words):
+        cli([word for word in words if word != "--traceback"] if "--traceback" in words else args)
     return 0
 
 

@@ -20,6 +20,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
 from lightning_adv2.cli.merging import starting_anew
+from lightning_adv2.cli.messages import Parser
 from lightning_adv2.files import write_text
 from lightning_adv2.report import default_logger
 from lightning_adv2.report.compare import main as compare
@@ -76,6 +77,7 @@ class CLI(LightningCLI):
                 "inference_mode": False,  # attacks take gradients in validate and test
             },
             seed_everything_default=0,
+            parser_class=Parser,
             parser_kwargs={"description": DESCRIPTION},
             args=list(args) if args is not None else None,
         )
