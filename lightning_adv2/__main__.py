@@ -25,8 +25,10 @@ def main(args: Sequence[str] | None = None) -> int:
 
         note_early()  # before the seconds that torch and Lightning take
     from lightning_adv2.cli import main as cli
+    from lightning_adv2.cli.messages import short_errors
 
-    cli(args)
+    with short_errors("--traceback" in words):
+        cli([word for word in words if word != "--traceback"] if "--traceback" in words else args)
     return 0
 
 

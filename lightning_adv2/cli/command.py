@@ -20,8 +20,9 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
+from lightning_adv2.cli.merging import starting_anew
+from lightning_adv2.cli.messages import Parser
 from lightning_adv2.files import write_text
-from lightning_adv2.merging import replace_wholes
 from lightning_adv2.report import default_logger
 from lightning_adv2.report.compare import main as compare
 from lightning_adv2.report.wandb_about import job_type_of
@@ -69,7 +70,6 @@ class CLI(LightningCLI):
     """LightningCLI with the defaults that attacks need."""
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
-        replace_wholes()
         super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
@@ -80,6 +80,7 @@ class CLI(LightningCLI):
                 "inference_mode": False,  # attacks take gradients in validate and test
             },
             seed_everything_default=0,
+            parser_class=Parser,
             parser_kwargs={"description": DESCRIPTION},
             args=list(args) if args is not None else None,
         )
@@ -89,6 +90,11 @@ class CLI(LightningCLI):
         if subcommand in ("validate", "test"):
             parser.set_defaults({"verbose": False})  # our own tables say it better
         return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse; a list, or another class, starts from its own defaults."""
+        with starting_anew():
+            super().parse_arguments(parser, args)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would merge a checkpoint's hyper-parameters over the configuration asked for."""

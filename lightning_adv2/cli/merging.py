@@ -1,0 +1,41 @@
+"""How one configuration goes over another: a list, or another class, starts from its own defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from jsonargparse import Namespace, _typehints
+
+
+@contextmanager
+def starting_anew() -> Iterator[None]:
+    """Parse under the rule of docs/configuration.md: values are merged by key, lists and other classes replaced.
+
+    jsonargparse merges the classes of two lists of equal length by position, and carries arguments over from one class
+    to another that has an argument of the same name. It has no setting for either (seen in 4.40 and 4.53), so two of
+    its functions are wrapped for as long as the context lasts. Dotted overrides of the last class in a list
+    (``--trainer.callbacks.init_args.seed 1``), ``+=``, and the same class given again at the same key merge as before.
+    """
+    adapt: Any = _typehints.adapt_typehints
+    discard = _typehints.discard_init_args_on_class_path_change
+
+    def adapt_anew(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(val, list) and not kwargs.get("append") and isinstance(kwargs.get("prev_val"), list | Namespace):
+            kwargs["prev_val"] = []
+        return adapt(val, typehint, *args, **kwargs)
+
+    def discard_all(parser_or_action: Any, prev_val: Any, value: Any) -> None:
+        if prev_val and "class_path" in prev_val and prev_val["class_path"] != value["class_path"]:
+            for key in ("init_args", "dict_kwargs"):
+                if key in prev_val:
+                    prev_val.pop(key)
+
+    _typehints.adapt_typehints = adapt_anew
+    _typehints.discard_init_args_on_class_path_change = discard_all
+    try:
+        yield
+    finally:
+        _typehints.adapt_typehints = adapt
+        _typehints.discard_init_args_on_class_path_change = discard
