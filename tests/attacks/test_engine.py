@@ -350,7 +350,7 @@ def again(attack: Attack, restarts: int, perturbation=None) -> Attack:
     return Attack(attack.name, attack.schedule, where, attack.stages, attack.min_confidence, restarts)
 
 
-SHORT = 12
+SHORT = 24
 
 
 class Setting:

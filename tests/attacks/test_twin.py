@@ -111,7 +111,7 @@ class Detached(nn.Module):
         return (1 - self.share) * x + self.share * x.detach()
 
     def __deepcopy__(self, memo: dict[int, object]) -> Detached:
-        other = Detached()
+        other = Detached().train(self.training)
         other.share = 0.5
         return other
 
@@ -143,7 +143,7 @@ class Halved(CAM):
 
     def __init__(self) -> None:
         super().__init__()
-        self.identity = Detached()
+        self.identity = Detached().eval()
 
     def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()):
         shown = super().forward(classifier, images, target_class, state)
