@@ -23,8 +23,8 @@ class StepProgress:
 
     Below it stand the images per second, ASR and IoU of the running attack over the batches before, and the time left
     for all batches, which counts every stage of an attack by what its steps cost: by a pilot (``callbacks/pilot.py``)
-    until they were measured. Without a terminal, as in a log file or under SLURM, the same comes as a plain line every two
-    minutes; without a progress bar nothing does.
+    until they were measured. Without a terminal, as in a log file or under SLURM, the same comes as a plain line every
+    two minutes; without a progress bar nothing does.
 
     Args:
         trainer: its progress bar is used.
