@@ -34,7 +34,7 @@ def check_gradient(name: str, interpreter: Interpreter) -> None:
         raise ValueError(
             f"interpreter: the gradient of {type(interpreter).__name__}'s map is not right, so that a failed {name!r} "
             "would look like robustness; attack another interpreter's map, or the classifier alone, and evaluate "
-            "this one on the result"
+            "this one on the result: not among the module's interpreters, but in TransferEvaluation(judges=[...])"
         )
 
 

@@ -21,7 +21,8 @@ from lightning_adv2.callbacks.batch_size import fitting_batch
 from lightning_adv2.callbacks.identity import identity, num_batches
 from lightning_adv2.callbacks.kept_records import expected_records, kept_record
 from lightning_adv2.callbacks.memory import rows_of
-from lightning_adv2.callbacks.pace import Pace, make_pace
+from lightning_adv2.callbacks.pace import Pace, make_pace, parts_of
+from lightning_adv2.callbacks.pilot import pilot
 from lightning_adv2.callbacks.progress import StepProgress
 from lightning_adv2.callbacks.running import RunningMeans
 from lightning_adv2.callbacks.stages import idle
@@ -156,10 +157,11 @@ class AttackEvaluation(pl.Callback):
 
     def _attack(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, index: int) -> None:
         plan = [(interpreter, self._attacks(interpreter)) for interpreter in interpreters_of(pl_module)]
-        steps = sum(a.steps for place, (_, attacks) in enumerate(plan) for a in attacks if a.needs_map or not place)
+        parts = [part for place, (one, attacks) in enumerate(plan) for a in attacks if a.needs_map or not place
+                 for part in parts_of(one.name, a)]  # fmt: skip
         classifier: Any = pl_module.classifier
         interruption, shared, count = interruption_of(trainer), Shared(), 0
-        with StepProgress(trainer, steps, self._pace, len(batch["images"]), self._running.values()) as progress:
+        with StepProgress(trainer, parts, self._pace, len(batch["images"]), self._running.values()) as progress:
             for place, (interpreter, attacks) in enumerate(plan):
 
                 def on_step(attack: Attack, done: int, name: str = interpreter.name) -> None:
@@ -168,6 +170,10 @@ class AttackEvaluation(pl.Callback):
 
                 record = kept_record(trainer, interpreter.name, index, batch)
                 if record is None:
+                    if progress.shows and self._pace.new:
+                        twin = partial(self._attacker.twin, classifier, images=batch["images"])
+                        with interruption.abandonable():
+                            self._pace.tried = pilot(classifier, plan, batch, twin)
                     shared.twin = self._attacker.twin(classifier, None, batch["images"])
                     run = partial(
                         attack_batch, classifier, interpreter, attacks=attacks, batch_index=index,

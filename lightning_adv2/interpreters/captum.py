@@ -33,7 +33,8 @@ class Captum(Interpreter):
     """An attribution method of captum by its name, reduced to a map as GRAD is.
 
     captum keeps no graph of the attribution, or a graph with wrong values, so that its map cannot be attacked: make
-    the attack on another map, or on the classifier alone, and evaluate this one on the result.
+    the attack on another map, or on the classifier alone, and evaluate this one on the result, as one of the ``judges``
+    of :class:`~lightning_adv2.callbacks.TransferEvaluation`.
 
     ``DeepLift``, ``GuidedBackprop`` and ``Deconvolution`` set hooks on modules. In a network that calls its ReLUs as
     functions captum silently returns something else (for DeepLift, the gradient times the difference to the baseline);

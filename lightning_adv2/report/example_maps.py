@@ -25,6 +25,7 @@ def transfer_maps(
     records: Mapping[str, BatchRecord],
     classes: Sequence[str],
     device: torch.device,
+    judges: Sequence[Interpreter] = (),
 ) -> Figure | None:
     """One image: a row per interpreter that the attack was made for, a column per interpreter that explains it.
 
@@ -37,14 +38,15 @@ def transfer_maps(
         records: of one batch, by interpreter.
         classes: class names.
         device: where to compute.
+        judges: in eval mode; they have no records, and explain beside the others.
 
     Returns:
         None where there is no such image, or nobody else to explain it.
     """
-    judges = [one for one in interpreters if one.name in records]
+    attacked = [one for one in interpreters if one.name in records]
     aimed = {n: next((a for a in record.attacks if aims_at_map(a)), None) for n, record in records.items()}
     attacks = {name: attack for name, attack in aimed.items() if attack is not None}
-    if len(judges) < 2 or not attacks:
+    if len(attacked) + len(judges) < 2 or not attacks:
         return None
     fooled = [
         {record.image_id[i] for i in (attacks[n].adv_predicted == record.target_class).nonzero()[:, 0].tolist()}
@@ -56,15 +58,18 @@ def transfer_maps(
     if image_id is None:
         return None
     place = {name: record.image_id.index(image_id) for name, record in records.items()}
-    first = records[judges[0].name]
-    benign = {one.name: records[one.name].benign_map[place[one.name]] for one in judges}
-    pixels, label = first.images[place[first.interpreter]], classes[int(first.label[place[first.interpreter]])]
+    first, at = records[attacked[0].name], place[attacked[0].name]
+    pixels, label = first.images[at], classes[int(first.label[at])]
+    benign = {one.name: records[one.name].benign_map[place[one.name]] for one in attacked}
+    for judge in judges:
+        asked = to_float(pixels[None]).to(device), first.label[at : at + 1].to(device)
+        benign[judge.name] = judge.explain(classifier, *asked).attribution_map[0].float().cpu()
     rows: list[list[Cell]] = [[(to_numpy(pixels), f"benign: {label}", "black")]]
     rows[0] += [(overlay(pixels, shown), f"by {name.upper()}", "black") for name, shown in benign.items()]
     for name, attack in attacks.items():
         adv, seen = attack.adv_images[place[name]], attack.adv_predicted[place[name]]
         row: list[Cell] = [(to_numpy(adv), f"made for {name.upper()}: {classes[int(seen)]}", "black")]
-        for judge in judges:
+        for judge in (*attacked, *judges):
             asked = to_float(adv[None]).to(device), seen[None].to(device)
             row.append(_map_cell(judge.explain(classifier, *asked).attribution_map, benign[judge.name], adv))
         rows.append(row)

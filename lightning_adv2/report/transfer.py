@@ -1,4 +1,4 @@
-"""Transfer: what other interpreters make of an image whose attack aimed at one; rows, tables, figure and file."""
+"""Transfer: what other interpreters make of an image whose attack aimed at one or none: rows, tables, figure, file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
 from lightning_adv2.files import write_json
 from lightning_adv2.functional.bootstrap import bootstrap_interval
+from lightning_adv2.functional.validity import unfit_maps
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.comparison import compare_maps
@@ -27,11 +29,17 @@ from lightning_adv2.report.terminal import show
 METRICS = ("l1", "iou")
 """Adversarial map, for the predicted class, against the benign one of the same interpreter."""
 
+NO_MAP = "none"
+"""The source of images that were made without a look at any map: PGD's and the noise control's."""
+
 _CHUNK = 64
 
 
 class Pair(NamedTuple):
-    """One cell: an attack on ``source``, the ``place``-th of its record, and the interpreter that explains."""
+    """One cell: an attack on ``source``, the ``place``-th of its record, and the interpreter that explains.
+
+    ``source`` is ``NO_MAP`` for an attack that aims at no map.
+    """
 
     source: str
     place: int
@@ -62,6 +70,7 @@ def judge_batch(
     interpreters: Sequence[Interpreter],
     records: Mapping[str, BatchRecord],
     device: torch.device,
+    judges: Sequence[Interpreter] = (),
 ) -> Cells:
     """Explain the adversarial images of one batch, made against each interpreter, by every other one.
 
@@ -70,17 +79,51 @@ def judge_batch(
         interpreters: in eval mode.
         records: of the same batch, by interpreter.
         device: where to compute.
+        judges: in eval mode; never attacked, so without records. They also explain the images of the attacks that aim
+            at no map, and of the noise control, as far as the first interpreter can explain them.
     """
+    attacked = [one for one in interpreters if one.name in records]
+    benign = {}
+    for one in attacked:
+        benign[one.name] = dict(zip(records[one.name].image_id, records[one.name].benign_map, strict=True))
+    benign |= {judge.name: _benign_maps(classifier, judge, records, device) for judge in judges}
     cells: Cells = {}
-    judges = [one for one in interpreters if one.name in records]
-    for source in (one.name for one in judges):
-        for place, attack in enumerate(records[source].attacks):
-            if not aims_at_map(attack):
-                continue
-            for judge in judges:
+    alone = set[str]()
+    for record in (records[one.name] for one in attacked):
+        for place, attack in enumerate(record.attacks):
+            aims = aims_at_map(attack)
+            if not aims and (attack.attack == "target_class" or attack.key in alone):
+                continue  # that control has the benign images; what aims at no map is the same for all interpreters
+            if not aims:
+                alone.add(attack.key)
+            for judge in (*attacked, *judges) if aims else judges:
+                source = record.interpreter if aims else NO_MAP
                 pair = Pair(source, place, attack.attack, attack.schedule, judge.name)
-                cells[pair] = _judge(classifier, judge, records[source], attack, records[judge.name], device)
+                cells[pair] = _judge(classifier, judge, record, attack, benign[judge.name], device)
     return cells
+
+
+def _benign_maps(
+    classifier: Classifier, judge: Interpreter, records: Mapping[str, BatchRecord], device: torch.device
+) -> dict[str, Tensor]:
+    """The judge's map ``(1, h, w)`` of each benign image of a batch, by the image's id.
+
+    Images whose map says nothing, because it is not finite or has one value everywhere, are left out.
+    """
+    images, label = dict[str, Tensor](), dict[str, Tensor]()
+    for record in records.values():
+        images |= dict(zip(record.image_id, record.images, strict=True))
+        label |= dict(zip(record.image_id, record.label, strict=True))
+    if not images:
+        return {}
+    maps = _explain(classifier, judge, torch.stack([*images.values()]), torch.stack([*label.values()]), device)
+    return {name: one for name, one, reason in zip(images, maps, unfit_maps(maps, maps), strict=True) if not reason}
+
+
+def _explain(classifier: Classifier, judge: Interpreter, images: Tensor, asked: Tensor, device: torch.device) -> Tensor:
+    """Maps ``(n, 1, h, w)`` on the CPU: images ``(n, C, H, W)`` in 8 bits and the classes ``(n,)`` to explain."""
+    parts = zip(torch.split(to_float(images).to(device), _CHUNK), torch.split(asked.to(device), _CHUNK), strict=True)
+    return torch.cat([judge.explain(classifier, *part).attribution_map.float().cpu() for part in parts])
 
 
 def _judge(
@@ -88,45 +131,42 @@ def _judge(
     judge: Interpreter,
     source: BatchRecord,
     attack: AttackRecord,
-    own: BatchRecord,
+    benign: Mapping[str, Tensor],
     device: torch.device,
 ) -> list[Seen]:
-    """One cell of one batch: the images that are valid under the attack, and that ``own``, the judge's record, has."""
-    place = {name: i for i, name in enumerate(own.image_id)}
-    keep = [i for i, name in enumerate(source.image_id) if bool(attack.valid[i]) and name in place]
+    """One cell of one batch: the images that are valid under the attack and have a benign map of the judge's."""
+    keep = [i for i, name in enumerate(source.image_id) if bool(attack.valid[i]) and name in benign]
     if not keep:
         return []
     names = [source.image_id[i] for i in keep]
     if judge.name == source.interpreter:
         shown = attack.adv_map[keep]
     else:
-        images, predicted = to_float(attack.adv_images[keep]).to(device), attack.adv_predicted[keep].to(device)
-        parts = zip(torch.split(images, _CHUNK), torch.split(predicted, _CHUNK), strict=True)
-        shown = torch.cat([judge.explain(classifier, *part).attribution_map.float().cpu() for part in parts])
-    benign = own.benign_map[[place[name] for name in names]]
-    rows = zip(names, *(values.tolist() for values in compare_maps(shown, benign)), strict=True)
+        shown = _explain(classifier, judge, attack.adv_images[keep], attack.adv_predicted[keep], device)
+    before = torch.stack([benign[name] for name in names])
+    rows = zip(names, *(values.tolist() for values in compare_maps(shown, before)), strict=True)
     return [Seen(source.batch_index, *row) for row in rows]
 
 
 def transfer_rows(cells: Sequence[Cells], interpreters: Sequence[str]) -> list[Row]:
-    """One row per source, attack and judging interpreter; a pure function of all batches' cells, in whatever order.
+    """One row per source, attack and explaining interpreter; a pure function of all batches' cells, in whatever order.
 
     An image that comes twice counts once. ``n`` images count, those of which every map is finite; the mean IoU leaves
-    out those with two empty maps. The means are None where nothing counts. ``l1_low``, ``l1_high``, ``iou_low`` and
+    out those with two empty maps. The means are None where nothing counts. ``source`` is ``none`` (first) for an attack
+    that aims at no map. ``l1_low``, ``l1_high``, ``iou_low`` and
     ``iou_high`` are 95% bootstrap intervals.
 
     Args:
         cells: of each batch.
-        interpreters: their names, in the order of the rows.
+        interpreters: their names and the judges', in the order of the rows.
     """
     gathered: Cells = {}
     for part in cells:
         for pair, found in part.items():
             gathered.setdefault(pair, []).extend(found)
+    order = {name: place for place, name in enumerate([NO_MAP, *interpreters])}
     rows: list[Row] = []
-    for pair in sorted(
-        gathered, key=lambda p: (interpreters.index(p.source), p.place, interpreters.index(p.interpreter))
-    ):
+    for pair in sorted(gathered, key=lambda p: (order[p.source], p.place, order[p.interpreter])):
         once: dict[str, Seen] = {}
         for one in sorted(gathered[pair]):
             once.setdefault(one.image_id, one)
@@ -159,14 +199,14 @@ def _matrices(rows: Sequence[Row]) -> dict[str, dict[tuple[str, str], Row]]:
 
 def transfer_figure(rows: Sequence[Row]) -> Figure:
     """A heat map of the IoU for each attack: whom it aimed at, and who explains."""
-    names, matrices = list(dict.fromkeys(row["interpreter"] for row in rows)), _matrices(rows)
-    side = max(2.6, 0.75 * len(names) + 1.0)
+    matrices = _matrices(rows)
+    side = max(2.6, 0.75 * len({row["interpreter"] for row in rows}) + 1.0)
     figure = Figure((side * len(matrices) + 1.0, side + 0.5), layout="constrained")
     figure.suptitle("Map IoU, adversarial and benign image", fontsize=12, fontweight="bold")
     for axis, (attack, matrix) in zip(
         figure.subplots(1, len(matrices), squeeze=False)[0], matrices.items(), strict=True
     ):
-        sources = list(dict.fromkeys(source for source, _ in matrix))
+        sources, names = _sides(matrix)
         values = [[_iou(matrix.get((source, name))) for name in names] for source in sources]
         drawn = axis.imshow(values, vmin=0, vmax=1, cmap="viridis")
         for i, line in enumerate(values):
@@ -174,12 +214,17 @@ def transfer_figure(rows: Sequence[Row]) -> Figure:
                 if math.isfinite(iou):
                     axis.text(j, i, f"{iou:.2f}", ha="center", va="center", color="black" if iou > 0.6 else "white")
         axis.set_xticks(range(len(names)), [name.upper() for name in names], fontsize=8, rotation=20, ha="right")
-        axis.set_yticks(range(len(sources)), [name.upper() for name in sources], fontsize=8)
+        axis.set_yticks(range(len(sources)), [name if name == NO_MAP else name.upper() for name in sources], fontsize=8)
         axis.set_title(attack, fontsize=9)
         axis.set_xlabel("explained by", fontsize=8)
         axis.set_ylabel("attack aimed at", fontsize=8)
     figure.colorbar(drawn, ax=figure.axes, shrink=0.8)
     return figure
+
+
+def _sides(matrix: Mapping[tuple[str, str], Row]) -> tuple[list[str], list[str]]:
+    """Whom a matrix's attack aimed at, and who explains."""
+    return list(dict.fromkeys(source for source, _ in matrix)), list(dict.fromkeys(name for _, name in matrix))
 
 
 def _iou(row: Row | None) -> float:
@@ -188,14 +233,14 @@ def _iou(row: Row | None) -> float:
 
 def print_transfer(rows: Sequence[Row], console: Console | None = None) -> None:
     """A matrix for each attack in the terminal: IoU and L1, what the attack aimed at in bold."""
-    names = list(dict.fromkeys(row["interpreter"] for row in rows))
     for attack, matrix in _matrices(rows).items():
         title = f"{attack}: map IoU (L1)"
         table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
         table.add_column("aimed at")
+        sources, names = _sides(matrix)
         for name in names:
             table.add_column(f"by {name}", justify="right")
-        for source in dict.fromkeys(source for source, _ in matrix):
+        for source in sources:
             table.add_row(source, *(_cell(matrix.get((source, name))) for name in names))
         show(table, console)
 
@@ -203,5 +248,6 @@ def print_transfer(rows: Sequence[Row], console: Console | None = None) -> None:
 def _cell(row: Row | None) -> str | Text:
     if row is None or not row["n"]:
         return "-"
-    text = f"{row['iou']:.3f} ({row['l1']:.3f})"
+    iou = "-" if row["iou"] is None else f"{row['iou']:.3f}"  # where both maps of every image are empty
+    text = f"{iou} ({row['l1']:.3f})"
     return Text(text, style="bold") if row["source"] == row["interpreter"] else text

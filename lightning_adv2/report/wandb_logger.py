@@ -23,6 +23,7 @@ from lightning_adv2.report.wandb_keys import warn
 
 PROJECT = "lightning_adv2"
 SYNC = "lightning-adv2 sync"
+STAGING = "WANDB_DATA_DIR"
 CONNECT_SECONDS, FINISH_SECONDS = 30, 60
 
 
@@ -34,7 +35,8 @@ class RunLogger(WandbLogger):
     that fails too.
 
     Args:
-        folder: of the run; W&B's files go to ``wandb/`` in it.
+        folder: of the run; W&B's files go to ``wandb/`` in it, also those that W&B stages until an upload, unless
+            ``WANDB_DATA_DIR`` says where to.
         project: W&B project, of the first start.
         name: display name, of the first start.
         offline: log to files only.
@@ -79,6 +81,7 @@ class RunLogger(WandbLogger):
         del self._wandb_init["anonymous"]  # W&B warns of it, even of None
         self.folder = folder
         self._lock: IO[str] | None = None
+        self._stages = False
         self._failures = 0
         self._reported: dict[Path, dict[str, Any]] = {}
 
@@ -100,6 +103,7 @@ class RunLogger(WandbLogger):
         if other is not None and other is not self:
             other.close()  # Lightning would go on with its W&B run
         self._claim()
+        self.stage()
         mode = os.environ.get("WANDB_MODE")
         try:
             _ = super().experiment
@@ -123,6 +127,20 @@ class RunLogger(WandbLogger):
             self._lock = lock
         for path in starts(self.folder, self._id or ""):
             mend(path)
+
+    def stage(self) -> None:
+        """Let W&B stage its files in the run's folder: an offline run refers to them until it is uploaded.
+
+        By default they lie in the user's home, so that a copy of the folder would lack the pictures of the tables.
+        """
+        if STAGING not in os.environ:
+            os.environ[STAGING], self._stages = str(self.folder.resolve() / "wandb"), True
+
+    def unstage(self) -> None:
+        """Leave the environment as it was, for other runs of the process."""
+        if self._stages:
+            os.environ.pop(STAGING, None)
+        self._stages = False
 
     @property
     def offline(self) -> bool:
@@ -194,6 +212,7 @@ class RunLogger(WandbLogger):
             self._fail(error)
             return False
         finally:
+            self.unstage()
             self._unlock()
         self._reported = {}
         return True
@@ -236,3 +255,4 @@ def tear_down(logger: RunLogger) -> None:
         with suppress(Exception, SystemExit):  # teardown exits with the status of a service that was killed
             end()
     wandb.run = None
+    logger.unstage()
