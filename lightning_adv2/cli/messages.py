@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pytorch_lightning.cli import LightningArgumentParser
 
@@ -23,7 +23,10 @@ _NOISE = (
 
 
 class Parser(LightningArgumentParser):
-    """Lightning's parser, whose errors are a few lines and no list of all options."""
+    """Lightning's parser, whose errors are a few lines and no list of all options; an option has its whole name."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Exit with code 2 and the message; where an outer parser is to report it, raise."""
