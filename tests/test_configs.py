@@ -60,7 +60,7 @@ def leave_weights(content: Any) -> None:
 
 def test_no_config_is_left_out() -> None:
     """Those of reproductions are parts of plans: tests/reproduction/test_plan.py."""
-    known = {*SUBCOMMANDS, *PARTS, "sweeps"}  # test_sweeps.py looks at those
+    known = {*SUBCOMMANDS, *PARTS, "sweeps", "own"}  # test_sweeps.py and test_own.py look at those
     assert {path.parent.name for path in CONFIGS.rglob("*.yaml") if "reproduce" not in path.parts} <= known
     assert len(RUNS) >= 8
 

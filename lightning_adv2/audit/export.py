@@ -79,7 +79,9 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
 def main(words: Sequence[str]) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="lightning-adv2 export", description="Write the images of a run as PNG, in class folders."
+        allow_abbrev=False,
+        prog="lightning-adv2 export",
+        description="Write the images of a run as PNG, in class folders.",
     )
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--output", type=Path, help="where to; by default 'images' in the run's folder")

@@ -192,6 +192,7 @@ def _pictures(folder: Path, layout: Layout, header: Row, arrays: dict[str, Array
 def main(words: Sequence[str]) -> int:
     """The command; returns the exit code: 0 where all holds, 1 where not."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="lightning-adv2 verify",
         description="Check a run's records, manifest, tables and exported images against each other; changes nothing.",
     )

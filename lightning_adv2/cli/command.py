@@ -167,7 +167,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if words[:1] == ["demo"]:
         from lightning_adv2.demo import demo  # its imports are not for every --help
 
-        parser = argparse.ArgumentParser(prog="lightning-adv2 demo", description=demo.__doc__)
+        parser = argparse.ArgumentParser(prog="lightning-adv2 demo", description=demo.__doc__, allow_abbrev=False)
         parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder of the run (%(default)s)")
         parser.add_argument("--num-images", type=int, default=32, help="images to attack (%(default)s)")
         parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from jsonargparse import Namespace, _typehints
+from jsonargparse._util import NestedArg
 
 
 @contextmanager
@@ -15,13 +17,16 @@ def starting_anew() -> Iterator[None]:
 
     jsonargparse merges the classes of two lists of equal length by position, and carries arguments over from one class
     to another that has an argument of the same name. It has no setting for either (seen in 4.40 and 4.53), so two of
-    its functions are wrapped for as long as the context lasts. Dotted overrides of the last class in a list
+    its functions are wrapped for as long as the context lasts. The same place mends ``null`` on the command line for an
+    argument two classes down, which it passes on as the text ``None``. Dotted overrides of the last class in a list
     (``--trainer.callbacks.init_args.seed 1``), ``+=``, and the same class given again at the same key merge as before.
     """
     adapt: Any = _typehints.adapt_typehints
     discard = _typehints.discard_init_args_on_class_path_change
 
     def adapt_anew(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(val, NestedArg) and "." in val.key and isinstance(typehint, type) and _has_none(val.val):
+            val = NestedArg(val.key, json.dumps(val.val))  # it is passed on as text, and parsed once more
         if isinstance(val, list) and not kwargs.get("append") and isinstance(kwargs.get("prev_val"), list | Namespace):
             kwargs["prev_val"] = []
         return adapt(val, typehint, *args, **kwargs)
@@ -39,3 +44,9 @@ def starting_anew() -> Iterator[None]:
     finally:
         _typehints.adapt_typehints = adapt
         _typehints.discard_init_args_on_class_path_change = discard
+
+
+def _has_none(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_none, value.values()))
+    return value is None or (isinstance(value, list) and any(map(_has_none, value)))

@@ -1,7 +1,7 @@
 """Interpreters: one file each; the classifier is an argument, the map is differentiable."""
 
 from lightning_adv2.interpreters.attention import Attention
-from lightning_adv2.interpreters.base import Interpreter, TrainableInterpreter
+from lightning_adv2.interpreters.base import Interpreter, TrainableInterpreter, give_encoders
 from lightning_adv2.interpreters.cam import CAM
 from lightning_adv2.interpreters.captum import Captum
 from lightning_adv2.interpreters.controls import ConstantMap, NoiseMap
@@ -32,4 +32,5 @@ __all__ = [
     "SmoothGrad",
     "Student",
     "TrainableInterpreter",
+    "give_encoders",
 ]

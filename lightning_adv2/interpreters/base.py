@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,12 @@ class Interpreter(nn.Module, ABC):
 class TrainableInterpreter(Interpreter):
     """An interpreter that predicts the map by a network of its own, and so can be trained: by RTS, distillation, AID.
 
-    A subclass makes ``network`` and says in :meth:`decode` how a map comes from the features of its encoder.
+    A subclass says which network that is, and in :meth:`decode` how a map comes from the features of its encoder.
 
     Args:
-        network: predicts maps from an encoder's features.
+        build: makes the network, which predicts maps from an encoder's features, for the encoder it is given.
+        encoder: a trained classifier of the same task. None takes a copy of the classifier explained when ``IDLS`` or a
+            training brings the two together (:meth:`follow`); there is no network before.
         weights: ``.safetensors`` written by :meth:`save`; None for an untrained network.
         train_encoder: whether the encoder is trained, too; AID needs it, plain training leaves it as it is.
         name: for tables and log keys; by default the class's.
@@ -128,15 +131,52 @@ class TrainableInterpreter(Interpreter):
     network: MapNetwork
 
     def __init__(
-        self, network: MapNetwork, weights: str | None = None, train_encoder: bool = False, name: str | None = None
+        self,
+        build: Callable[[Classifier], MapNetwork],
+        encoder: Classifier | None = None,
+        weights: str | None = None,
+        train_encoder: bool = False,
+        name: str | None = None,
     ) -> None:
         super().__init__()
-        self.network = network
         self.name = name or type(self).name
+        self._plan: tuple[Callable[[Classifier], MapNetwork], str | None, bool] | None = build, weights, train_encoder
+        if encoder is not None:
+            self._make_network(encoder)
+        self.eval()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "network" and name not in self._modules:
+            raise RuntimeError(
+                f"encoder=None: this {type(self).__name__} has no network before IDLS or a training brings it together "
+                "with a classifier; name the encoder, or call follow(classifier)"
+            )
+        return super().__getattr__(name)
+
+    def follow(self, classifier: Classifier) -> None:
+        """Take a copy of the classifier as encoder, and make the network; nothing is done where there is one.
+
+        Args:
+            classifier: the network explained; left as it is.
+
+        Raises:
+            FileNotFoundError: no such file of weights.
+            TypeError: ``classifier`` is no :class:`Classifier`.
+            ValueError: the network cannot be made for it, or the weights do not fit.
+        """
+        if self._plan is not None:
+            check_module("classifier", classifier, Classifier)
+            self._make_network(deepcopy(classifier))
+
+    def _make_network(self, encoder: Classifier) -> None:
+        assert self._plan is not None
+        build, weights, train_encoder = self._plan
+        self.network = build(encoder)
         if weights is not None:
             self.load(weights)
         if train_encoder:
-            network.train_encoder()
+            self.network.train_encoder()
+        self._plan = None
         self.eval()
 
     @abstractmethod
@@ -183,6 +223,14 @@ class TrainableInterpreter(Interpreter):
     def save(self, path: str | Path) -> Path:
         """Write what is trained (not a frozen encoder) as ``.safetensors``, all or nothing."""
         return save_weights(self.network.trainable_state(), path)
+
+
+def give_encoders(classifier: Classifier, interpreters: Iterable[nn.Module]) -> None:
+    """Let every interpreter that came without an encoder follow the classifier, members of ensembles included."""
+    for interpreter in interpreters:
+        for part in list(interpreter.modules()):
+            if isinstance(part, TrainableInterpreter):
+                part.follow(classifier)
 
 
 def require_autograd(interpreter: Interpreter) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from lightning_adv2.interpreters.base import TrainableInterpreter
@@ -12,7 +14,7 @@ class RTS(TrainableInterpreter):
     """Real-time saliency (Dabkowski and Gal 2017; paper section 3.4).
 
     Args:
-        encoder: a trained classifier of the same task, usually another instance of the one explained.
+        encoder: a trained classifier of the same task; None takes a copy of the classifier explained (:meth:`follow`).
         map_stride: image pixels per map pixel; published: 4 at 224 px. 32-px images want 2.
         width: channels of the decoder's finest stage.
         confidence: evidence that the selector asks for; the RTS authors show ImageNet maps at 6.
@@ -27,7 +29,7 @@ class RTS(TrainableInterpreter):
 
     def __init__(
         self,
-        encoder: Classifier,
+        encoder: Classifier | None = None,
         map_stride: int = 4,
         width: int = 32,
         confidence: float = 0.0,
@@ -35,7 +37,8 @@ class RTS(TrainableInterpreter):
         train_encoder: bool = False,
         name: str | None = None,
     ) -> None:
-        super().__init__(RTSNetwork(encoder, map_stride, width), weights, train_encoder, name)
+        build = partial(RTSNetwork, map_stride=map_stride, width=width)
+        super().__init__(build, encoder, weights, train_encoder, name)
         self.confidence = confidence
 
     def decode(self, scales: list[Tensor], target_class: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

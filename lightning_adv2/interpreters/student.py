@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from lightning_adv2.interpreters.base import TrainableInterpreter
@@ -12,7 +14,7 @@ class Student(TrainableInterpreter):
     """Imitates another interpreter, its teacher; ``modules.DistillationModule`` trains it.
 
     Args:
-        encoder: a trained classifier of the same task, usually another instance of the one explained.
+        encoder: a trained classifier of the same task; None takes a copy of the classifier explained (:meth:`follow`).
         map_stride: image pixels per map pixel; the teacher's maps are resized where they are of another size.
         width: channels between encoder and map.
         weights: ``.safetensors`` of the head, and of the encoder where it was trained, written by :meth:`save`; None
@@ -26,14 +28,15 @@ class Student(TrainableInterpreter):
 
     def __init__(
         self,
-        encoder: Classifier,
+        encoder: Classifier | None = None,
         map_stride: int = 4,
         width: int = 32,
         weights: str | None = None,
         train_encoder: bool = False,
         name: str | None = None,
     ) -> None:
-        super().__init__(StudentNetwork(encoder, map_stride, width), weights, train_encoder, name)
+        build = partial(StudentNetwork, map_stride=map_stride, width=width)
+        super().__init__(build, encoder, weights, train_encoder, name)
 
     def decode(self, scales: list[Tensor], target_class: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Map ``(B, 1, H / map_stride, W / map_stride)``."""

@@ -12,7 +12,7 @@ from lightning_adv2.functional.agreement import map_l1
 from lightning_adv2.functional.losses import map_mse
 from lightning_adv2.functional.masking import resize_map
 from lightning_adv2.functional.random import draw_target_class, image_generators
-from lightning_adv2.interpreters import Interpreter, TrainableInterpreter
+from lightning_adv2.interpreters import Interpreter, TrainableInterpreter, give_encoders
 from lightning_adv2.metrics.attack import ImageMean
 from lightning_adv2.models import Classifier
 from lightning_adv2.modules.training import InterpreterTraining
@@ -46,6 +46,7 @@ class DistillationModule(InterpreterTraining):
     ) -> None:
         super().__init__(classifier, interpreter)
         self.save_hyperparameters(ignore=["classifier", "interpreter", "teacher"])
+        give_encoders(classifier, [teacher])
         self.teacher = teacher.requires_grad_(False).eval()
         self.teacher_l1, self.teacher_l1_other_class = ImageMean(), ImageMean()
 

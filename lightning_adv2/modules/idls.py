@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from lightning_adv2.interpreters import Interpreter
+from lightning_adv2.interpreters import Interpreter, give_encoders
 from lightning_adv2.models import Classifier
 from lightning_adv2.types import Batch, Interpretation
 
@@ -35,7 +35,8 @@ class IDLS(pl.LightningModule):
 
     Args:
         classifier: the network explained and attacked.
-        interpreter: explains it; or a list of several with different names, each evaluated for itself.
+        interpreter: explains it; or a list of several with different names, each evaluated for itself. One without an
+            encoder gets a copy of the classifier.
 
     Raises:
         ValueError: there is no interpreter, or two of them share a name.
@@ -45,7 +46,9 @@ class IDLS(pl.LightningModule):
         super().__init__()
         self.classifier = classifier.requires_grad_(False).eval()
         several = interpreter if isinstance(interpreter, list) else [interpreter]
-        self.interpreters = nn.ModuleList(several).requires_grad_(False).eval()
+        self.interpreters = nn.ModuleList(several)
+        give_encoders(self.classifier, self.interpreters)
+        self.interpreters.requires_grad_(False).eval()
         interpreters_of(self)
         self.accuracy = MeanMetric()
 

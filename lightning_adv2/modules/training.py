@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adv2.attacks import Twin, make_twin
-from lightning_adv2.interpreters import TrainableInterpreter
+from lightning_adv2.interpreters import TrainableInterpreter, give_encoders
 from lightning_adv2.metrics import MapQuality
 from lightning_adv2.models import Classifier
 from lightning_adv2.types import Batch
@@ -26,7 +26,7 @@ class InterpreterTraining(pl.LightningModule):
 
     Args:
         classifier: f, explained; frozen.
-        interpreter: the one to train; what of it is frozen stays so.
+        interpreter: the one to train; what of it is frozen stays so. One without an encoder gets a copy of f.
 
     Raises:
         ValueError: the interpreter's encoder has other classes than the classifier, or is the classifier itself.
@@ -34,6 +34,7 @@ class InterpreterTraining(pl.LightningModule):
 
     def __init__(self, classifier: Classifier, interpreter: TrainableInterpreter) -> None:
         super().__init__()
+        give_encoders(classifier, [interpreter])
         encoder = interpreter.network.encoder
         if classifier.num_classes != encoder.num_classes:
             raise ValueError(

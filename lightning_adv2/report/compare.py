@@ -176,6 +176,7 @@ def report(folders: Sequence[Path], output: Path | None = None) -> Path:
 def main(words: Sequence[str]) -> None:
     """``report RUN [RUN ...] [--output FILE]``."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="lightning-adv2 report",
         description="Write an evaluation's report as one HTML file, or compare several evaluations in one.",
     )

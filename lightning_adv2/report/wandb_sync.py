@@ -75,6 +75,7 @@ def sync(folder: str | Path) -> str:
 def main(words: Sequence[str]) -> None:
     """``sync RUN [RUN ...]``: goes on after a run that fails, and fails at the end."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="lightning-adv2 sync",
         description="Log the records of evaluations to W&B, each row once, however often it is called.",
         epilog=f"A folder keeps its W&B run in {FILE}. Without a key or a connection the rows go to an offline run.",

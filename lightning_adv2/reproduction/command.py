@@ -48,6 +48,7 @@ def main(words: Sequence[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="lightning-adv2 reproduce",
         description="Run what a reproduction lacks, reuse what is finished, and report every table and figure of the "
         "paper, each figure beside the published one.",

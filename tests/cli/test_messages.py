@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from callbacks.lab import run_python
 
+from lightning_adv2.__main__ import main as entry
 from lightning_adv2.cli import main
-from lightning_adv2.cli.messages import shorten
+from lightning_adv2.errors import shorten
 
 CONFIG = Path(__file__).parents[2] / "configs" / "evaluate" / "shapes_cam.yaml"
 
@@ -38,17 +41,26 @@ def test_missing_weights_in_a_few_lines(wanted: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "names"),
+    ("words", "names", "meant"),
     [
-        (["--data.init_args.num_imagse=3"], "num_imagse"),
-        (["--data.init_args.num_images=few"], "few"),
-        (["--model.init_args.interpreter=GradCAMM"], "GradCAMM"),
-        (["--trainer.max_epohcs=3"], "max_epohcs"),
-        (["--config=nowhere.yaml"], "nowhere.yaml"),
+        (["--data.init_args.num_imagse=3"], "num_imagse", "num_images"),
+        (["--data.num_imagse=3"], "num_imagse", "num_images"),
+        (["--data.init_args.source.init_args.image_siz=3"], "image_siz", "image_size"),
+        (["--data.init_args.num_images=few"], "few", None),
+        (["--model.init_args.interpreter=GradCAMM"], "GradCAMM", "GradCAM"),
+        (["--model.init_args.interpreter.class_path=lightning_adv2.interpreters.GradCAMM"], "GradCAMM", "GradCAM"),
+        (["--trainer.callbacks+=lightning_adv2.callbacks.NoiseEvaluatoin"], "NoiseEvaluatoin", "NoiseEvaluation"),
+        (["--trainer.callbacks.init_args.sed=1"], "sed", "seed"),
+        (["--trainer.max_epohcs=3"], "max_epohcs", "trainer.max_epochs"),
+        (["--trianer.max_epochs=3"], "trianer", "trainer.max_epochs"),
+        (["--trainer.nothing_like_it=3"], "nothing_like_it", None),
+        (["--config=nowhere.yaml"], "nowhere.yaml", None),
     ],
-    ids=["key", "value", "class", "option", "file"],
+    ids=lambda value: value[0].split("=")[0] if isinstance(value, list) else "",
 )
-def test_a_typo_in_a_few_lines(words: list[str], names: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_typo_in_a_few_lines(
+    words: list[str], names: str, meant: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["test", "--config", str(CONFIG), *words])
     assert stopped.value.code == 2
@@ -56,3 +68,120 @@ def test_a_typo_in_a_few_lines(words: list[str], names: str, capsys: pytest.Capt
     assert names in text
     assert "--help" in text.splitlines()[-1]
     assert len(text.splitlines()) <= 10, text
+    asked = [line for line in text.splitlines() if line.startswith("did you mean")]
+    assert asked == ([f"did you mean {meant}?"] if meant else []), text
+
+
+@pytest.mark.parametrize(
+    ("content", "meant"),
+    [
+        ({"data": {"init_args": {"num_imagse": 3}}}, "num_images"),
+        ({"trainer": {"max_epohcs": 3}}, "trainer.max_epochs"),
+        ({"model": {"init_args": {"interpreter": {"class_path": "GradCAMM"}}}}, "GradCAM"),
+    ],
+    ids=["argument", "trainer", "class"],
+)
+def test_a_typo_in_a_file(
+    content: dict[str, Any], meant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "typo.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SystemExit):
+        main(["test", "--config", str(CONFIG), "--config", str(tmp_path / "typo.yaml")])
+    assert f"did you mean {meant}?" in capsys.readouterr().err.splitlines()
+
+
+def test_a_mistyped_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["tset", "--config", str(CONFIG)])
+    assert "did you mean test?" in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--trainer.max_epoch=3"], ["--trainer.max_epoch", "3"], ["--conf=x.yaml"], ["--data.init_args.num_image=3"]],
+    ids=" ".join,
+)
+def test_an_option_is_not_completed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["test", "--config", str(CONFIG), *words, "--print_config"])
+    assert stopped.value.code == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert words[0].split("=")[0].split(".")[-1] in err
+
+
+def resolved(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    with pytest.raises(SystemExit):
+        main(["test", "--config", str(CONFIG), *words, "--print_config"])
+    out, err = capsys.readouterr()
+    assert not err
+    content: dict[str, Any] = yaml.safe_load(out)
+    return content
+
+
+@pytest.mark.parametrize("way", ["flag", "file"])
+def test_null_means_none(way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network, source = "model.init_args.classifier", "data.init_args.source"
+    folder = {"class_path": "ImageFolderDataModule", "init_args": {"root": "x", "boxes": "b.csv", "classes": ["a"]}}
+    first = [f"--{source}={json.dumps(folder)}", f"--{network}.init_args.weights=w.pth"]
+    keys = {f"{network}.init_args.weights", *(f"{source}.init_args.{key}" for key in ("boxes", "classes", "crop"))}
+    (tmp_path / "null.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "model": {"init_args": {"classifier": {"init_args": {"weights": None}}}},
+                "data": {"init_args": {"source": {"init_args": {"boxes": None, "classes": None, "crop": None}}}},
+            }
+        )
+    )
+    second = [f"--config={tmp_path / 'null.yaml'}"] if way == "file" else [f"--{key}=null" for key in sorted(keys)]
+    before, after = resolved(capsys, *first), resolved(capsys, *first, *second)
+    for key in keys:
+        values: list[Any] = [before, after]
+        for name in key.split("."):
+            values = [value[name] for value in values]
+        assert values[1] is None, key
+        assert values[0] is not None or key.endswith("crop"), key
+
+
+def test_null_inside_a_list_stays_none(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data.init_args.target_class=[1, null, 0]", "--trainer.callbacks.init_args.seed=1"]
+    assert resolved(capsys, *words)["data"]["init_args"]["target_class"] == [1, None, 0]
+
+
+@pytest.mark.parametrize("wanted", [False, True], ids=["short", "traceback"])
+def test_export_is_short_too(wanted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "records" / "cam" / "batch_00000.safetensors").mkdir(parents=True)  # a folder where a file belongs
+    with pytest.raises(SystemExit) as stopped:
+        entry(["export", str(tmp_path), *(["--traceback"] if wanted else [])])
+    assert stopped.value.code == 1
+    err = capsys.readouterr().err
+    assert "Is a directory" in err
+    assert ("Traceback" in err) is wanted
+    assert wanted or len(err.splitlines()) <= 10
+
+
+def test_verify_names_what_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "records" / "cam" / "batch_00000.safetensors").mkdir(parents=True)
+    (tmp_path / "manifest.json").mkdir()
+    assert entry(["verify", str(tmp_path), "--traceback"]) == 1
+    out, err = capsys.readouterr()
+    assert "WRONG" in out
+    assert not err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["export", "x", "--out=y"],
+        ["verify", "x", "--im=y"],
+        ["demo", "--num=3"],
+        ["report", "x", "--out=y"],
+        ["reproduce", "--conf=x"],
+    ],
+    ids=lambda w: w[0],
+)
+def test_the_other_commands_complete_no_option(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        entry(words)
+    assert stopped.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) <= 10

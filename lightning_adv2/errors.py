@@ -1,0 +1,48 @@
+"""Errors in a few lines that end with the remedy; needs neither torch nor Lightning."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+SWITCH = "LIGHTNING_ADV2_TRACEBACK"
+_LINES, _WIDTH = 8, 400
+
+
+def shorten(message: str) -> str:
+    """The message in at most 8 lines of at most 400 characters: its beginning and its end, where the remedy stands."""
+    lines = [line.rstrip() for line in message.splitlines() if line.strip()]
+    if len(lines) > _LINES:
+        lines = [*lines[:3], "  ...", *lines[-(_LINES - 4) :]]
+    return "\n".join(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 4]} ..." for line in lines)
+
+
+@contextmanager
+def short_errors(traceback_wanted: bool) -> Iterator[None]:
+    """Print an error of the kinds that a user can mend without its traceback, and exit with code 1.
+
+    An error of another kind (AttributeError, KeyError, ...) is a fault in code, and keeps its traceback. Of several
+    processes the first alone prints the whole message; each of the others prints a line.
+
+    Args:
+        traceback_wanted: print the traceback instead; ``LIGHTNING_ADV2_TRACEBACK=1`` does so, too.
+
+    Raises:
+        SystemExit: in place of the error, with code 1.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
+        if traceback_wanted or os.environ.get(SWITCH, "") not in ("", "0"):
+            traceback.print_exc()
+            raise SystemExit(1) from error
+        rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_PROCID") or "0"
+        if rank == "0":
+            print(f"error: {shorten(str(error) or type(error).__name__)}", file=sys.stderr)
+            print("(--traceback shows where it was raised)", file=sys.stderr)
+        else:
+            print(f"error in process {rank}: {(str(error).splitlines() or [''])[0][:_WIDTH]}", file=sys.stderr)
+        raise SystemExit(1) from error
