@@ -22,6 +22,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
 from lightning_adv2.cli.merging import starting_anew
 from lightning_adv2.cli.messages import Parser
+from lightning_adv2.data.root import below_data_root
 from lightning_adv2.files import write_text
 from lightning_adv2.report import default_logger
 from lightning_adv2.report.compare import main as compare
@@ -95,6 +96,13 @@ class CLI(LightningCLI):
         """Parse; a list, or another class, starts from its own defaults."""
         with starting_anew():
             super().parse_arguments(parser, args)
+
+    def before_instantiate_classes(self) -> None:
+        """Take what is read from ``data/`` from the folder that ``LIGHTNING_ADV2_DATA`` names."""
+        config = self.config.get(self.subcommand, self.config)
+        for part in ("model", "data", "trainer.callbacks"):
+            if config.get(part) is not None:
+                config[part] = below_data_root(config[part])
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would merge a checkpoint's hyper-parameters over the configuration asked for."""
