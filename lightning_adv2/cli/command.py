@@ -37,6 +37,7 @@ from lightning_adv2.runtime.tasks import check_tasks
 DESCRIPTION = (
     "Train interpreters, attack classifier and map together, measure, log. "
     "'lightning-adv2 demo' shows all of it in minutes, without any data; "
+    "'lightning-adv2 fetch cifar10' downloads CIFAR-10 and two published networks, which the configurations name; "
     "'lightning-adv2 reproduce --config configs/reproduce/shapes.yaml' makes every table and figure of the paper; "
     "'lightning-adv2 report RUN...' shows an evaluation, or several side by side, as a page for the browser; "
     "'lightning-adv2 sync RUN' logs an evaluation to W&B after the fact; "
@@ -186,6 +187,10 @@ def main(args: Sequence[str] | None = None) -> None:
         return sync(words[1:])
     if words[:1] == ["report"]:
         return compare(words[1:])
+    if words[:1] == ["fetch"]:
+        from lightning_adv2.fetch import main as fetch
+
+        return fetch(words[1:])
     if words[:1] == ["reproduce"]:
         from lightning_adv2.reproduction.command import main as reproduce
 

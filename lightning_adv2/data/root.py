@@ -25,7 +25,10 @@ def below_data_root(content: Any) -> Any:
             paths that begin with ``data/`` change, and they only where ``LIGHTNING_ADV2_DATA`` is set.
     """
     if isinstance(content, Namespace):
-        return Namespace(**{key: below_data_root(value) for key, value in vars(content).items()})
+        moved = content.clone()
+        for key, value in vars(content).items():
+            setattr(moved, key, below_data_root(value))
+        return moved
     if isinstance(content, dict):
         return {key: below_data_root(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
