@@ -90,6 +90,21 @@ def test_what_it_reads_lies_below_one_folder(path: Path) -> None:
     assert [file for file in files if not file.startswith(("data/", "runs/", "configs/"))] == []
 
 
+@pytest.mark.parametrize("path", [path for path in RUNS if "data/" in path.read_text()], ids=name)
+def test_its_first_lines_say_where_the_data_come_from(path: Path) -> None:
+    comment, _, content = path.read_text().partition("\nmodel:")
+    places = {
+        "data/cifar10": "lightning-adv2 fetch cifar10",
+        "root: data/imagenet": "image-net.org",
+        "weights: data/imagenet1k-samples": "IMAGENET1K_V2",
+        "data/boxes-sample": "cs231n.stanford.edu",
+        "data/isic-sample": "challenge.isic-archive.com",
+    }
+    read = [place for place in places if place in content]
+    assert read
+    assert [place for place in read if places[place] not in comment] == []
+
+
 @pytest.mark.parametrize("path", RUNS, ids=name)
 def test_it_instantiates(
     path: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
