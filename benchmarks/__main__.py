@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.options import Options
+from lightning_adv2.data.root import data_root
 from lightning_adv2.report import make_stamp
 
 PARTS = {
@@ -38,7 +39,7 @@ def main() -> None:
     listed = "; ".join(f"{name}: {about}" for name, about in PARTS.items())
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"{listed}. All but quality by default")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="real weights; random ones elsewhere")
+    parser.add_argument("--data", type=Path, default=data_root(), help="real weights; random ones elsewhere")
     parser.add_argument("--rounds", type=int, default=5, help="paired rounds")
     parser.add_argument("--threads", type=int, help="of a CPU; by default torch's own choice")
     parser.add_argument("--quick", action="store_true", help="only whether everything runs; writes nothing")

@@ -28,6 +28,7 @@ from lightning_adv2.attacks import adv2_cam, make_twin, pgd
 from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.callbacks.attack_batch import Shared, attack_batch
 from lightning_adv2.data import AttackDataModule, CIFAR10DataModule
+from lightning_adv2.data.root import data_root
 from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
 from lightning_adv2.models import CifarResNet
 from lightning_adv2.modules import IDLS
@@ -136,7 +137,7 @@ def processes(root: Path, images: int, batch_size: int, devices: int) -> float:
 def main() -> None:
     """Time both and write JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path("../shared/data/cifar10"), help="images and resnet20")
+    parser.add_argument("--root", type=Path, default=data_root() / "cifar10", help="images and resnet20")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--end-to-end", type=int, default=512, help="images of the third part")
     parser.add_argument("--batch-size", type=int, default=16)

@@ -19,6 +19,11 @@ from lightning_adv2.models import Classifier
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
+# Real data and weights, which no checkout carries; the configurations find them by the variable, in subprocesses too.
+SHARED_DATA = Path(os.environ.get("LIGHTNING_ADV2_SHARED", str(Path(__file__).parents[2] / "shared"))) / "data"
+if SHARED_DATA.is_dir():
+    os.environ["LIGHTNING_ADV2_DATA"] = str(SHARED_DATA)
+
 # The same examples on every run: a failure in CI can be repeated anywhere.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
@@ -45,8 +50,6 @@ def make_images() -> Callable[..., Tensor]:
 @pytest.fixture
 def shared_data() -> Path:
     """The folder of real data and weights, which no checkout of the repository carries."""
-    root = os.environ.get("LIGHTNING_ADV2_SHARED", str(Path(__file__).parents[2] / "shared"))
-    folder = Path(root) / "data"
-    if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}; set LIGHTNING_ADV2_SHARED to the folder that holds data/")
-    return folder
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data at {SHARED_DATA}; set LIGHTNING_ADV2_SHARED to the folder that holds data/")
+    return SHARED_DATA

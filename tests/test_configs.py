@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_adv2.cli import CLI, main
 from lightning_adv2.data import ImageDataModule
+from lightning_adv2.data.root import below_data_root
 from lightning_adv2.interpreters import Interpreter, TrainableInterpreter
 from lightning_adv2.models import Classifier, save_weights
 
@@ -26,15 +27,6 @@ SNIPPETS = sorted(path for folder in PARTS for path in (CONFIGS / folder).glob("
 
 def name(path: Path) -> str:
     return f"{path.parent.name}/{path.stem}"
-
-
-def relocated(content: Any, find: Callable[[str], Path]) -> Any:
-    """The same configuration with every path of shared data put where it lies here."""
-    if isinstance(content, dict):
-        return {key: relocated(value, find) for key, value in content.items()}
-    if isinstance(content, list):
-        return [relocated(value, find) for value in content]
-    return str(find(content)) if isinstance(content, str) and content.startswith("../shared/") else content
 
 
 def leave_weights(content: Any) -> None:
@@ -76,22 +68,48 @@ def test_it_parses(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert printed["trainer"]["inference_mode"] is False
 
 
-def on_this_machine(path: Path, folder: Path, request: pytest.FixtureRequest) -> tuple[Any, Path]:
-    """A configuration's content and a copy of its file, with the shared data where they are; skips without them."""
-    content = yaml.safe_load(path.read_text())
-    if "../shared/" in path.read_text():
-        data = request.getfixturevalue("shared_data")
-        content = relocated(content, lambda text: data / Path(text).relative_to("../shared/data"))
-    config = folder / path.name
-    config.write_text(yaml.safe_dump(content))
-    return content, config
+def content_of(path: Path, request: pytest.FixtureRequest) -> Any:
+    """A configuration with its data and weights where they lie here; skips where it needs some and there are none."""
+    if "weights: data/" in path.read_text():
+        request.getfixturevalue("shared_data")
+    return below_data_root(yaml.safe_load(path.read_text()))
+
+
+@pytest.mark.parametrize("path", [p for p in sorted(CONFIGS.rglob("*.yaml")) if p.parent.name != "sweeps"], ids=name)
+def test_what_it_reads_lies_below_one_folder(path: Path) -> None:
+    """Every file and folder of a configuration is below ``data/`` or made by an earlier run, below ``runs/``."""
+
+    def strings(content: Any) -> Iterator[str]:
+        if isinstance(content, str):
+            yield content
+        elif isinstance(content, dict | list):
+            for value in content.values() if isinstance(content, dict) else content:
+                yield from strings(value)
+
+    files = [text for text in strings(yaml.safe_load(path.read_text())) if "/" in text]
+    assert [file for file in files if not file.startswith(("data/", "runs/", "configs/"))] == []
+
+
+@pytest.mark.parametrize("path", [path for path in RUNS if "data/" in path.read_text()], ids=name)
+def test_its_first_lines_say_where_the_data_come_from(path: Path) -> None:
+    comment, _, content = path.read_text().partition("\nmodel:")
+    places = {
+        "data/cifar10": "lightning-adv2 fetch cifar10",
+        "root: data/imagenet": "image-net.org",
+        "weights: data/imagenet1k-samples": "IMAGENET1K_V2",
+        "data/boxes-sample": "cs231n.stanford.edu",
+        "data/isic-sample": "challenge.isic-archive.com",
+    }
+    read = [place for place in places if place in content]
+    assert read
+    assert [place for place in read if places[place] not in comment] == []
 
 
 @pytest.mark.parametrize("path", RUNS, ids=name)
 def test_it_instantiates(
     path: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content, config = on_this_machine(path, tmp_path, request)
+    content = content_of(path, request)
     monkeypatch.chdir(tmp_path)
     leave_weights(content)
     shut_in(monkeypatch, tmp_path / "wandb_home")
@@ -102,7 +120,7 @@ def test_it_instantiates(
         def _run_subcommand(self, subcommand: str) -> None:
             self.subcommand_built = subcommand
 
-    built = Built([SUBCOMMANDS[path.parent.name], "--config", str(config), "--trainer.logger=false"])
+    built = Built([SUBCOMMANDS[path.parent.name], "--config", str(path), "--trainer.logger=false"])
     assert built.subcommand_built == SUBCOMMANDS[path.parent.name]
     assert isinstance(built.model, pl.LightningModule)
     assert isinstance(built.datamodule, pl.LightningDataModule)
@@ -111,7 +129,8 @@ def test_it_instantiates(
 
 @pytest.mark.parametrize("path", SNIPPETS, ids=name)
 def test_snippets_instantiate(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    _, config = on_this_machine(path, tmp_path, request)
+    config = tmp_path / path.name
+    config.write_text(yaml.safe_dump(content_of(path, request)))
     base = PARTS[path.parent.name]
     parser = ArgumentParser()
     parser.add_subclass_arguments(base, "part")

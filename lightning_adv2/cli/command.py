@@ -22,6 +22,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
 from lightning_adv2.cli.merging import starting_anew
 from lightning_adv2.cli.messages import Parser
+from lightning_adv2.data.root import below_data_root
 from lightning_adv2.files import write_text
 from lightning_adv2.report import default_logger
 from lightning_adv2.report.compare import main as compare
@@ -36,6 +37,7 @@ from lightning_adv2.runtime.tasks import check_tasks
 DESCRIPTION = (
     "Train interpreters, attack classifier and map together, measure, log. "
     "'lightning-adv2 demo' shows all of it in minutes, without any data; "
+    "'lightning-adv2 fetch cifar10' downloads CIFAR-10 and two published networks, which the configurations name; "
     "'lightning-adv2 reproduce --config configs/reproduce/shapes.yaml' makes every table and figure of the paper; "
     "'lightning-adv2 report RUN...' shows an evaluation, or several side by side, as a page for the browser; "
     "'lightning-adv2 sync RUN' logs an evaluation to W&B after the fact; "
@@ -95,6 +97,13 @@ class CLI(LightningCLI):
         """Parse; a list, or another class, starts from its own defaults."""
         with starting_anew():
             super().parse_arguments(parser, args)
+
+    def before_instantiate_classes(self) -> None:
+        """Take what is read from ``data/`` from the folder that ``LIGHTNING_ADV2_DATA`` names."""
+        config = self.config.get(self.subcommand, self.config)
+        for part in ("model", "data", "trainer.callbacks"):
+            if config.get(part) is not None:
+                config[part] = below_data_root(config[part])
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would merge a checkpoint's hyper-parameters over the configuration asked for."""
@@ -178,6 +187,10 @@ def main(args: Sequence[str] | None = None) -> None:
         return sync(words[1:])
     if words[:1] == ["report"]:
         return compare(words[1:])
+    if words[:1] == ["fetch"]:
+        from lightning_adv2.fetch import main as fetch
+
+        return fetch(words[1:])
     if words[:1] == ["reproduce"]:
         from lightning_adv2.reproduction.command import main as reproduce
 

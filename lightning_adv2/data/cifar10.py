@@ -53,7 +53,7 @@ class OfficialCIFAR10(ImageDataset):
 
 
 class CIFAR10DataModule(ImageDataModule):
-    """CIFAR-10; validation images are held out from the training images. Nothing is downloaded.
+    """CIFAR-10; validation images are held out from the training images. ``lightning-adv2 fetch cifar10`` downloads it.
 
     Args:
         root: a folder with ``cifar-10-batches-py`` (the official archive, unpacked), or with ``train`` and ``test``,
@@ -110,7 +110,8 @@ class CIFAR10DataModule(ImageDataModule):
             return ImageFolderDataset(self.root, "train" if train else "test", classes=CLASSES, cache=True)
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"{error}. Lay CIFAR-10 out as {self.root}/cifar-10-batches-py (unpack cifar-10-python.tar.gz there), "
-                f"or as {self.root}/train/<class>/<image> and {self.root}/test/<class>/<image>, or the same in "
+                f"{error}. Lay CIFAR-10 out as {self.root}/cifar-10-batches-py ('lightning-adv2 fetch cifar10' does so "
+                f"below data/; or unpack cifar-10-python.tar.gz there), or as {self.root}/train/<class>/<image> and "
+                f"{self.root}/test/<class>/<image>, or the same in "
                 "train.zip and test.zip"
             ) from error

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from lightning_adv2.data.root import below_data_root
 from lightning_adv2.files import write_json, write_text
 from lightning_adv2.reproduction.jobs import Job
 
@@ -41,7 +42,7 @@ def execute(jobs: list[Job], at_once: int, console: Console, group: str) -> bool
         Whether none failed.
     """
     for job in jobs:
-        lacking = job.run.needs and not Path(job.run.needs).exists()
+        lacking = job.run.needs and not Path(below_data_root(job.run.needs)).exists()
         job.state = "kept" if job.is_done() else "left out" if lacking else "waiting"
     if any(job.state == "waiting" for job in jobs):
         with _alone(jobs[0].log.parent) as lock, _stopping(jobs) as stopped, _shown(jobs, console) as refresh:

@@ -14,7 +14,7 @@ from lightning_adv2.attacks.diagnosis import MESSAGES
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md")), ROOT / "benchmarks/README.md", *NOTEBOOKS]
 COMMANDS = {
-    "fit", "validate", "test", "predict", "demo", "sync", "verify", "export", "report", "reproduce",
+    "fit", "validate", "test", "predict", "demo", "fetch", "sync", "verify", "export", "report", "reproduce",
 }  # fmt: skip
 
 each = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
