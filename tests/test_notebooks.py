@@ -34,9 +34,13 @@ def check(path: Path, folder: Path, threads: int, seed: int = 0) -> None:
     assert accuracy, printed
     assert float(accuracy[1]) >= 70, "far above chance, 14%"
     if path.stem == "aid":
-        rows = re.findall(r"^(rts|rts_a): +(\d+)% of (\d+) succeed", printed, re.MULTILINE)
-        assert [row[0] for row in rows] == ["rts", "rts_a"]
-        assert all(int(count) >= 12 for *_, count in rows), "images that the classifier gets right"
+        assert float(accuracy[1]) >= 80
+        heads = re.findall(r"^(rts|rts_a): +(\d+)% of (\d+) succeed", printed, re.MULTILINE)
+        assert [head[0] for head in heads] == ["rts", "rts_a"]
+        assert all(int(count) >= 30 for *_, count in heads), "images that the classifier gets right, with a map"
+        rts, rts_a = (float(iou) for iou in re.findall(r"^  as looked at +([\d.]+) ", printed, re.MULTILINE))
+        if (threads, seed) == (1, 0):
+            assert rts_a < rts - 0.05, "ADV2 keeps less of the map of RTS-A, here by 0.16"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
