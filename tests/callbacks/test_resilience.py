@@ -26,6 +26,7 @@ from lightning_adv2.functional.losses import area, destruction, preservation
 from lightning_adv2.functional.masking import blend, uninformative
 from lightning_adv2.interpreters import CAM, RTS, ConstantMap, NoiseMap
 from lightning_adv2.modules import IDLS
+from lightning_adv2.report.resilience import LEAST_GAP
 
 EPSILON = 0.15  # the victim knows its few images by heart, and holds on to them
 
