@@ -227,7 +227,7 @@ class Hopeless(torch.nn.Module):
 @pytest.mark.parametrize("value", [0.0, 1.0, None])
 def test_promise_14_all_terms_and_gradients_are_finite(value: float | None, logit: float, dtype: torch.dtype) -> None:
     module = RTSModule(victim(), untrained_rts(), area_power=0.3, destroy_power=0.3)
-    module.classifier = Hopeless(logit)  # type: ignore[assignment]
+    module.classifier = Hopeless(logit).eval()  # type: ignore[assignment]
     images = test_batch()["images"][:4]
     mask = torch.rand(4, 1, 8, 8) if value is None else torch.full((4, 1, 8, 8), value)
     mask.requires_grad_()
