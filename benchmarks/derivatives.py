@@ -63,7 +63,7 @@ def _written_in_place(network: nn.Module) -> nn.Module:
     for module in list(network.modules()):
         for name, child in module.named_children():
             if hasattr(child, "inplace"):
-                setattr(module, name, InPlace(child))
+                setattr(module, name, InPlace(child).train(child.training))
     return network
 
 

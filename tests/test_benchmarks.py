@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -31,3 +32,17 @@ def test_every_part_runs_without_data(part, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "ResNet-20" in done.stdout or "resnet50" in done.stdout
+
+
+@pytest.mark.slow
+def test_derivatives_are_right_or_refused_for_the_reason_at_hand():
+    """A variant that is refused for another fault than its own would say nothing."""
+    command = [sys.executable, "-m", "benchmarks", "derivatives", "--quick", "--device", "cpu"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [row["interpreter"] for row in rows] == ["GRAD", "IG", "SmoothGrad", "CAM", "Grad-CAM", "LRP"]
+    for row in rows:
+        assert row["plain"] == row["in place"] == "right"
+        for variant in ("compiled whole", "compiled in part"):
+            assert row[variant] == "right" if row["interpreter"] == "CAM" else "compiled" in row[variant]
