@@ -66,9 +66,18 @@ class PixelDelta(Perturbation):
         everywhere = torch.full_like(images, self.epsilon)
         low, high = self.project(images, -everywhere), self.project(images, everywhere)
         share = per_image(lambda g: torch.rand(images.shape[1:], generator=g), generators, images).view_as(images)
-        if self.keep_grey:  # not the mean of the channels, which is not uniform
-            share = torch.where(is_grey(images), share[:, :1], share)
-        return self.project(images, low + share * (high - low))
+        return self.project(images, low + self.first_channel(images, share) * (high - low))
+
+    def first_channel(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Random numbers with those of the first channel in all channels where the image is grey and stays so.
+
+        Their mean over the channels would have another distribution.
+
+        Args:
+            images: the benign images ``(B, C, H, W)``.
+            drawn: independent numbers of the same shape.
+        """
+        return torch.where(is_grey(images), drawn[:, :1], drawn) if self.keep_grey else drawn
 
     def apply(self, images: Tensor, parameter: Tensor) -> Tensor:
         """images + parameter, rounded to 8 bits; the gradient passes the rounding unchanged.

@@ -38,6 +38,8 @@ def verify(folder: Path, images: Path | None = None) -> tuple[list[str], list[st
     known = _json(folder / "records" / "experiment.json", ("experiment",), found)
     experiment = known["experiment"] if known else {}
     entries = {entry["image_id"]: entry for entry in manifest["entries"]} if manifest else {}
+    if images is not None and not images.is_dir():
+        found.append(f"{images}: there is no such folder; give that of 'lightning-adv2 export', or leave --images out")
     images = images or folder / "images"
     shown: set[Path] = set()
     paths = sorted((folder / "records").glob("*/batch_*.safetensors"))

@@ -71,9 +71,10 @@ def attack_batch(
     """Run the controls and every attack on the images of a batch that the classifier gets right.
 
     The controls make the numbers readable: ``noise`` is uniform noise within the first pixel attack's epsilon (0.031
-    without one); ``target_class`` is the *benign* image explained for the target class, so it shows how far the map
-    moves by the question alone. For the same reason every image, benign and attacked, is explained for the true and for
-    the target class: between two maps for one class the question is the same, and what differs is the attack's.
+    without one), on a grey image the same in all channels unless that attack has ``keep_grey=False``; ``target_class``
+    is the *benign* image explained for the target class, so it shows how far the map moves by the question alone. For
+    the same reason every image, benign and attacked, is explained for the true and for the target class: between two
+    maps for one class the question is the same, and what differs is the attack's.
 
     Args:
         classifier: the victim, in eval mode.
@@ -177,8 +178,11 @@ def _controls(
 ) -> list[AttackRecord]:
     start = time.perf_counter()
     images, shape = problem.images, problem.images.shape[1:]
-    epsilon = next((a.perturbation.epsilon for a in attacks if isinstance(a.perturbation, PixelDelta)), 0.031)
-    noise = per_image(lambda g: 2 * torch.rand(shape, generator=g) - 1, generators, images)
+    pixels = next((a.perturbation for a in attacks if isinstance(a.perturbation, PixelDelta)), PixelDelta())
+    epsilon = pixels.epsilon
+    noise = pixels.first_channel(
+        images, per_image(lambda g: 2 * torch.rand(shape, generator=g) - 1, generators, images)
+    )
     noisy = quantize((images + epsilon * noise).clamp(0, 1), images, epsilon)
     judged, size = look(noisy), perturbation_size(noisy, images)
     first = judged_record("noise", "control", time.perf_counter() - start, noisy, judged, size)

@@ -85,7 +85,7 @@ class Captum(Interpreter):
     def forward(
         self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
     ) -> Interpretation:
-        """Map ``(B, 1, H / pool, W / pool)``, without a graph; see :meth:`Interpreter.forward`."""
+        """Map ``(B, 1, ceil(H / pool), ceil(W / pool))``, without a graph; see :meth:`Interpreter.forward`."""
         pool = self.pool or (4 if min(images.shape[-2:]) >= 64 else 2)
         attribution = self.attribute(classifier, images, target_class)
         return Interpretation(classifier(images), minmax(gradient_map(attribution, pool)))

@@ -60,7 +60,7 @@ class LRP(Interpreter):
     def forward(
         self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
     ) -> Interpretation:
-        """Map ``(B, 1, H / pool, W / pool)``; see :meth:`Interpreter.forward` and :meth:`relevance`."""
+        """Map ``(B, 1, ceil(H / pool), ceil(W / pool))``; see :meth:`Interpreter.forward` and :meth:`relevance`."""
         require_autograd(self)
         require_eager(self, classifier)
         differentiable = torch.is_grad_enabled() and images.requires_grad

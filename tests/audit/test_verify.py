@@ -457,6 +457,12 @@ def test_a_missing_file_is_named(run: Path, name: str) -> None:
     found_in(run, name, "is missing")
 
 
+def test_pictures_that_are_not_where_they_are_said_to_be(run: Path) -> None:
+    found, _ = verify(run, run / "no_such_folder")
+    assert any("no_such_folder" in line for line in found)
+    assert main(["verify", str(run), "--images", str(run / "no_such_folder")]) == 1
+
+
 def test_one_changed_pixel_of_a_picture(pictured: Path) -> None:
     run = pictured
     path = sorted((run / "images" / "cam" / "adv2-fast").rglob("*.png"))[4]

@@ -10,7 +10,7 @@ from torch import Tensor
 from callbacks.lab import interpreter, short_attacks, test_batch, victim
 from lightning_adv2.attacks import Attack, GradientStep, PixelDelta, Ramp, Stage, TargetClass, adv2_attack, pgd
 from lightning_adv2.attacks.attack import Preset
-from lightning_adv2.attacks.perturbation import FlowField
+from lightning_adv2.attacks.perturbation import FlowField, is_grey
 from lightning_adv2.attacks.targets import RandomClass, RandomPatch, Target, TargetRequest
 from lightning_adv2.callbacks.attack_batch import Shared, attack_batch
 from lightning_adv2.functional import optim
@@ -149,6 +149,21 @@ def test_the_noise_has_the_size_of_the_attack() -> None:
         record = attack_batch(victim(), interpreter("cam"), part(6), [attack], batch_index=0)
         difference = (record.attacks[0].adv_images.int() - record.images.int()).abs()
         assert difference.max() == levels
+
+
+@pytest.mark.parametrize("keep_grey", [True, False])
+def test_the_noise_on_a_grey_image_is_grey_where_the_attack_is(keep_grey: bool) -> None:
+    batch = part(8)
+    batch["images"][::2] = batch["images"][::2, 1:2]
+    with torch.no_grad():
+        batch["label"] = victim()(batch["images"]).argmax(1)
+    batch["target_class"] = (batch["label"] + 1) % 7
+    attack = pgd(steps=2, keep_grey=keep_grey)
+    record = attack_batch(victim(), interpreter("cam"), batch, [attack], batch_index=0)
+    for kept in (record.attacks[0], record.attacks[2]):
+        changed = kept.adv_images.int() - record.images.int()
+        assert is_grey(changed).flatten().tolist() == [keep_grey, False] * 4
+        assert changed.flatten(1).any(1).all()
 
 
 def test_progress_is_told() -> None:
