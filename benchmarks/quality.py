@@ -92,7 +92,7 @@ def _measure(
     taken = time.perf_counter() - start
     row = {
         "evaluations": sum(seen) / count, "seconds": taken / count, "ASR": float(result.success.float().mean()),
-        "confidence": float(result.confidence.mean()), "IoU": float(map_iou(result.attribution_map, target_map).mean()),
+        "confidence": float(result.confidence.mean()), "IoU": float(map_iou(result.attribution_map, target_map).nanmean()),
         "L1": float(map_l1(result.attribution_map, target_map).mean()),
     }  # fmt: skip
     # Evaluations so far at each step with a map, which are the last ones.
