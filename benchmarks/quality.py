@@ -90,9 +90,10 @@ def _measure(
             on_step=lambda done: seen.append(0),
         )  # fmt: skip
     taken = time.perf_counter() - start
+    iou = map_iou(result.attribution_map, target_map)  # NaN where both maps are empty
     row = {
         "evaluations": sum(seen) / count, "seconds": taken / count, "ASR": float(result.success.float().mean()),
-        "confidence": float(result.confidence.mean()), "IoU": float(map_iou(result.attribution_map, target_map).nanmean()),
+        "confidence": float(result.confidence.mean()), "IoU": float(iou.nanmean()),
         "L1": float(map_l1(result.attribution_map, target_map).mean()),
     }  # fmt: skip
     # Evaluations so far at each step with a map, which are the last ones.

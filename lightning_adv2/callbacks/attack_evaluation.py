@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -40,6 +41,7 @@ from lightning_adv2.report.wandb_panels import log_run
 from lightning_adv2.runtime.describe import describe
 from lightning_adv2.runtime.experiment import claim
 from lightning_adv2.runtime.folders import continues, results_folder
+from lightning_adv2.runtime.ownership import is_owned, owned
 from lightning_adv2.runtime.processes import on_rank_zero, wait_for_all
 from lightning_adv2.runtime.signals import Abandoned, interruption_of
 from lightning_adv2.types import Batch
@@ -98,6 +100,7 @@ class AttackEvaluation(pl.Callback):
         self._run: Run | None = None
         self._attacked, self._running, self._pace = 0, RunningMeans(), Pace()
         self._attacker = Attacker(self.acceleration)
+        self._ownership = ExitStack()
 
     def fitting_batch(self, trainer: pl.Trainer, image: Tensor) -> int:
         """How many images like ``image`` ``(C, H, W)`` fit into the memory at once, for ``batch_size: auto``."""
@@ -209,6 +212,11 @@ class AttackEvaluation(pl.Callback):
         self._attacker.forget_weights()
         if not idle(trainer) and self._run is not None and finish(self._run, trainer.logger):
             print(f"{self._run.folder / FILE}: open it in a browser", flush=True)
+        self._ownership.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave the folder to others; ``on_validation_end`` is not called then."""
+        self._ownership.close()
 
     on_test_start = on_validation_start
     on_test_batch_end = on_validation_batch_end
@@ -222,7 +230,12 @@ class AttackEvaluation(pl.Callback):
         return "test" if trainer.testing else "val"
 
     def _open(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
-        """Say whose records these are, or check it; a rehearsal and a validation inside ``fit`` start with none."""
+        """Own the folder and say whose records these are, or check it.
+
+        A rehearsal and a validation inside ``fit`` start with none.
+        """
+        if not is_owned(trainer.default_root_dir):  # the command line owns it from the start
+            self._ownership.enter_context(owned(trainer.default_root_dir))
         folder = results_folder(trainer) / "records"
         if not continues(trainer):
             shutil.rmtree(folder, ignore_errors=True)

@@ -22,6 +22,8 @@ BEAT_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0
 """How long a process on another machine watches a lock that is not renewed before it takes the folder over."""
 
+_HELD: dict[Path, int] = {}  # folder -> the thread of this process that owns it
+
 
 class FolderInUseError(RuntimeError):
     """Another process is at work in the folder."""
@@ -49,13 +51,20 @@ def owned(folder: str | Path) -> Iterator[None]:
     ended = threading.Event()
     beats = threading.Thread(target=_beat, args=(path, mine, ended), name="run.lock", daemon=True)
     beats.start()
+    _HELD[path.parent.resolve()] = threading.get_ident()
     try:
         yield
     finally:
+        _HELD.pop(path.parent.resolve(), None)
         ended.set()
         beats.join()
         if _read(path) == mine:
             path.unlink(missing_ok=True)
+
+
+def is_owned(folder: str | Path) -> bool:
+    """Whether this thread is inside a block that owns ``folder``."""
+    return _HELD.get(Path(folder).resolve()) == threading.get_ident()
 
 
 def _about_this_process() -> dict[str, Any]:
@@ -64,6 +73,7 @@ def _about_this_process() -> dict[str, Any]:
         "host": socket.gethostname(),
         "machine": _machine(),
         "process": os.getpid(),
+        "block": uuid4().hex,
         "started": _started(os.getpid()),
         "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],

@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,11 @@ from lightning_adv2.metrics import METRICS
 from lightning_adv2.models import ResidualClassifier, weights_hash
 from lightning_adv2.modules import IDLS, RTSModule
 from lightning_adv2.report import read_records, wandb_logger
+from lightning_adv2.runtime.ownership import FILE as LOCK
+from lightning_adv2.runtime.ownership import FolderInUseError
+from lightning_adv2.types import Interpretation
 
+OWNER = Path(__file__).parents[1] / "runtime" / "owner.py"
 FILES = {
     "results.json", "results.csv", "images.csv", "status.csv", "stamp.json", "manifest.json", "records", "figures",
     "report.html",
@@ -302,6 +308,35 @@ def test_inference_mode_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"Trainer\(inference_mode=False\)"):
         loop.test(idls(), attack_data(), verbose=False)
     assert not (tmp_path / "records").exists()
+
+
+def test_one_owner_of_the_folder_without_the_command_line_too(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    class Watched(CAM):
+        def forward(self, *args: Any, **kwargs: Any) -> Interpretation:
+            seen.append((tmp_path / LOCK).is_file())
+            return super().forward(*args, **kwargs)
+
+    def test() -> None:
+        run = trainer(tmp_path, AttackEvaluation([pgd(steps=1)]))
+        run.test(IDLS(victim(), Watched()), attack_data(num_images=4), verbose=False)
+
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, OWNER, tmp_path], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "mine\n"
+        with pytest.raises(FolderInUseError, match=f"in use by process {other.pid} on "):
+            test()
+        assert not (tmp_path / "records").exists()
+        other.communicate("\n", timeout=60)
+    test()
+    assert seen
+    assert all(seen)
+    assert not (tmp_path / LOCK).exists()
+    with pytest.raises(RuntimeError, match="another experiment"):
+        trainer(tmp_path, AttackEvaluation([pgd(steps=2)])).test(idls("cam"), attack_data(num_images=4))
+    assert not (tmp_path / LOCK).exists(), "a run that fails leaves the folder to others"
 
 
 def test_arguments() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lightning_adv2.runtime import ownership
-from lightning_adv2.runtime.ownership import FILE, FolderInUseError, owned
+from lightning_adv2.runtime.ownership import FILE, FolderInUseError, is_owned, owned
 
 SCRIPT = Path(__file__).with_name("owner.py")
 
@@ -130,3 +130,26 @@ def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with owned(tmp_path), pytest.raises(FolderInUseError), owned(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_another_thread_is_no_owner(tmp_path: Path) -> None:
+    seen: list[object] = []
+
+    def other() -> None:
+        seen.append(is_owned(tmp_path))
+        try:
+            with owned(tmp_path):
+                seen.append("both at work")
+        except FolderInUseError as error:
+            seen.append(str(error))
+
+    assert not is_owned(tmp_path)
+    with owned(tmp_path / "below" / ".."):
+        assert is_owned(tmp_path)
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert not is_owned(tmp_path)
+    assert seen[0] is False
+    assert f"in use by process {os.getpid()} on " in str(seen[1])
+    assert not (tmp_path / FILE).exists()
