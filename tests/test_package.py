@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,14 @@ def test_the_attack_layers_load_neither_lightning_nor_wandb(tmp_path: Path) -> N
     done = run_python("-c", code, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[1] == "adv2"
+
+
+def test_a_clone_of_the_packages_name_does_not_hide_it_in_the_folder_above(tmp_path: Path) -> None:
+    (tmp_path / "lightning_adv2" / "lightning_adv2").mkdir(parents=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", "from lightning_adv2 import adv2"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stderr}\nInstalled before this rule? pip install -e '.[test]'"
 
 
 def test_two_lightnings_are_never_mixed() -> None:
