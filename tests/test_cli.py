@@ -288,6 +288,14 @@ def test_a_checkpoint_does_not_override_the_config(tmp_path: Path) -> None:
     assert saved["ckpt_path"] == str(checkpoint)
 
 
+def test_validate_without_an_attack_prints_what_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = training(tmp_path, victim_weights(tmp_path))
+    main(["validate", "--config", config, "--trainer.logger=false", "--trainer.callbacks=null"])
+    assert "val/benign/rts/preserved" in capsys.readouterr().out
+
+
 def test_wrong_weights_path(tmp_path: Path) -> None:
     config = evaluation(tmp_path, tmp_path / "nowhere.safetensors")
     done = run_python("-m", "lightning_adv2", "test", "--config", config, folder=tmp_path)

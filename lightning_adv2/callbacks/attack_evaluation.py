@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_adv2.attacks import Acceleration, Attack, Preset, adv2_attack, pgd
 from lightning_adv2.attacks.targets import BenignMap, Target
 from lightning_adv2.callbacks.attack_batch import Shared, attack_batch
-from lightning_adv2.callbacks.attackable import check_attackable, check_networks
+from lightning_adv2.callbacks.attackable import check_attackable, check_networks, rehearse
 from lightning_adv2.callbacks.attacker import Attacker
 from lightning_adv2.callbacks.batch_size import fitting_batch
 from lightning_adv2.callbacks.identity import identity, num_batches
@@ -99,7 +99,7 @@ class AttackEvaluation(pl.Callback):
         self.summary: Summary | None = None
         self._run: Run | None = None
         self._attacked, self._running, self._pace = 0, RunningMeans(), Pace()
-        self._attacker = Attacker(self.acceleration)
+        self._attacker, self._rehearsed = Attacker(self.acceleration), False
         self._ownership = ExitStack()
 
     def fitting_batch(self, trainer: pl.Trainer, image: Tensor) -> int:
@@ -122,7 +122,7 @@ class AttackEvaluation(pl.Callback):
                 "number of processes; give the data module's num_images (AttackDataModule)"
             )
         check_attackable(trainer, pl_module, self._attacks)
-        self._attacked, self._running, self._run = 0, RunningMeans(), None
+        self._attacked, self._running, self._run, self._rehearsed = 0, RunningMeans(), None, False
         self._attacker.forget_weights()
         on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
         self._pace = make_pace(trainer, [one.name for one in interpreters_of(pl_module)], self.num_images is None)
@@ -173,6 +173,9 @@ class AttackEvaluation(pl.Callback):
 
                 record = kept_record(trainer, interpreter.name, index, batch)
                 if record is None:
+                    if not self._rehearsed:
+                        self._rehearsed = True
+                        rehearse(classifier, [one for one, _ in plan[place:]], batch)
                     if progress.shows and self._pace.new:
                         twin = partial(self._attacker.twin, classifier, images=batch["images"])
                         with interruption.abandonable():

@@ -10,8 +10,10 @@ import torch
 from lightning_adv2.attacks import Attack
 from lightning_adv2.attacks.checks import check_gradient
 from lightning_adv2.interpreters import Interpreter
+from lightning_adv2.models import Classifier
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.records import check_name
+from lightning_adv2.types import Batch
 
 
 def check_attackable(
@@ -49,3 +51,19 @@ def check_networks(pl_module: pl.LightningModule, attacks: Callable[[Interpreter
         for attack in attacks(interpreter):
             if attack.needs_map:
                 check_gradient(attack.name, interpreter)
+
+
+def rehearse(classifier: Classifier, interpreters: Sequence[Interpreter], batch: Batch) -> None:
+    """Let all interpreters explain one image before the first is attacked: what they refuse is said at once.
+
+    Those that optimise their map for every image are left out, for they take as long as a short attack.
+
+    Args:
+        classifier: the victim.
+        interpreters: in the order of the evaluation; the first is left out, for its turn comes at once.
+        batch: with at least one image.
+    """
+    for interpreter in interpreters[1:]:
+        images, label = batch["images"][:1], batch["label"][:1]
+        if not interpreter.init_state(classifier, images, label):
+            interpreter.explain(classifier, images, label)

@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_adv2.functional.random import draw_target_class, image_generators
-from lightning_adv2.metrics import MapAgreement, MapQuality, relative_losses
+from lightning_adv2.metrics import MapAgreement, MapQuality, relative_losses, says_little
 from lightning_adv2.report.benign_quality import write_benign_quality
 from lightning_adv2.runtime.processes import highest, on_rank_zero, wait_for_all
 
@@ -142,6 +142,11 @@ class BenignQuality(pl.Callback):
         self._metrics = {}
         if not self.teacher:
             return  # no image at all
+        if trainer.is_global_zero and not self.validations and (wrong := says_little(self.teacher["area"])):
+            rank_zero_warn(
+                f"teacher: its maps are {wrong}, so that there is nothing to keep and nothing to harden: train it anew "
+                "with another area_weight, or longer"
+            )
         losses = relative_losses(own, self.teacher)
         if not losses:
             raise ValueError(

@@ -46,6 +46,11 @@ class MapWriter(BasePredictionWriter):
         for name, shown in several.items():
             self._write(trainer, shown, batch, index, name)
 
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say where the maps lie."""
+        if trainer.is_global_zero:
+            print(f"{results_folder(trainer) / 'maps'}: the maps; {results_folder(trainer) / 'figures'}: a picture")
+
     def _write(self, trainer: pl.Trainer, prediction: Interpretation, batch: Any, index: int, name: str) -> None:
         folder = results_folder(trainer)
         confidence, predicted = prediction.logits.softmax(1).max(1)

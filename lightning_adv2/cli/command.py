@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_info
 
+from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
 from lightning_adv2.cli.merging import starting_anew
 from lightning_adv2.cli.messages import Parser
@@ -146,6 +147,8 @@ class CLI(LightningCLI):
             if found:
                 rank_zero_info(f"{found} is there: this run goes on from it (for a new run take another folder)")
                 kwargs["ckpt_path"] = str(found)
+        if subcommand in ("validate", "test") and not any(isinstance(c, AttackEvaluation) for c in trainer.callbacks):
+            kwargs["verbose"] = True  # without an attack there is no table of ours
         return kwargs
 
 
@@ -160,6 +163,7 @@ def _quieten() -> None:
         r".*module\(s\) in eval mode at the start of training.*",  # the frozen networks; on purpose
         r".*does not have many workers.*",  # the data lie in memory
         r".*`srun` command is available.*",  # a run of one process needs none; of others check_tasks knows more
+        r".*Couldn't infer the batch indices.*",  # batches know their images by name
         r".*sync_dist=True.*",  # results are computed once, and equal on all processes
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -13,7 +13,7 @@ from lightning_adv2.metrics.attack import (
     attack_metrics,
 )
 from lightning_adv2.metrics.classification import BalancedAccuracy
-from lightning_adv2.metrics.quality import MapAgreement, MapQuality, relative_losses
+from lightning_adv2.metrics.quality import MapAgreement, MapQuality, relative_losses, says_little
 
 __all__ = [
     "AGREEMENTS",
@@ -30,4 +30,5 @@ __all__ = [
     "PlausibleShare",
     "attack_metrics",
     "relative_losses",
+    "says_little",
 ]

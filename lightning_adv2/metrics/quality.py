@@ -18,6 +18,20 @@ from lightning_adv2.metrics.attack import ImageMean
 
 BETTER_HIGH = ("preserved", "gap", "insertion", "localisation_iou")
 BETTER_LOW = ("deletion", "destroyed")
+LEAST_AREA, MOST_AREA = 0.02, 0.8
+
+
+def says_little(area: float) -> str:
+    """Why maps of this mean value tell nobody where a classifier looks; empty where they may.
+
+    Args:
+        area: mean of the maps, in [0, 1].
+    """
+    if area < LEAST_AREA:
+        return f"nearly empty (area {area:.3f}, below {LEAST_AREA:g})"
+    if area > MOST_AREA:
+        return f"nearly full (area {area:.3f}, above {MOST_AREA:g})"
+    return ""
 
 
 class MapQuality(nn.Module):

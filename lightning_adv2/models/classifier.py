@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
@@ -153,6 +154,8 @@ class TorchvisionClassifier(Classifier):
             ours = any(tensor.startswith("head.") for tensor in without_prefix(tensors, self.state_dict()))
             target = self if ours else network  # two names for the same tensors
             load_weights(target, weights, missing_hint=hint, without=_last_layer(target) if new_head else None)
+            if new_head:
+                _warn_of_unused_head(weights, without_prefix(tensors, target.state_dict()), target)
         self.eval()
 
     def stages(self) -> Iterable[Callable[[Tensor], Tensor]]:
@@ -180,6 +183,16 @@ class HardSigmoid(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Any shape, elementwise."""
         return F.relu6(z + 3) / 6
+
+
+def _warn_of_unused_head(weights: str, tensors: dict[str, Tensor], network: nn.Module) -> None:
+    head = {n: v for n, v in network.state_dict().items() if n.startswith(_last_layer(network))}
+    if all(n in tensors and tensors[n].shape == v.shape for n, v in head.items()):
+        warnings.warn(
+            f"new_head=True: the last layer is random, though that of weights={weights!r} would fit; right for a "
+            "training on other classes of the same number, else set new_head to false",
+            stacklevel=3,
+        )
 
 
 def _last_layer(network: nn.Module) -> str:

@@ -136,4 +136,6 @@ class ClassifierModule(pl.LightningModule):
         """Write the weights, without pickle; also when a run that is resumed has nothing left to train."""
         self.classifier.eval()
         if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
-            save_weights(self.classifier.state_dict(), Path(self.trainer.default_root_dir) / "classifier.safetensors")
+            path = Path(self.trainer.default_root_dir) / "classifier.safetensors"
+            save_weights(self.classifier.state_dict(), path)
+            print(f"{path}: the trained weights", flush=True)

@@ -8,11 +8,12 @@ from typing import Any, Self
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_adv2.attacks import Twin, make_twin
 from lightning_adv2.interpreters import TrainableInterpreter, give_encoders
-from lightning_adv2.metrics import MapQuality
+from lightning_adv2.metrics import MapQuality, says_little
 from lightning_adv2.models import Classifier
 from lightning_adv2.types import Batch
 
@@ -94,10 +95,23 @@ class InterpreterTraining(pl.LightningModule):
         self.quality.update(self.classifier, images, label, batch["image_id"], shown, batch.get("mask"))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over all validation images."""
+        """Log the means over all validation images; say whether the maps show anything."""
         values = self.quality.compute()
         self.log_dict({f"val/benign/{self.interpreter.name}/{name}": value for name, value in values.items()})
         self.quality.reset()
+        if values and self.trainer.is_global_zero and not self.trainer.sanity_checking:
+            self._tell(values)
+
+    def _tell(self, values: dict[str, float]) -> None:
+        name, shown = self.interpreter.name, ("area", "preserved", "shuffled", "destroyed")
+        told = ", ".join(f"{key} {values[key]:.3f}" for key in shown if key in values)
+        print(f"Step {self.trainer.global_step}: benign maps of {name}: {told}", flush=True)
+        if wrong := says_little(values.get("area", 0.5)):
+            change = "lower" if values["area"] < 0.5 else "raise"
+            rank_zero_warn(
+                f"Step {self.trainer.global_step}: the maps of {name} are {wrong}: they show nothing, and no attack on "
+                f"them means anything. Train longer, or {change} area_weight"
+            )
 
     def configure_optimizers(self) -> Any:
         """Adam under a cosine over all steps.
@@ -124,4 +138,6 @@ class InterpreterTraining(pl.LightningModule):
         """Write what is trained, without pickle; also when a run that is resumed has nothing left to train."""
         self.interpreter.eval()
         if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
-            self.interpreter.save(Path(self.trainer.default_root_dir) / f"{self.interpreter.name}.safetensors")
+            path = Path(self.trainer.default_root_dir) / f"{self.interpreter.name}.safetensors"
+            self.interpreter.save(path)
+            print(f"{path}: the trained weights", flush=True)

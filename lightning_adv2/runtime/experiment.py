@@ -21,7 +21,8 @@ def claim(folder: Path, experiment: Mapping[str, Any], about: Mapping[str, Any] 
     """Say that the files in ``folder`` are this experiment's, or check that they are.
 
     Args:
-        folder: of checkpoints or records; ``experiment.json`` is written there by the first run.
+        folder: of checkpoints or records; ``experiment.json`` is written there by the first run. Where nothing else
+            lies in it, that run came to nothing, and any other may have the folder.
         experiment: all that the results depend on, as plain data; see :func:`describe`.
         about: what reports want to know besides, not compared.
 
@@ -29,7 +30,7 @@ def claim(folder: Path, experiment: Mapping[str, Any], about: Mapping[str, Any] 
         DifferentExperimentError: the folder is another experiment's; names what differs.
     """
     path = folder / FILE
-    if path.exists():
+    if path.exists() and any(one.is_file() and one != path for one in folder.rglob("*")):
         check_same(folder, differences(read_experiment(folder)["experiment"], json.loads(json.dumps(experiment))))
     content = {"experiment": experiment, "about": about or {}}
     write_json(path, content)

@@ -303,6 +303,22 @@ def test_a_module_without_classifier_or_interpreter(tmp_path: Path) -> None:
         trainer(tmp_path, AttackEvaluation()).test(Bare(), shapes(), verbose=False)
 
 
+def test_what_a_later_interpreter_refuses_is_said_before_the_first_attack(tmp_path: Path) -> None:
+    class Refusing(CAM):
+        name = "refusing"
+
+        def forward(self, *args: Any, **kwargs: Any) -> Interpretation:
+            raise TypeError("no rule for this network")
+
+    run = trainer(tmp_path, AttackEvaluation([pgd(steps=1)]))
+    with pytest.raises(TypeError, match="no rule for this network"):
+        run.test(IDLS(victim(), [CAM(), Refusing()]), attack_data(), verbose=False)
+    assert not list(tmp_path.rglob("batch_*.safetensors"))
+    without = trainer(tmp_path, AttackEvaluation([pgd(steps=1)]))
+    without.test(idls("cam"), attack_data(), verbose=False)  # the folder is not lost to it
+    assert (tmp_path / "results.json").exists()
+
+
 def test_inference_mode_is_refused_before_any_work(tmp_path: Path) -> None:
     loop = trainer(tmp_path, AttackEvaluation(), inference_mode=True)
     with pytest.raises(RuntimeError, match=r"Trainer\(inference_mode=False\)"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from collections import OrderedDict
 from itertools import pairwise
 
@@ -258,3 +259,14 @@ def test_every_activation_has_a_second_derivative_inside_a_surrogate(kind):
     (first,) = torch.autograd.grad(value.sum(), z, create_graph=True)
     (second,) = torch.autograd.grad((first * z).sum(), z)
     assert second.isfinite().all()
+
+
+def test_a_new_head_over_one_that_would_fit_is_said(tmp_path):
+    path = tmp_path / "trained.pth"
+    torch.save(torchvision.models.resnet18(num_classes=4).state_dict(), path)
+    with pytest.warns(UserWarning, match="new_head=True: the last layer is random"):
+        TorchvisionClassifier("resnet18", str(path), num_classes=4, new_head=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TorchvisionClassifier("resnet18", str(path), num_classes=3, new_head=True)
+        TorchvisionClassifier("resnet18", str(path), num_classes=4)

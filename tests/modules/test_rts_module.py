@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -13,8 +15,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from lightning_adv2.functional.masking import blend, uninformative
+from lightning_adv2.interpreters import RTS
 from lightning_adv2.models import ResidualClassifier, weights_hash
 from lightning_adv2.modules import RTSModule
+from lightning_adv2.types import Interpretation
 
 TERMS = {
     "tv_weight": 0.7,
@@ -258,3 +262,24 @@ def test_promise_14_training_in_bf16_mixed_precision_stays_finite(
     assert len(seen) == 4
     assert all(math.isfinite(loss) for loss in seen)
     assert all(bool(parameter.isfinite().all()) for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(("level", "said"), [(0.0, "nearly empty"), (1.0, "nearly full"), (0.4, None)])
+def test_a_validation_says_what_the_maps_are_worth(
+    level: float, said: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Level(RTS):
+        def forward(self, *args: Any, **kwargs: Any) -> Interpretation:
+            shown = super().forward(*args, **kwargs)
+            return Interpretation(shown.logits, torch.full_like(shown.attribution_map, level), shown.aux)
+
+    module = RTSModule(victim(), Level(victim(), map_stride=4, width=4))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, max_steps=1, val_check_interval=1, limit_val_batches=1).fit(module, shapes())
+    told = [str(one.message) for one in caught if "they show nothing" in str(one.message)]
+    assert len(told) == (said is not None)
+    assert said is None or (said in told[0] and "area_weight" in told[0])
+    printed = capsys.readouterr().out
+    assert f"Step 1: benign maps of level: area {level:.3f}, preserved " in printed
+    assert f"{tmp_path / 'level.safetensors'}: the trained weights" in printed

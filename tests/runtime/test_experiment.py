@@ -8,6 +8,15 @@ import pytest
 from lightning_adv2.runtime.experiment import DifferentExperimentError, claim, read_experiment
 
 
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path) -> Path:
+    """Results that the folder's experiment protects."""
+    path = tmp_path / "cam" / "batch_00000.safetensors"
+    path.parent.mkdir()
+    path.touch()
+    return path
+
+
 def test_promise_5_the_same_goes_on_and_another_is_refused(tmp_path: Path) -> None:
     claim(tmp_path, {"seed": 1, "attacks": [{"steps": 50}]}, {"dataset": "shapes"})
     claim(tmp_path, {"seed": 1, "attacks": [{"steps": 50}]}, {"dataset": "renamed"})
@@ -45,3 +54,10 @@ def test_tuples_are_lists_once_written(tmp_path: Path) -> None:
     claim(tmp_path, {"size": (1, 2)})
     claim(tmp_path, {"size": (1, 2)})
     assert json.loads((tmp_path / "experiment.json").read_text())["experiment"] == {"size": [1, 2]}
+
+
+def test_where_nothing_came_of_it_another_may_have_the_folder(tmp_path: Path, results: Path) -> None:
+    claim(tmp_path, {"seed": 1})
+    results.unlink()
+    claim(tmp_path, {"seed": 2})
+    assert read_experiment(tmp_path)["experiment"] == {"seed": 2}
