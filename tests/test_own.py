@@ -55,7 +55,8 @@ def tiny(words: list[str]) -> list[str]:
     """The same command on few small images and with few steps."""
     config = Path(words[words.index("--config") + 1]).stem
     source = "--data.init_args.source.init_args." if words[0] == "test" else "--data.init_args."
-    return [*words, *QUIET, *(source + one for one in SIZES), *TINY[config]]
+    cut = [] if words[0] == "validate" else TINY[config]
+    return [*words, *QUIET, *(source + one for one in SIZES), *cut]
 
 
 def commands(text: str) -> list[list[str]]:
@@ -76,7 +77,7 @@ def rows(run: Path) -> set[tuple[str, str]]:
 
 
 @pytest.mark.slow
-def test_the_page_from_a_folder_and_a_pth_to_rts_a(folder: Path) -> None:
+def test_the_page_from_a_folder_and_a_pth_to_rts_a(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     network = torchvision.models.resnet18(num_classes=3)
     torch.save(network.state_dict(), folder / "my_network.pth")
@@ -92,10 +93,12 @@ def test_the_page_from_a_folder_and_a_pth_to_rts_a(folder: Path) -> None:
                 ran.append(Path(words[3]).stem)
             else:
                 assert words[0] == "python"
-                printed = subprocess.run(
-                    [sys.executable, *words[1:]], capture_output=True, text=True, check=True
-                ).stdout
-    assert ran == ["evaluate", "rts", "evaluate_rts", "aid", "evaluate_rts"]
+                script = [sys.executable, *words[1:]]
+                printed = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    assert ran == ["evaluate", "evaluate", "rts", "evaluate_rts", "aid", "evaluate_rts"]
+    assert "val/benign/accuracy" in capsys.readouterr().out
+    with Image.open(folder / "adversarial.png") as adversarial, Image.open(folder / "adversarial_map.png") as shown:
+        assert adversarial.size == shown.size == (64, 64)
     runs = folder / "runs/own"
     every = {"noise", "target_class", "pgd", "adv2"}
     names = ("grad", "cam", "gradcam", "smoothgrad")
@@ -104,6 +107,10 @@ def test_the_page_from_a_folder_and_a_pth_to_rts_a(folder: Path) -> None:
         assert rows(runs / f"evaluate_{name}") == {(name, attack) for attack in every}
     assert len(printed.splitlines()) == 8
     assert "ASR" in printed
+    network_file = {"class_path": "my_network.MyClassifier", "init_args": {"num_classes": 3}}
+    custom = ["test", "--config", "configs/own/evaluate.yaml", "--trainer.default_root_dir=runs/own/custom"]
+    assert main(tiny([*custom, f"--model.init_args.classifier={json.dumps(network_file)}"])) == 0
+    assert rows(runs / "custom") == {(name, attack) for name in names for attack in every}
     frozen, moved = (read_weights(runs / f"{name}.safetensors") for name in ("rts/rts", "aid/rts_a"))
     assert not any(name.startswith("encoder.") for name in frozen)
     encoder, before = moved["encoder.features.0.weight"], network.conv1.weight
