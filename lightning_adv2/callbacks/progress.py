@@ -18,6 +18,14 @@ LINE_SECONDS = 120
 """Where there is no terminal, a line is printed this often."""
 
 
+class ProgressBar(RichProgressBar):
+    """Lightning's rich bar; where only steps limit the training, without the -2 that 2.6.6 shows for the last epoch."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        shown: str = super()._get_train_description(current_epoch)
+        return shown.replace("/-2", "  ") if self.trainer.max_epochs == -1 else shown
+
+
 class StepProgress:
     """A bar over all steps of all attacks on one batch under all interpreters; it leaves nothing behind.
 

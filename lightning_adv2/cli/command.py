@@ -13,13 +13,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import yaml
-from pytorch_lightning.callbacks import ProgressBar, RichProgressBar
+from pytorch_lightning.callbacks import ProgressBar as AnyProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_adv2.callbacks import AttackEvaluation
+from lightning_adv2.callbacks.progress import ProgressBar
 from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
 from lightning_adv2.cli.merging import starting_anew
 from lightning_adv2.cli.messages import Parser
@@ -115,8 +116,8 @@ class CLI(LightningCLI):
         given = _listed(config.get("callbacks"))
         interruption = Interruption()
         added: list[pl.Callback] = [interruption]
-        if config.get("enable_progress_bar") is not False and not any(isinstance(bar, ProgressBar) for bar in given):
-            added.append(RichProgressBar())  # Lightning takes one bar or none, and refuses two
+        if config.get("enable_progress_bar") is not False and not any(isinstance(bar, AnyProgressBar) for bar in given):
+            added.append(ProgressBar())  # Lightning takes one bar or none, and refuses two
         wanted = config.get("enable_checkpointing") is not False and not config.get("fast_dev_run")
         if self.subcommand == "fit" and wanted and not any(isinstance(one, TrainingCheckpoint) for one in given):
             added.append(TrainingCheckpoint())

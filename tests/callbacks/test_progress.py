@@ -17,6 +17,7 @@ import pytest
 from callbacks.lab import attack_data, idls, run_python, short_attacks, trainer, wandb_environment
 from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.callbacks.pace import Pace, make_pace
+from lightning_adv2.callbacks.progress import ProgressBar
 from lightning_adv2.report.records import record_path
 
 SCRIPT = Path(__file__).with_name("watched.py")
@@ -126,3 +127,10 @@ def test_finished_batches_cost_nothing(tmp_path: Path) -> None:
     trainer(tmp_path, again).test(idls("cam"), attack_data(num_images=13), verbose=False)
     assert found[4:] == [1, 1, 1, 0]
     assert (again._pace.batches, again._pace.done, again._pace.images) == (1, 1, 4)
+
+
+def test_the_bar_of_a_training_without_a_number_of_epochs(tmp_path: Path) -> None:
+    for options, shown in (({"max_steps": 3, "max_epochs": -1}, "Epoch 1"), ({"max_epochs": 5}, "Epoch 1/4")):
+        bar = ProgressBar()
+        bar._trainer = trainer(tmp_path, **options)
+        assert bar._get_train_description(1).strip() == shown
