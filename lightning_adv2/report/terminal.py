@@ -8,6 +8,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from lightning_adv2.report.benign import accuracy_lines, benign_flags, resolution
 from lightning_adv2.report.blind import FLAG, LEAST_IMAGES, MEANING
 from lightning_adv2.report.records import BENIGN, record_key, titled
 from lightning_adv2.report.summary import Row, Summary, denominator_lines
@@ -67,9 +68,11 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
         table.columns = [one for one in table.columns if str(one.header) in _NARROW]
     below = [Text(ONE_CLASS, style="dim")] if rows else []
     below += [Text(EMPTY, style="dim")] if empty else []
+    below += [Text(line, style="dim")] if (line := resolution(summary.benign)) else []
     below += [Text("\n".join(denominator_lines(summary)))] if summary.denominators else []
+    below += [Text("\n".join(lines))] if (lines := accuracy_lines(summary.benign)) else []
     below += [Text(note, style="dim") for note in blind_notes(summary)]
-    if warnings := _invalid(summary) + _flags(rows):
+    if warnings := _benign(summary) + _invalid(summary) + _flags(rows):
         below.append(Text("\n".join(warnings), style="yellow"))
     show(Group(table, *below), console)
 
@@ -79,6 +82,10 @@ def _seconds(summary: Summary, row: Row) -> float | None:
     key = record_key(row["attack"], row["schedule"])
     attacked = summary.by_interpreter[row["interpreter"]]["selected"]
     return summary.seconds[row["interpreter"]][key] / attacked if attacked else None
+
+
+def _benign(summary: Summary) -> list[str]:
+    return [f"! {name}: {text}" for name, text in benign_flags(summary.benign)]
 
 
 def _invalid(summary: Summary) -> list[str]:
