@@ -12,7 +12,7 @@ LEAST_IMAGES = 5
 """With fewer images no flag is raised."""
 ABOVE_CHANCE = 0.25
 """Share of the way from chance to 1 that the classifier's accuracy must go."""
-EMPTY, FULL = 0.02, 0.8
+LOW_AREA, HIGH_AREA = 0.02, 0.8
 """Mean share of a benign map's pixels in its region, below and above which there is little to compare."""
 FEW_PIXELS = 16
 """With fewer pixels in a map an IoU takes few values."""
@@ -60,7 +60,7 @@ def benign_facts(
     if chance is not None and judged >= LEAST_IMAGES and right < judged * (chance + ABOVE_CHANCE * (1 - chance)):
         flags.append("low_accuracy")
     if area is not None and len(areas) >= LEAST_IMAGES:
-        flags += ["empty_maps"] * (area < EMPTY) + ["full_maps"] * (area > FULL)
+        flags += ["empty_maps"] * (area < LOW_AREA) + ["full_maps"] * (area > HIGH_AREA)
     return {
         "judged": judged,
         "right": right,

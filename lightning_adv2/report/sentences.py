@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lightning_adv2.report.benign import accuracy_lines, benign_flags
+from lightning_adv2.report.blind import CLOSE
 from lightning_adv2.report.records import BENIGN, record_key
 from lightning_adv2.report.run import Run
 from lightning_adv2.report.summary import Row
+
+_JOINT = ("adv2", "stadv-adv2")
 
 
 def attacks_of(rows: Sequence[Row]) -> list[Row]:
@@ -43,33 +46,55 @@ def sentences(run: Run) -> list[str]:
 
 
 def _told(name: str, rows: list[Row]) -> str:
-    """PGD and ADV2 on one interpreter, in a sentence."""
+    """The attacks on one interpreter and their controls, in a sentence."""
     own = {row["attack"]: row for row in reversed(rows) if row["interpreter"] == name and row["n"]}
+    attacks = [own[attack] for attack in ("pgd", "stadv", *_JOINT) if attack in own]
     parts = [
-        f"{attack.upper()} ({row['schedule']}) reaches the target class on {row['asr']:.1%} of the images and leaves "
+        f"{_called(row)} ({row['schedule']}) reaches the target class on {row['asr']:.1%} of the images and leaves "
         f"a map IoU of {_iou(row)}"
-        for attack, row in ((name, own.get(name)) for name in ("pgd", "adv2"))
-        if row
+        for row in attacks
     ]
     if parts and "target_class" in own:
         parts.append(f"the benign image, only explained for the target class, has {_iou(own['target_class'])}")
     if parts and "noise" in own:
-        parts.append(f"under plain noise of the same size it is {_iou(own['noise'])}{_reading(own)}")
+        noise = own["noise"]
+        parts.append(f"under uniform noise of {_size(noise)} ({_sizes(attacks)}) it is {_iou(noise)}")
+        parts += [reading for attack in _JOINT if attack in own and (reading := _reading(own[attack], noise))]
     return f"{name}: {'; '.join(parts)}." if parts else ""
 
 
+def _called(row: Row) -> str:
+    return str(row["attack"]).upper()
+
+
+def _size(row: Row) -> str:
+    """How far an attack or control went, in its own unit."""
+    return f"Linf {row['linf'] * 255:.1f}/255" if row["unit"] == "Linf" else f"{row['size']:.2f} {row['unit']}"
+
+
+def _sizes(attacks: Sequence[Row]) -> str:
+    return ", ".join(f"{_called(row)}: {_size(row).removeprefix('Linf ')}" for row in attacks)
+
+
 def _iou(row: Row) -> str:
-    return "undefined (all maps are empty)" if row["iou"] is None else f"{row['iou']:.2f}"
+    if row["iou"] is None:
+        return "undefined (all maps are empty)"
+    over = f" over the {row['n'] - row['empty']:,} of {row['n']:,} images whose maps are not both empty"
+    return f"{row['iou']:.2f}" + over * bool(row["empty"])
 
 
-def _reading(own: dict[str, Row]) -> str:
-    """What the noise control says of ADV2's figure."""
-    joint, noise = own.get("adv2", {}).get("iou"), own["noise"]["iou"]
-    if joint is None or noise is None:
+def _reading(joint: Row, noise: Row) -> str:
+    """What the noise control says of a joint attack's figure; nothing where their sizes have different units."""
+    if joint["iou"] is None or noise["iou"] is None or joint["unit"] != noise["unit"]:
         return ""
-    if joint > noise:
-        return ", so read ADV2's between that and 1"
-    return ": ADV2 leaves no more of the map than noise does"
+    name = _called(joint)
+    if min(joint["iou"], noise["iou"]) >= CLOSE:
+        less = "less than noise" if joint["l1"] < noise["l1"] else "no less than noise"
+        both = f"L1 {joint['l1']:.3f}, noise {noise['l1']:.3f}"
+        return f"{name} and noise leave nearly all of the map, and {name} changes it {less} ({both})"
+    if joint["iou"] > noise["iou"]:
+        return f"so read {name}'s between that and 1"
+    return f"{name} leaves no more of the map than noise does"
 
 
 def _counted(interpreters: int) -> str:
