@@ -18,12 +18,15 @@ from lightning_adv2.report.page import Picture, Section, Table
 from lightning_adv2.report.run import Run, read_run
 from lightning_adv2.report.run_page import FILE, run_sections, write_run_page
 from lightning_adv2.report.summary import Row
+from lightning_adv2.report.terminal import EMPTY as NO_IOU
 from lightning_adv2.report.terminal import show
 from lightning_adv2.runtime.describe import differences
 
 KEYS = ("dataset", "classifier", "target", "interpreter", "attack", "schedule")
 """What a row is about: rows that share all of these are compared. Where each run has but one interpreter, those are."""
 MAIN = {"n": "images", "asr": "ASR", "l1": "map L1", "iou": "map IoU"}
+EMPTY = {"empty": "no IoU"}
+"""Shown beside the others where an image has two empty maps, and so no IoU."""
 MORE = {
     "confidence": "confidence",
     "iou_true_class": "IoU, c",
@@ -60,6 +63,8 @@ def comparison(runs: Sequence[Run], names: Sequence[str], metrics: dict[str, str
         for row in run.summary.rows:
             called = row | ({"interpreter": " / ".join(only)} if only else {})
             by_key.setdefault(tuple(called[key] for key in KEYS), {})[place] = row
+    if any(row["empty"] for found in by_key.values() for row in found.values()):
+        metrics = metrics | EMPTY
     told = [place for place in range(len(KEYS)) if len({key[place] for key in by_key}) > 1]
     told = told or [KEYS.index("attack")]
     order = list(dict.fromkeys(key[KEYS.index("interpreter")] for key in by_key))
@@ -82,6 +87,7 @@ def comparison(runs: Sequence[Run], names: Sequence[str], metrics: dict[str, str
     said = [
         f"In brackets: the difference from {names[0]}." if compared else "No row of one run has its like in another.",
         f"In all rows {same}." if same else "",
+        f"{NO_IOU}." if metrics.keys() >= EMPTY.keys() else "",
     ]
     return Table(title, columns, rows, " ".join(filter(None, said)))
 
@@ -96,7 +102,7 @@ def _only_interpreters(runs: Sequence[Run]) -> list[str]:
 def _cell(metric: str, value: float | None, first: float | None) -> str:
     if value is None:
         return "-"
-    form = {"n": "d", "asr": ".1%", "plausible": ".1%"}.get(metric, ".3f")
+    form = {"n": "d", "empty": "d", "asr": ".1%", "plausible": ".1%"}.get(metric, ".3f")
     return f"{value:{form}}" if first is None else f"{value:{form}} ({value - first:+{form}})"
 
 

@@ -28,7 +28,7 @@ from lightning_adv2.report.resilience_files import print_resilience
 from lightning_adv2.report.run import Run
 from lightning_adv2.report.sentences import attacks_of, sentences
 from lightning_adv2.report.summary import Row, Summary, denominator_lines
-from lightning_adv2.report.terminal import EMPTY, ONE_CLASS, blind_notes, print_table
+from lightning_adv2.report.terminal import ONE_CLASS, blind_notes, empty_notes, print_table
 from lightning_adv2.report.transfer import print_transfer
 
 FILE = "report.html"
@@ -77,7 +77,7 @@ def _legend(summary: Summary) -> str:
     rows = summary.rows
     pixels = [f"{line}."] if (line := resolution(summary.benign)) else []
     green = ", green in gallery.png" if any(row["plausible"] for row in attacks_of(rows)) else ""
-    empty = [f"{EMPTY}."] if any(row["empty"] for row in rows) else []
+    empty = [f"{note}." for note in empty_notes(summary)]
     return " ".join([f"{_LEGEND}{green}.", _SIZES, f"{ONE_CLASS}.", *empty, *pixels])
 
 

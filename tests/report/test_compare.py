@@ -134,3 +134,16 @@ def test_terminal(runs: list[Run]) -> None:
     print_comparison(comparison(runs[:2], ["[first]", "second"], MAIN, "Attacks"), Console(file=stream))
     assert "map IoU" in stream.getvalue()
     assert "[first]" in stream.getvalue()
+
+
+def test_images_without_an_iou_are_counted(runs: list[Run], tmp_path: Path) -> None:
+    record = make_record(0, ["a", "b", "c"])
+    record.target_map[:2] = 0
+    for attack in record.attacks:
+        attack.adv_map[:2] = 0
+    empty = make_run(tmp_path / "empty", [record])
+    table = comparison([runs[0], empty], ["first", "empty"], MAIN, "Attacks")
+    cells = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (cells["no IoU: first"], cells["no IoU: empty"]) == ("0", "2 (+2)")
+    assert "no IoU: images whose two maps are both empty" in table.note
+    assert not any("no IoU" in name for name in comparison(runs, ["a", "b", "c"], MAIN, "Attacks").columns)
