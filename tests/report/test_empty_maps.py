@@ -229,7 +229,8 @@ def test_the_resilience_report_says_so() -> None:
     row = {
         "interpreter": "cam", "rank": None, "counts": False, "resilience": 0.5, "decided_by": "iou",
         "worst_attack": "adv2", "worst_iou": 0.5, "asr": 1.0, "iou_true_class": 0.5, "iou_target_class": 0.5,
-        "control_iou": None, "transfer_iou": None, "benign": {}, "benign_loss": 0.0, "gate": [], "flags": [], "failed_attacks": {},
+        "control_iou": None, "transfer_iou": None, "benign": {},
+        "benign_loss": 0.0, "gate": [], "flags": [], "failed_attacks": {},
     }  # fmt: skip
     counted = row | {"successful": 4, "empty": {"iou": 3, "iou_true_class": 0, "iou_target_class": 2}}
     text = printed(lambda console: print_resilience([counted], "rts", console))
