@@ -100,11 +100,11 @@ def resolution(benign: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def benign_flags(benign: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Interpreter and flag, with its text; the interpreter is ``all`` where a flag concerns each of several."""
+    """Whom a flag concerns (an interpreter, or ``classifier`` where that is the same for all), and the flag's text."""
     found: list[tuple[str, str]] = []
     for flag, message in MESSAGES.items():
         names = [name for name, facts in benign.items() if flag in facts["flags"]]
-        names = ["all"] if len(names) == len(benign) > 1 else names
+        names = ["classifier"] if flag == "low_accuracy" and len(names) == len(benign) > 0 else names
         found += [(name, f"{flag}: {message}") for name in names]
     return found
 

@@ -58,7 +58,7 @@ def _told(name: str, rows: list[Row]) -> str:
         parts.append(f"the benign image, only explained for the target class, has {_iou(own['target_class'])}")
     if parts and "noise" in own:
         noise = own["noise"]
-        parts.append(f"under uniform noise of {_size(noise)} ({_sizes(attacks)}) it is {_iou(noise)}")
+        parts.append(f"under uniform noise of {_beside(noise, attacks)} it is {_iou(noise)}")
         parts += [reading for attack in _JOINT if attack in own and (reading := _reading(own[attack], noise))]
     return f"{name}: {'; '.join(parts)}." if parts else ""
 
@@ -72,8 +72,11 @@ def _size(row: Row) -> str:
     return f"Linf {row['linf'] * 255:.1f}/255" if row["unit"] == "Linf" else f"{row['size']:.2f} {row['unit']}"
 
 
-def _sizes(attacks: Sequence[Row]) -> str:
-    return ", ".join(f"{_called(row)}: {_size(row).removeprefix('Linf ')}" for row in attacks)
+def _beside(noise: Row, attacks: Sequence[Row]) -> str:
+    """The noise's size, and those of the attacks where they are others."""
+    if {*map(_size, attacks)} == {_size(noise)}:
+        return f"the same size ({_size(noise)})"
+    return f"{_size(noise)} ({', '.join(f'{_called(row)}: {_size(row)}' for row in attacks)})"
 
 
 def _iou(row: Row) -> str:

@@ -65,26 +65,29 @@ def test_where_both_leave_all_of_the_map_the_l1_tells(tmp_path: Path) -> None:
     assert "read ADV2's" not in less + more
 
 
+PIXELS = "Linf 8.0/255 (PGD: Linf 9.0/255, ADV2: Linf 7.0/255)"
+MOVED = "Linf 8.0/255 (PGD: Linf 9.0/255, STADV-ADV2: 0.62 px)"
+
+
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("levels", "change", "told"),
     [
-        ({}, "(PGD: 9.0/255, ADV2: 7.0/255)"),
-        (
-            {"attack": "stadv-adv2", "unit": "px", "size": torch.tensor([0.5, 0.75])},
-            "(PGD: 9.0/255, STADV-ADV2: 0.62 px)",
-        ),
+        ((8, 9, 7), {}, PIXELS),
+        ((8, 8, 8), {}, "the same size (Linf 8.0/255)"),
+        ((8, 9, 7), {"attack": "stadv-adv2", "unit": "px", "size": torch.tensor([0.5, 0.75])}, MOVED),
     ],
 )
-def test_noise_and_attacks_have_the_sizes_that_they_have(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+def test_noise_and_attacks_have_the_sizes_that_they_have(
+    tmp_path: Path, levels: tuple[int, ...], change: dict[str, Any], told: str
+) -> None:
     record = nearly_kept(joint=0.001, noise=0.012)
     record.images = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
-    for attack, moved in zip(record.attacks, (8, 9, 7), strict=True):
+    for attack, moved in zip(record.attacks, levels, strict=True):
         attack.adv_images = record.images + moved
     for name, value in change.items():
         setattr(record.attacks[2], name, value)
     text = summary_of(tmp_path, record)
-    assert f"under uniform noise of Linf 8.0/255 {told} it is 1.00" in text
-    assert "same size" not in text
+    assert f"under uniform noise of {told} it is 1.00" in text
     assert ("nearly all of the map" in text) != bool(change), "pixels that moved are not compared with noise"
 
 
