@@ -16,6 +16,7 @@ from lightning_adv2.audit.verify import verify
 from lightning_adv2.report import BatchRecord, print_table, summarize
 from lightning_adv2.report.run import Run
 from lightning_adv2.report.run_page import run_sections
+from lightning_adv2.report.wandb_panels import is_whole, report_digest
 from report.build import NAMES, make_record
 from report.runs import make_run
 
@@ -77,12 +78,15 @@ def test_which_accuracies_are_flagged(right: int, wrong: int, classes: int | Non
     assert ("low_accuracy" in facts["flags"]) == flagged
 
 
-def test_images_without_a_verdict_are_no_mistakes_of_the_classifier() -> None:
+def test_images_without_a_verdict_are_no_mistakes_of_the_classifier(tmp_path: Path) -> None:
     record = record_of(6, 2)
     record.skipped = {"s": "truncated"}
     record.invalid = {"i": "logits not finite", "m": "constant benign map", "n": "benign map not finite"}
     facts = summarize([record], NAMES, {"p": ("invalid", "image not finite"), "q": ("already_wrong", "")}).benign["cam"]
     assert (facts["right"], facts["judged"]) == (8, 11), "m and n are right, q is wrong, s, i and p are neither"
+    make_run(tmp_path, [record])
+    assert (benign_of(tmp_path)["cam"]["right"], benign_of(tmp_path)["cam"]["judged"]) == (8, 10)
+    assert not [line for line in verify(tmp_path)[0] if "results.json" in line]
 
 
 def test_part_of_a_run_says_nothing_of_the_accuracy() -> None:
@@ -175,3 +179,17 @@ def test_verify_counts_again(tmp_path: Path, change: Callable[[dict[str, Any]], 
     path.write_text(json.dumps(content))
     found = [line for line in verify(tmp_path)[0] if "results.json" in line]
     assert any(named in line for line in found) if named else not found
+
+
+def test_an_older_run_is_as_whole_as_before(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [record_of(5, 0)])
+    path = tmp_path / "results.json"
+    content = json.loads(path.read_text())
+    digest = report_digest(run)
+    drop_all(content)
+    path.write_text(json.dumps(content))
+    assert is_whole(run)
+    assert report_digest(run) == digest, "W&B has it already"
+    content["rows"][0]["n"] += 1
+    path.write_text(json.dumps(content))
+    assert not is_whole(run)
