@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -105,6 +105,8 @@ class Contents:
         heads: of each attack, what all its images share.
         flags: of each attack, how many batches raised which.
         joint: the attacks that aim at the map: their records have curves of it.
+        sizes: interpreter -> height and width of its maps.
+        areas: interpreter -> image -> the share of its benign map that is at least 0.5.
     """
 
     members: dict[str, dict[Path, list[str]]] = field(default_factory=dict)
@@ -113,12 +115,19 @@ class Contents:
     heads: dict[Key, Row] = field(default_factory=dict)
     flags: dict[Key, Counter[str]] = field(default_factory=dict)
     joint: set[Key] = field(default_factory=set)
+    sizes: dict[str, set[tuple[int, ...]]] = field(default_factory=dict)
+    areas: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def add(self, path: Path, header: Row, arrays: dict[str, Array]) -> None:
         """Take in one record; an image that came before (a padded sampler) counts once."""
         name = header["interpreter"]
         known = self.statuses.setdefault(name, {})
         self.rows += [row for row in image_rows(header, arrays) if row["image_id"] not in known]
+        maps = arrays["benign/benign_map"]
+        for image_id, own in zip(header["image_id"], maps, strict=True):
+            if image_id not in known:
+                self.sizes.setdefault(name, set()).add(own.shape[-2:])
+                self.areas.setdefault(name, {}).setdefault(image_id, int((own >= 0.5).sum()) / own.size)
         groups = [dict.fromkeys(header["image_id"], ("attacked", ""))]
         groups += [dict.fromkeys(header["already_wrong"], ("already_wrong", ""))]
         for status in ("invalid", "skipped"):
@@ -151,6 +160,34 @@ class Contents:
                 "counts": {"n": n, "invalid": len(own) - n, "successful": successful},
             }
         return table
+
+    def benign(self, name: str, statuses: Mapping[str, Status] | None, classes: int) -> Row:
+        """What ``results.json`` says of the benign images under an interpreter; see ``report.benign``.
+
+        Args:
+            name: the interpreter's.
+            statuses: of all images; None where some never reached a record and others have not yet.
+            classes: how many there are, 0 where nobody knows.
+        """
+        verdicts = [
+            status == "already_wrong"
+            for status, reason in (statuses or {}).values()
+            if status in ("attacked", "already_wrong") or (status == "invalid" and "map" in reason)
+        ]
+        judged, wrong = len(verdicts), sum(verdicts)
+        areas = list(self.areas.get(name, {}).values())
+        chance, area = 1 / classes if classes > 1 else None, _mean(areas)
+        low = chance is not None and judged >= 5 and judged - wrong < judged * (chance + (1 - chance) / 4)
+        share = area if area is not None and len(areas) >= 5 else 0.5
+        found = {"low_accuracy": low, "empty_maps": share < 0.02, "full_maps": share > 0.8}
+        return {
+            "judged": judged,
+            "right": judged - wrong,
+            "chance": chance,
+            "map_sizes": sorted(map(list, self.sizes.get(name, ()))),
+            "map_area": area,
+            "flags": [flag for flag, raised in found.items() if raised],
+        }
 
     def _blind(self, key: Key) -> dict[str, int]:
         """The flags of a joint attack that keeps the map no better than what ignores the map."""

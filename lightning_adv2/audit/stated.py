@@ -16,13 +16,14 @@ from lightning_adv2.files.run import AGAIN, record_key
 _TOLERANCE = 1e-6  # the report computes in single precision
 
 
-def misstated(folder: Path, contents: Contents, manifest: Row) -> Iterator[str]:
+def misstated(folder: Path, contents: Contents, manifest: Row, classes: int) -> Iterator[str]:
     """What is wrong in ``results.json``, ``results.csv``, ``images.csv`` and ``status.csv``, one sentence each.
 
     Args:
         folder: the run's.
         contents: of all its records.
         manifest: the content of ``manifest.json``, or nothing: it names the images that never reached a record.
+        classes: how many the classifier tells apart; 0 where nobody knows.
     """
     path, table = folder / "results.json", contents.table()
     statuses = _all_statuses(contents, manifest)
@@ -30,6 +31,8 @@ def misstated(folder: Path, contents: Contents, manifest: Row) -> Iterator[str]:
         results = json.loads(path.read_text(encoding="utf-8"))
         yield from (f"{path}: {one}" for one in _rows(results["rows"], table))
         yield from (f"{path}: {one}" for one in _denominators(results["denominators"], table, statuses))
+        if "benign" in results:  # an older run's file says nothing of it
+            yield from (f"{path}: {one}" for one in _benign(results["benign"], contents, manifest, classes))
         path = folder / "results.csv"
         yield from (f"{path}: {one}" for one in _same_table(path, results["rows"]))
         path = folder / "images.csv"
@@ -79,6 +82,17 @@ def _denominators(stated: Row, table: dict[Key, Row], statuses: dict[str, dict[s
         for key in dict.fromkeys([*wanted, *given]):
             if key != "attacks" and given.get(key) != wanted.get(key):
                 yield f"denominators of {name}: {key} {given.get(key)}, from the records {wanted.get(key)}"
+
+
+def _benign(stated: Row, contents: Contents, manifest: Row, classes: int) -> Iterator[str]:
+    statuses, whole = _all_statuses(contents, manifest), len(manifest.get("entries", []))
+    for name in dict.fromkeys([*statuses, *stated]):
+        known = not manifest or len(contents.statuses.get(name, {})) == whole
+        wanted = contents.benign(name, statuses.get(name, {}) if known else None, classes)
+        said = stated.get(name, {})
+        for key in dict.fromkeys([*wanted, *said]):
+            if _differing(said.get(key), wanted.get(key)):
+                yield f"benign images under {name}: {key} is {said.get(key)}, from the records {wanted.get(key)}"
 
 
 def _statuses(path: Path, statuses: dict[str, dict[str, Status]]) -> Iterator[str]:

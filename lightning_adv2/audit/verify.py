@@ -69,7 +69,7 @@ def verify(folder: Path, images: Path | None = None) -> tuple[list[str], list[st
         found.append(f"{folder / 'manifest.json'}: it is missing")
     else:
         checked.append("no manifest.json: the benign images are compared with nothing")
-    found += misstated(folder, contents, manifest or {})
+    found += misstated(folder, contents, manifest or {}, _classes(known or {}))
     checked.append(
         f"results.json, results.csv, images.csv, status.csv: {len(contents.rows)} rows of an image under an attack"
     )
@@ -78,6 +78,12 @@ def verify(folder: Path, images: Path | None = None) -> tuple[list[str], list[st
             found += [f"{path}: it belongs to no record" for path in sorted({*images.rglob("*.png")} - shown)]
         checked.append(f"{images}: {len(shown)} pictures")
     return found, checked
+
+
+def _classes(known: Row) -> int:
+    """How many classes there are, 0 where ``experiment.json`` does not say."""
+    about = known.get("about")
+    return len(about.get("classes", ())) if isinstance(about, dict) else 0
 
 
 def _json(path: Path, keys: Sequence[str], found: list[str]) -> Any:

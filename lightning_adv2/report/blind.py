@@ -19,7 +19,7 @@ CLOSE = 0.9
 """From this mean agreement on there is nothing left to miss."""
 MEANING = (
     f"{FLAG}: over the same images the joint attack leaves no more of the target map than an attack that ignores the "
-    "map, or than uniform noise of the same size. Its figures say nothing of the interpreter's robustness before the "
+    "map, or than uniform noise does. Its figures say nothing of the interpreter's robustness before the "
     "cause is known: give it a smooth surrogate whose sharpness suits the network's activations, another surrogate, "
     "more steps, or a greater map weight. Noise alone may leave more of the map of an interpreter that truly resists."
 )

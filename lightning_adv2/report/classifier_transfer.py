@@ -14,7 +14,7 @@ from lightning_adv2.functional.validity import is_finite, unfit_maps
 from lightning_adv2.interpreters import Interpreter, TrainableInterpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.comparison import compare_maps
-from lightning_adv2.report.means import mean_of
+from lightning_adv2.report.means import defined, mean_of
 from lightning_adv2.report.records import AttackRecord, BatchRecord, to_float
 from lightning_adv2.report.summary import Row
 
@@ -178,6 +178,7 @@ def transfer_rows(seen: Iterable[Seen]) -> list[Row]:
     """One row per classifier, interpreter and attack; a pure function of all processes' findings, in whatever order.
 
     ``n`` images count, ``maps`` of them with a map to compare, ``fooled`` of those now wrong; a mean over none is None.
+    ``empty`` of the former and ``empty_fooled`` of the latter have two empty maps, and are in no mean of the IoU.
     An image that comes twice counts once.
     """
     groups: dict[tuple[Any, ...], dict[str, Seen]] = {}
@@ -197,6 +198,7 @@ def transfer_rows(seen: Iterable[Seen]) -> list[Row]:
             row |= {
                 f"l1{suffix}": mean_of([one.l1 for one in part]),
                 f"iou{suffix}": mean_of([one.iou for one in part]),
+                f"empty{suffix}": len(part) - len(defined(one.iou for one in part)),
             }
         rows.append(row)
     return rows

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from lightning_adv2.files import write_json
 from lightning_adv2.report.figures import save
+from lightning_adv2.report.means import OVER, over
 from lightning_adv2.report.records import record_key
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import show
@@ -88,12 +89,16 @@ def print_classifier_transfer(
         previous = row["interpreter"]
         cells = [row["interpreter"], record_key(row["attack"], row["schedule"]), row["classifier"], str(row["n"])]
         cells += [_format(row[name], "{:.1%}") for name in ("asr", "wrong")]
-        cells += [_format(row[name], "{:.3f}") for name in ("confidence", "l1", "iou", "l1_fooled", "iou_fooled")]
+        cells += [_format(row["confidence"], "{:.3f}")]
+        for suffix, n in (("", row["maps"]), ("_fooled", row["fooled"])):
+            l1, iou = (_format(row[f"{name}{suffix}"], "{:.3f}") for name in ("l1", "iou"))
+            cells += [l1, over(iou, n - row.get(f"empty{suffix}", 0), n)]  # older files do not count them
         table.add_row(*cells, style="bold" if row["classifier"] == attacked else "")
     lines = [
         f"{one['name']} gets {one['right']:,} of the {one['asked']:,} attacked images right when benign; only those "
         "count for it" for one in classifiers[1:]
     ]  # fmt: skip
+    lines += [OVER] if any(row.get("empty") or row.get("empty_fooled") for row in rows) else []
     lines += [f"No maps by {one['interpreter']} of {one['classifier']}: {one['reason']}" for one in skipped]
     show(Group(table, Text("\n".join(lines), style="dim")), console)
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import rich.table
 from rich.console import Console
@@ -17,12 +18,15 @@ from lightning_adv2.report.page import Picture, Section, Table
 from lightning_adv2.report.run import Run, read_run
 from lightning_adv2.report.run_page import FILE, run_sections, write_run_page
 from lightning_adv2.report.summary import Row
+from lightning_adv2.report.terminal import EMPTY as NO_IOU
 from lightning_adv2.report.terminal import show
 from lightning_adv2.runtime.describe import differences
 
 KEYS = ("dataset", "classifier", "target", "interpreter", "attack", "schedule")
-"""What a row is about: rows that share all of these are compared."""
+"""What a row is about: rows that share all of these are compared. Where each run has but one interpreter, those are."""
 MAIN = {"n": "images", "asr": "ASR", "l1": "map L1", "iou": "map IoU"}
+EMPTY = {"empty": "no IoU"}
+"""Shown beside the others where an image has two empty maps, and so no IoU."""
 MORE = {
     "confidence": "confidence",
     "iou_true_class": "IoU, c",
@@ -44,7 +48,8 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 def comparison(runs: Sequence[Run], names: Sequence[str], metrics: dict[str, str], title: str) -> Table:
     """The runs' rows side by side, each number after the first run's with its difference from it.
 
-    A column of ``KEYS`` that says the same everywhere is left out; a cell is empty where a run has no such row.
+    A column of ``KEYS`` that says the same everywhere is left out; a cell is empty where a run has no such row. Runs of
+    one interpreter each are compared whatever it is called.
 
     Args:
         runs: two or more; the first is what the others are compared with.
@@ -53,9 +58,13 @@ def comparison(runs: Sequence[Run], names: Sequence[str], metrics: dict[str, str
         title: heading.
     """
     by_key: dict[tuple[str, ...], dict[int, Row]] = {}
+    only = _only_interpreters(runs)
     for place, run in enumerate(runs):
         for row in run.summary.rows:
-            by_key.setdefault(tuple(row[key] for key in KEYS), {})[place] = row
+            called = row | ({"interpreter": " / ".join(only)} if only else {})
+            by_key.setdefault(tuple(called[key] for key in KEYS), {})[place] = row
+    if any(row["empty"] for found in by_key.values() for row in found.values()):
+        metrics = metrics | EMPTY
     told = [place for place in range(len(KEYS)) if len({key[place] for key in by_key}) > 1]
     told = told or [KEYS.index("attack")]
     order = list(dict.fromkeys(key[KEYS.index("interpreter")] for key in by_key))
@@ -74,27 +83,50 @@ def comparison(runs: Sequence[Run], names: Sequence[str], metrics: dict[str, str
     same = "; ".join(
         f"{KEYS[place]}: {next(iter(by_key))[place]}" for place in range(len(KEYS)) if by_key and place not in told
     )
-    note = f"In brackets: the difference from {names[0]}. {same and f'In all rows {same}.'}"
-    return Table(title, columns, rows, note.strip())
+    compared = any(0 in found and len(found) > 1 for found in by_key.values())
+    said = [
+        f"In brackets: the difference from {names[0]}." if compared else "No row of one run has its like in another.",
+        f"In all rows {same}." if same else "",
+        f"{NO_IOU}." if metrics.keys() >= EMPTY.keys() else "",
+    ]
+    return Table(title, columns, rows, " ".join(filter(None, said)))
+
+
+def _only_interpreters(runs: Sequence[Run]) -> list[str]:
+    """The names, each once, of the interpreters of runs that have one each; empty where a run has several."""
+    if any(len(run.interpreters) != 1 for run in runs):
+        return []
+    return list(dict.fromkeys(run.interpreters[0] for run in runs))
 
 
 def _cell(metric: str, value: float | None, first: float | None) -> str:
     if value is None:
         return "-"
-    form = {"n": "d", "asr": ".1%", "plausible": ".1%"}.get(metric, ".3f")
+    form = {"n": "d", "empty": "d", "asr": ".1%", "plausible": ".1%"}.get(metric, ".3f")
     return f"{value:{form}}" if first is None else f"{value:{form}} ({value - first:+{form}})"
 
 
 def experiment_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
     """Where the experiments differ from the first one's, by name; nothing else can make the numbers differ."""
     rows: list[tuple[str, ...]] = []
-    for run, name in zip(runs[1:], names[1:], strict=True):
-        found = differences(runs[0].experiment, run.experiment)
+    first, *others = [_renamed(run) if len(_only_interpreters(runs)) > 1 else run.experiment for run in runs]
+    for experiment, name in zip(others, names[1:], strict=True):
+        found = differences(first, experiment)
         parts = [line.partition(": ") for line in found] or [("", "", "nothing: the same experiment")]
         rows += [(name, what, how) for what, _, how in parts]
     return Table(
         f"Where the experiments differ from {names[0]}", ("run", "what", "how"), rows, f"'before' is {names[0]}."
     )
+
+
+def _renamed(run: Run) -> dict[str, Any]:
+    """The experiment of a run of one interpreter, which is called by no name of its own."""
+    (name,) = run.interpreters
+    own = {
+        key: {"the interpreter": value[name]} if isinstance(value, dict) and list(value) == [name] else value
+        for key, value in run.experiment.items()
+    }
+    return {"name of the interpreter": name} | own
 
 
 def compare_sections(runs: Sequence[Run], names: Sequence[str], folder: Path) -> list[Section]:

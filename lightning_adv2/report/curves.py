@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,13 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 from lightning_adv2.files import write_json
 from lightning_adv2.files.run import record_paths
 from lightning_adv2.functional.bootstrap import bootstrap_interval, share_interval
 from lightning_adv2.report.figures import save
+from lightning_adv2.report.means import OVER, defined, mean_of, over
 from lightning_adv2.report.records import read_record, record_key
 from lightning_adv2.report.run import Run
 from lightning_adv2.report.summary import Row
@@ -73,7 +74,7 @@ def curve_rows(run: Run) -> list[Row]:
 
     That of ``epsilon`` and ``steps`` which the curve runs over is None. A point has ``value``, ``attack``, ``n`` and,
     for each of ``METRICS``, mean and 95% interval (``iou``, ``iou_low``, ``iou_high``): of ASR Wilson's, of the others
-    by bootstrap over images; None without an image.
+    by bootstrap over images; None without an image. ``empty`` of the n images have two empty maps, and so no IoU.
     """
     values = _values(run)
     rows: list[Row] = []
@@ -114,11 +115,11 @@ def _values(run: Run) -> dict[tuple[str, str, str], dict[str, list[float]]]:
 
 def _point(values: dict[str, list[float]]) -> Row:
     n = len(values["asr"])
-    point: Row = {"n": n}
+    point: Row = {"n": n, "empty": n - len(defined(values["iou"]))}
     for name, own in values.items():
-        low, high = share_interval(int(sum(own)), n) if name == "asr" else bootstrap_interval(own)
-        mean = math.fsum(own) / n if n else None
-        point |= {name: mean, f"{name}_low": low if n else None, f"{name}_high": high if n else None}
+        fine = defined(own)
+        low, high = share_interval(int(sum(own)), n) if name == "asr" else bootstrap_interval(fine)
+        point |= {name: mean_of(fine), f"{name}_low": low if fine else None, f"{name}_high": high if fine else None}
     return point
 
 
@@ -145,7 +146,7 @@ def curves_figure(curves: Sequence[Row], controls: Sequence[Row]) -> Figure:
         own = [curve for curve in curves if curve["axis"] == axis]
         for plot, (metric, name) in zip(line, (("asr", "ASR"), ("iou", "map IoU"), ("l1", "map L1")), strict=True):
             for curve in own:
-                points = [point for point in curve["points"] if point["n"]]
+                points = [point for point in curve["points"] if point[metric] is not None]
                 scale = 255 if axis == "epsilon" else 1
                 x, y, low, high = (
                     [p[key] for p in points] for key in ("value", metric, f"{metric}_low", f"{metric}_high")
@@ -156,7 +157,7 @@ def curves_figure(curves: Sequence[Row], controls: Sequence[Row]) -> Figure:
                           label=f"{curve['interpreter'].upper()} {_label(curve)}")  # fmt: skip
                 plot.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
             for control in controls:
-                if metric != "asr" and control["n"] and control["interpreter"] in colours:
+                if metric != "asr" and control[metric] is not None and control["interpreter"] in colours:
                     thin: Any = ":" if control["attack"] == "noise" else (0, (6, 2, 1, 2))
                     plot.axhline(control[metric], color=colours[control["interpreter"]], linewidth=0.9, linestyle=thin)
             plot.set_xscale("log", base=2)
@@ -194,10 +195,17 @@ def print_curves(curves: Sequence[Row], controls: Sequence[Row], console: Consol
             table.add_section()
         for control in controls:
             table.add_row(control["interpreter"], control["attack"], "-", *_cells(control), style="dim")
-        show(table, console)
+        points = [*controls, *(point for curve in own for point in curve["points"])]
+        show(Group(table, *[Text(OVER, style="dim")] * any(point.get("empty") for point in points)), console)
 
 
 def _cells(point: Row) -> list[str]:
     if not point["n"]:
         return ["0", "-", "-", "-"]
-    return [str(point["n"])] + [f"{point[m]:.3f} [{point[f'{m}_low']:.3f}, {point[f'{m}_high']:.3f}]" for m in METRICS]
+    shown = {m: "-" if point[m] is None else f"{point[m]:.3f} {_interval(point, m)}" for m in METRICS}
+    shown["iou"] = over(shown["iou"], point["n"] - point.get("empty", 0), point["n"])  # older files do not count them
+    return [str(point["n"]), *shown.values()]
+
+
+def _interval(point: Row, metric: str) -> str:
+    return f"[{point[f'{metric}_low']:.3f}, {point[f'{metric}_high']:.3f}]"

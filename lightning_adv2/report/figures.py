@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.functional.masking import resize_map
+from lightning_adv2.report.means import iou_label
 from lightning_adv2.report.records import BENIGN, AttackRecord, BatchRecord, to_numpy
 from lightning_adv2.report.summary import Row
 
@@ -187,18 +188,19 @@ def bars(rows: Sequence[Row], title: str | None = None) -> Figure:
     for axis, (metric, name) in zip(all_axes, (("iou", "map IoU"), ("l1", "map L1")), strict=True):
         across = figure.get_figwidth() * (0.92 if wide else 0.42)  # inches, about
         for j, (attack, schedule) in enumerate(labels):
-            found = {r["interpreter"]: r[metric] for r in rows if (r["attack"], r["schedule"]) == (attack, schedule)}
-            shown = {i: found[n] for i, n in enumerate(interpreters) if found.get(n) is not None}
+            found = {r["interpreter"]: r for r in rows if (r["attack"], r["schedule"]) == (attack, schedule)}
+            shown = {i: found[n] for i, n in enumerate(interpreters) if n in found and found[n][metric] is not None}
             drawn = axis.bar(
                 [i + (j - (len(labels) - 1) / 2) * width for i in shown],
-                list(shown.values()),
+                [row[metric] for row in shown.values()],
                 width * 0.92,
                 label=attack if schedule == "control" else f"{attack} ({schedule})",
                 color=colours[attack],
                 alpha=0.55 if schedule == "paper" else 1.0,
             )
             if across / len(interpreters) * width >= needed:
-                axis.bar_label(drawn, fmt="%.2f", fontsize=7)
+                texts = [iou_label(row) if metric == "iou" else f"{row[metric]:.2f}" for row in shown.values()]
+                axis.bar_label(drawn, texts, fontsize=7)
         axis.set_xlim(-0.55, len(interpreters) - 0.45)
         axis.set_xticks(range(len(interpreters)), [name.upper() for name in interpreters])
         axis.set_ylabel(name)

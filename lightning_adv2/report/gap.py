@@ -6,15 +6,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from lightning_adv2.files import write_json
 from lightning_adv2.functional.bootstrap import bootstrap_interval
 from lightning_adv2.report.comparison import compare_maps
 from lightning_adv2.report.figures import save
-from lightning_adv2.report.means import defined, mean_of
+from lightning_adv2.report.means import OVER, defined, iou_label, mean_of, over
 from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import show
@@ -32,9 +33,10 @@ def gap_rows(records: Iterable[BatchRecord]) -> list[Row]:
 
     Returns:
         One row per interpreter and attack, ``benign`` first: ``interpreter``, ``target``, ``attack``, ``schedule``,
-        ``n``, ``asr``, ``confidence`` (both None for ``benign``, which nobody attacked), ``l1`` and ``iou`` with the
-        target map, and ``iou_low`` and ``iou_high``, a 95% interval by bootstrap over images. None over no image; an
-        image that comes twice counts once.
+        ``n``, ``empty`` (of these, those without an IoU because both maps are empty), ``asr``, ``confidence`` (both
+        None for ``benign``, which nobody attacked), ``l1`` and ``iou`` with the target map, and ``iou_low`` and
+        ``iou_high``, a 95% interval by bootstrap over images. None over no image; an image that comes twice counts
+        once.
     """
     heads: dict[tuple[int, int], Row] = {}
     found: dict[tuple[int, int], dict[str, tuple[float | None, ...]]] = {}
@@ -59,6 +61,7 @@ def gap_rows(records: Iterable[BatchRecord]) -> list[Row]:
         for name, column in zip(METRICS, zip(*values, strict=True) if values else [()] * len(METRICS), strict=True):
             row[name] = mean_of(column)
         ious = defined(one[3] for one in values)
+        row["empty"] = len(values) - len(ious)
         row["iou_low"], row["iou_high"] = bootstrap_interval(ious) if ious else (None, None)
         rows.append(row)
     return rows
@@ -91,7 +94,7 @@ def gap_figure(rows: Sequence[Row]) -> Figure:
             yerr=[[max(0.0, value) for value in side] for side in spread], error_kw={"linewidth": 0.8},
             color=_COLOURS.get(label[0]) or next(more), label=_named(*label),
         )  # fmt: skip
-        axis.bar_label(bars, [f"{value:.2f}" for value in high], fontsize=7, padding=1)
+        axis.bar_label(bars, [iou_label(row) for row in drawn], fontsize=7, padding=1)
     axis.set_xticks(range(len(interpreters)), [name.upper() for name in interpreters])
     axis.set_ylabel("map IoU")
     axis.set_ylim(0, 1.1)
@@ -122,6 +125,7 @@ def print_gap(rows: Sequence[Row], console: Console | None = None) -> None:
         previous = row["interpreter"]
         key = row["attack"] if row["attack"] == "benign" else record_key(row["attack"], row["schedule"])
         cells = ["-" if row[name] is None else f"{row[name]:.3f}" for name in METRICS]
+        cells[-1] = over(cells[-1], row["n"] - row.get("empty", 0), row["n"])  # older files do not count them
         interval = f"{row['iou_low']:.3f} to {row['iou_high']:.3f}" if row["iou"] is not None else "-"
         table.add_row(row["interpreter"], key, str(row["n"]), *cells, interval)
-    show(table, console)
+    show(Group(table, *[Text(OVER, style="dim")] * any(row.get("empty") for row in rows)), console)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from lightning_adv2.files import write_json
@@ -22,7 +23,7 @@ from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.comparison import compare_maps
 from lightning_adv2.report.figures import save
-from lightning_adv2.report.means import mean_of
+from lightning_adv2.report.means import OVER, defined, iou_label, mean_of, over
 from lightning_adv2.report.records import to_float
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import show
@@ -170,7 +171,7 @@ def noise_rows(levels: Sequence[Row], moved: Sequence[Moved]) -> list[Row]:
     """One row per level and interpreter; a pure function of what all processes measured, in whatever order.
 
     ``n`` images count, ``invalid`` ones gave NaN or infinity; the means are None where none counts. Images whose two
-    maps are both empty have no IoU and are not in its mean.
+    maps are both empty have no IoU and are not in its mean: ``empty`` of them for the true class, ``empty_predicted``.
     """
     rows: list[Row] = []
     for interpreter, place in moved[0]:
@@ -180,6 +181,8 @@ def noise_rows(levels: Sequence[Row], moved: Sequence[Moved]) -> list[Row]:
         row |= {"n": len(fine), "invalid": len(values) - len(fine)}
         for name, column in zip(METRICS, zip(*fine, strict=True) if fine else [[]] * len(METRICS), strict=True):
             row[name] = mean_of(column)
+            if name.startswith("iou"):
+                row[name.replace("iou", "empty")] = len(fine) - len(defined(column))
         rows.append(row)
     return rows
 
@@ -202,14 +205,16 @@ def noise_figure(rows: Sequence[Row]) -> Figure:
     both = figure.subplots(2, 1)
     for axis, (metric, name) in zip(both, (("l1", "map L1"), ("iou", "map IoU")), strict=True):
         for j, label in enumerate(labels):
-            found = {row["interpreter"]: row[metric] for row in rows if (row["kind"], row["rate"]) == label}
-            shown = {i: found[one] for i, one in enumerate(interpreters) if found[one] is not None}
+            found = {row["interpreter"]: row for row in rows if (row["kind"], row["rate"]) == label}
+            shown = {i: found[one] for i, one in enumerate(interpreters) if found[one][metric] is not None}
             drawn = axis.bar(
-                [i + (j - (len(labels) - 1) / 2) * width for i in shown], list(shown.values()), width * 0.92,
+                [i + (j - (len(labels) - 1) / 2) * width for i in shown],
+                [row[metric] for row in shown.values()], width * 0.92,
                 label=f"{label[0]}, {label[1]:.0%} wrong", color=_COLOURS[label[0]],
                 alpha=1.0 if label[1] == highest else 0.5,
             )  # fmt: skip
-            axis.bar_label(drawn, fmt="%.2f", fontsize=7)
+            texts = [iou_label(row) if metric == "iou" else f"{row[metric]:.2f}" for row in shown.values()]
+            axis.bar_label(drawn, texts, fontsize=7)
         axis.set_xticks(range(len(interpreters)), [one.upper() for one in interpreters], fontsize=8)
         axis.set_ylabel(name)
         axis.spines[["top", "right"]].set_visible(False)
@@ -238,6 +243,14 @@ def print_noise(levels: Sequence[Row], rows: Sequence[Row], title: str, console:
         cells += (
             ["-", "-"] if level["level"] is None else [f"{level['rate_reached']:.1%}", f"{level['level'] * 255:.1f}"]
         )
-        cells += [str(row["n"]), *("-" if row[name] is None else f"{row[name]:.3f}" for name in METRICS)]
+        cells += [str(row["n"]), *(_cell(row, name) for name in METRICS)]
         table.add_row(*cells)
-    show(table, console)
+    some = any(row.get("empty") or row.get("empty_predicted") for row in rows)
+    show(Group(table, *[Text(OVER, style="dim")] * some), console)
+
+
+def _cell(row: Row, name: str) -> str:
+    if row[name] is None:
+        return "-"
+    empty = row.get(name.replace("iou", "empty"), 0) if name.startswith("iou") else 0  # older files do not count them
+    return over(f"{row[name]:.3f}", row["n"] - empty, row["n"])

@@ -77,7 +77,8 @@ def resilience_rows(
         ``interpreter``, ``rank`` (None where it does not count), ``counts``, ``resilience`` (None where ``asr`` is
         below ``SUCCESS``: that is not claimed to be resilience), ``decided_by`` (the column that it is 1 minus),
         ``worst_attack`` (chosen on most images), ``worst_iou``, ``worst_l1``, ``iou_true_class``, ``iou_target_class``
-        (means over the images on which an attack succeeded, None where there is none), ``asr`` (their share);
+        (means over the images on which an attack succeeded, None where there is none), ``asr`` (their share),
+        ``successful`` (their number), ``empty`` (for each of the three IoUs, how many of them have two empty maps);
         ``control_iou`` (the benign image explained for the target class), ``transfer_iou`` (the highest under an
         attack made for the reference), ``noise_iou`` (of each kind and rate of noise);
         ``benign_loss`` (the largest relative loss against the reference among the measures of the gate), ``benign``
@@ -209,6 +210,8 @@ def _attacked(
         **shown,
         "worst_l1": worst["l1"],
         "asr": worst["asr"],
+        "successful": worst["successful"],
+        "empty": worst["empty"],
         "flags": found,
         "failed_attacks": {_key(row): row["asr"] for row in aimed if not _succeeds(row)},
     }

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from lightning_adv2.files import write_json
 from lightning_adv2.report.figures import save
+from lightning_adv2.report.means import OVER, over
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.tables import write_csv
 from lightning_adv2.report.terminal import show
@@ -101,8 +102,8 @@ def print_resilience(rows: Sequence[Row], reference: str, console: Console | Non
         middle = ("iou_true_class", "iou_target_class", "control_iou", "transfer_iou")
         cells = ["-" if row["rank"] is None else str(row["rank"]), row["interpreter"], _number(row["resilience"])]
         cells.append("-" if row["decided_by"] is None else row["decided_by"].replace("_", " ").replace("iou", "IoU"))
-        cells += [_number(row["worst_iou"]), row["worst_attack"] or "-", _number(row["asr"], "{:.1%}")]
-        cells += [*(_number(row[key]) for key in middle), _number(row["benign"].get("gap"))]
+        cells += [_over(row, "worst_iou"), row["worst_attack"] or "-", _number(row["asr"], "{:.1%}")]
+        cells += [*(_over(row, key) for key in middle), _number(row["benign"].get("gap"))]
         cells += [_number(row["benign_loss"], "{:.1%}"), _number(row["benign"].get("agreement_l1"))]
         table.add_row(*cells, style="bold" if row["counts"] else "dim")
     reasons = [
@@ -114,13 +115,21 @@ def print_resilience(rows: Sequence[Row], reference: str, console: Console | Non
         for key, asr in row["failed_attacks"].items()
     ]
     below = [Text("\n".join(reasons + failed), style="yellow")] if reasons or failed else []
-    show(Group(table, *below), console)
+    notes = [Text(OVER, style="dim")] if any(any(row.get("empty", {}).values()) for row in rows) else []
+    show(Group(table, *notes, *below), console)
 
 
 def _reasons(row: Row) -> list[str]:
     share = _number(row["asr"], "{:.1%}")
     unclaimed = [f"the attacks on its map succeed on too few images ({share}), which is not claimed to be resilience"]
     return [*row["gate"], *row["flags"], *(unclaimed if row["resilience"] is None else [])]
+
+
+def _over(row: Row, key: str) -> str:
+    """A mean IoU of the worst case, and over how many images it is where some have none."""
+    successful = row.get("successful", 0)  # older files count neither
+    empty = row.get("empty", {}).get("iou" if key == "worst_iou" else key, 0)
+    return over(_number(row[key]), successful - empty, successful)
 
 
 def scatter(rows: Sequence[Row], tolerance: float) -> Figure:

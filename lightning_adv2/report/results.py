@@ -20,13 +20,13 @@ from lightning_adv2.report.tables import write_csv, write_status
 
 
 def write_results(folder: Path, summary: Summary, stamp: dict[str, Any]) -> Path:
-    """Write ``results.json`` (rows, denominators), ``results.csv``, per image ``images.csv``, and ``stamp.json``.
+    """Write ``results.json`` (rows, denominators, benign), the tables as CSV, and ``stamp.json``.
 
     All but the stamp follow from the records alone: they are equal to the byte for any number of processes, and after
     any number of interruptions. What differs each time is the stamp's: seconds, machine, versions, command.
     """
     path = folder / "results.json"
-    write_json(path, {"rows": summary.rows, "denominators": summary.denominators})
+    write_json(path, {"rows": summary.rows, "denominators": summary.denominators, "benign": summary.benign})
     write_json(folder / "stamp.json", stamp | {"seconds": summary.seconds})
     write_csv(summary.rows, folder / "results.csv")
     write_csv(summary.images, folder / "images.csv")

@@ -55,7 +55,9 @@ def read_run(folder: Path) -> Run:
         raise FileNotFoundError(f"{folder} holds no evaluation: there is no {error.filename}") from error
     about = known["about"]
     names = {"dataset": about["dataset"], "classifier": about["classifier"]}
-    summary = summarize(read_records(folder / "records"), names, about["passed_over"], about["selected"])
+    summary = summarize(
+        read_records(folder / "records"), names, about["passed_over"], about["selected"], len(about["classes"])
+    )
     return Run(folder, known["experiment"], about, summary)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from lightning_adv2.report.benign import accuracy_lines, benign_flags, resolution
 from lightning_adv2.report.classifier_transfer_files import print_classifier_transfer
 from lightning_adv2.report.confusion import print_confusion
 from lightning_adv2.report.curves import print_curves
@@ -22,11 +23,12 @@ from lightning_adv2.report.localization import print_localization
 from lightning_adv2.report.noise import print_noise
 from lightning_adv2.report.page import Block, Gallery, Listing, Picture, Section, Table
 from lightning_adv2.report.proposition import print_proposition
-from lightning_adv2.report.records import BENIGN, record_key
+from lightning_adv2.report.records import record_key
 from lightning_adv2.report.resilience_files import print_resilience
 from lightning_adv2.report.run import Run
-from lightning_adv2.report.summary import Row, denominator_lines
-from lightning_adv2.report.terminal import EMPTY, ONE_CLASS, blind_notes, print_table
+from lightning_adv2.report.sentences import attacks_of, sentences
+from lightning_adv2.report.summary import Row, Summary, denominator_lines
+from lightning_adv2.report.terminal import ONE_CLASS, blind_notes, empty_notes, print_table
 from lightning_adv2.report.transfer import print_transfer
 
 FILE = "report.html"
@@ -50,12 +52,13 @@ def run_sections(run: Run, limit: int = 24) -> list[Section]:
         run: also one that was interrupted, as far as it got.
         limit: at most so many images in the gallery.
     """
-    sections = [Section("Summary", "\n\n".join(_sentences(run)), _pictures(run, "agreement", "overview"))]
+    sections = [Section("Summary", "\n\n".join(sentences(run)), _pictures(run, "agreement", "overview"))]
     if run.summary.rows:
         (table,) = tables_of(partial(print_table, run.summary, "Means over all attacked images"))
         notes = "\n\n".join(blind_notes(run.summary))
-        sections.append(Section("Results", notes, [replace(table, note=_legend(run.summary.rows))]))
-    sections.append(Section("Where every image went", "\n\n".join(denominator_lines(run.summary)), _counts(run)))
+        sections.append(Section("Results", notes, [replace(table, note=_legend(run.summary))]))
+    told = denominator_lines(run.summary) + accuracy_lines(run.summary.benign)
+    sections.append(Section("Where every image went", "\n\n".join(told), _counts(run)))
     if run.summary.images:
         gallery = Gallery("Benign and attacked", run, limit)
         sections.append(Section("Gallery", _about_gallery(run.summary.rows), [gallery]))
@@ -69,11 +72,13 @@ _LEGEND = (
 _SIZES = "Linf x255: largest change of a pixel, in 8-bit levels; size: in the attack's own unit."
 
 
-def _legend(rows: Sequence[Row]) -> str:
+def _legend(summary: Summary) -> str:
     """What the columns of the results mean, as far as there is anything to see of it."""
-    green = ", green in gallery.png" if any(row["plausible"] for row in _attacks(rows)) else ""
-    empty = [f"{EMPTY}."] if any(row["empty"] for row in rows) else []
-    return " ".join([f"{_LEGEND}{green}.", _SIZES, f"{ONE_CLASS}.", *empty])
+    rows = summary.rows
+    pixels = [f"{line}."] if (line := resolution(summary.benign)) else []
+    green = ", green in gallery.png" if any(row["plausible"] for row in attacks_of(rows)) else ""
+    empty = [f"{note}." for note in empty_notes(summary)]
+    return " ".join([f"{_LEGEND}{green}.", _SIZES, f"{ONE_CLASS}.", *empty, *pixels])
 
 
 def _about_gallery(rows: Sequence[Row]) -> str:
@@ -83,70 +88,8 @@ def _about_gallery(rows: Sequence[Row]) -> str:
         "perturbation and the map that the interpreter now shows."
     ]
     said += ["PGD aims at the class alone, ADV2 at class and map."] if {"pgd", "adv2"} <= names else []
-    said += ["Red is an image that reached the target class."] if any(row["asr"] for row in _attacks(rows)) else []
+    said += ["Red is an image that reached the target class."] if any(row["asr"] for row in attacks_of(rows)) else []
     return " ".join([*said, "'All attacks and numbers' opens an image's sheet."])
-
-
-def _attacks(rows: Sequence[Row]) -> list[Row]:
-    return [row for row in rows if row["schedule"] != "control"]
-
-
-def _subject(run: Run) -> str:
-    target = next((row["target"] for row in run.summary.rows), BENIGN)
-    wanted = "the benign one" if target == BENIGN else f"'{target}'"
-    return f"Data set {run.about['dataset']}, classifier {run.about['classifier']}, target map: {wanted}"
-
-
-def _sentences(run: Run) -> list[str]:
-    """What happened, in words."""
-    rows = run.summary.rows
-    if not rows:
-        return [f"{_subject(run)}. No image was attacked yet, so there is nothing to report."]
-    selected = max(part["selected"] for part in run.summary.parts)
-    attacks = list(dict.fromkeys(record_key(r["attack"], r["schedule"]) for r in rows if r["schedule"] != "control"))
-    said = [
-        f"{_subject(run)}. {selected:,} images were attacked under {_counted(len(run.summary.by_interpreter))} "
-        f"({', '.join(run.summary.by_interpreter)}) with {', '.join(attacks)}. An attack succeeds where the classifier "
-        "then sees the target class (ASR); the map IoU says how much of the target map is left in the attacked image's "
-        "map: 1 is all of it, so that nobody who looks at the map would notice."
-    ]
-    said += [sentence for name in run.summary.by_interpreter if (sentence := _told(name, rows))]
-    flagged = sum(bool(row["flags"]) for row in rows)
-    return said + ([f"{flagged} of {len(rows)} rows are flagged: see 'Where every image went'."] if flagged else [])
-
-
-def _told(name: str, rows: list[Row]) -> str:
-    """PGD and ADV2 on one interpreter, in a sentence."""
-    own = {row["attack"]: row for row in reversed(rows) if row["interpreter"] == name and row["n"]}
-    parts = [
-        f"{attack.upper()} ({row['schedule']}) reaches the target class on {row['asr']:.1%} of the images and leaves "
-        f"a map IoU of {_iou(row)}"
-        for attack, row in ((name, own.get(name)) for name in ("pgd", "adv2"))
-        if row
-    ]
-    if parts and "target_class" in own:
-        parts.append(f"the benign image, only explained for the target class, has {_iou(own['target_class'])}")
-    if parts and "noise" in own:
-        parts.append(f"under plain noise of the same size it is {_iou(own['noise'])}{_reading(own)}")
-    return f"{name}: {'; '.join(parts)}." if parts else ""
-
-
-def _iou(row: Row) -> str:
-    return "undefined (all maps are empty)" if row["iou"] is None else f"{row['iou']:.2f}"
-
-
-def _reading(own: dict[str, Row]) -> str:
-    """What the noise control says of ADV2's figure."""
-    joint, noise = own.get("adv2", {}).get("iou"), own["noise"]["iou"]
-    if joint is None or noise is None:
-        return ""
-    if joint > noise:
-        return ", so read ADV2's between that and 1"
-    return ": ADV2 leaves no more of the map than noise does"
-
-
-def _counted(interpreters: int) -> str:
-    return f"{interpreters} interpreter{'s' * (interpreters != 1)}"
 
 
 def _counts(run: Run) -> list[Block]:
@@ -157,6 +100,7 @@ def _counts(run: Run) -> list[Block]:
         for key, count in part["attacks"].items():
             under = tuple(f"{count[one]:,}" for one in ("invalid", "n", "successful"))
             rows.append((name, key, *(f"{part[one]:,}" for one in before), *under))
+    flags += [(name, "benign images", text, "") for name, text in benign_flags(run.summary.benign)]
     for row in run.summary.rows:
         key = record_key(row["attack"], row["schedule"])
         flags += [(row["interpreter"], key, flag, f"{count:,}") for flag, count in row["flags"].items()]
@@ -167,7 +111,7 @@ def _counts(run: Run) -> list[Block]:
     )
     blocks: list[Block] = [Table("Denominators", (*headings, *under_attack), rows, note)]
     if flags:
-        blocks.append(Table("Flags: what makes a row doubtful", ("interpreter", "attack", "flag", "batches"), flags))
+        blocks.append(Table("Flags: what makes figures doubtful", ("interpreter", "attack", "flag", "batches"), flags))
     return blocks
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lightning_adv2.report.benign import said_once
+
 Row = dict[str, Any]
 Status = tuple[str, str]
 """One of ``STATUSES``, and the reason or an empty string."""
@@ -29,6 +31,8 @@ class Summary:
             are left out of the means, so that ``n + invalid = selected``; ``successful`` of the n reach the target
             class. Where there are several interpreters, such a dictionary for each under its name.
         statuses: one per image and interpreter, with the keys ``STATUS_KEYS``.
+        benign: of each interpreter what :func:`~lightning_adv2.report.benign.benign_facts` says: how often the
+            classifier is right without an attack, how large the benign maps are, and what is doubtful about either.
         seconds: of each attack under each interpreter, all batches together. Not in ``rows``, which are the same for
             every run.
     """
@@ -38,6 +42,7 @@ class Summary:
     denominators: dict[str, Any] = field(default_factory=dict)
     statuses: list[Row] = field(default_factory=list)
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    benign: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def by_interpreter(self) -> dict[str, dict[str, Any]]:
@@ -60,6 +65,7 @@ def merge(summaries: dict[str, Summary]) -> Summary:
         merged.images += summary.images
         merged.statuses += summary.statuses
         merged.seconds |= summary.seconds
+        merged.benign |= summary.benign
     return merged
 
 
@@ -79,10 +85,7 @@ def count_statuses(statuses: Mapping[str, Status]) -> dict[str, Any]:
 
 def denominator_lines(summary: Summary) -> list[str]:
     """In words where every image went, in one line for all interpreters where it is the same for all."""
-    lines = {name: _in_words(part) for name, part in summary.by_interpreter.items()}
-    if len(set(lines.values())) == 1:
-        return [next(iter(lines.values()))]
-    return [f"{name}: {line}" for name, line in lines.items()]
+    return said_once({name: _in_words(part) for name, part in summary.by_interpreter.items()})
 
 
 def _in_words(part: dict[str, Any]) -> str:

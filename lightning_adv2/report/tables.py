@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 from lightning_adv2.files import written_whole
 from lightning_adv2.functional.agreement import map_iou, perturbation_size
 from lightning_adv2.metrics import AGREEMENTS, METRICS, attack_metrics
+from lightning_adv2.report.benign import benign_facts, map_areas
 from lightning_adv2.report.blind import NOISE, blind_flags
 from lightning_adv2.report.records import AttackRecord, BatchRecord, to_float
 from lightning_adv2.report.summary import STATUS_KEYS, Row, Status, Summary, count_statuses, merge
@@ -30,6 +31,7 @@ def summarize(
     names: dict[str, str],
     passed_over: Mapping[str, Sequence[str]] | None = None,
     selected: int | None = None,
+    classes: int | None = None,
 ) -> Summary:
     """Compute all tables from records; a pure function of its arguments.
 
@@ -40,6 +42,7 @@ def summarize(
             ``data.Manifest.passed_over``.
         selected: how many images were left. Under an interpreter whose records hold another number, part of a run
             say, ``passed_over`` does not count. None counts it always.
+        classes: how many the classifier tells apart; None where nobody knows.
     """
     tallies: dict[str, _Tally] = {}
     for record in records:
@@ -48,8 +51,10 @@ def summarize(
             tallies[name] = _Tally({**names, "interpreter": name})
         tallies[name].add(record)
     before: dict[str, Status] = {name: (status, reason) for name, (status, reason) in (passed_over or {}).items()}
-    summaries = {name: tally.summary(before, selected) for name, tally in tallies.items()}
-    return merge(summaries) if len(summaries) > 1 else next(iter(summaries.values()), _Tally(names).summary({}, None))
+    summaries = {name: tally.summary(before, selected, classes) for name, tally in tallies.items()}
+    if len(summaries) > 1:
+        return merge(summaries)
+    return next(iter(summaries.values()), _Tally(names).summary({}, None, classes))
 
 
 class _Tally:
@@ -61,6 +66,8 @@ class _Tally:
         self.order: list[Row] = []
         self.images: dict[str, list[Row]] = {}
         self.statuses: dict[str, Status] = {}
+        self.sizes: set[tuple[int, int]] = set()
+        self.areas: list[float] = []
 
     def add(self, record: BatchRecord) -> None:
         fresh = []
@@ -74,6 +81,9 @@ class _Tally:
             self.statuses.setdefault(name, ("invalid", reason))
         for name, reason in record.skipped.items():
             self.statuses.setdefault(name, ("skipped", reason))
+        if fresh:
+            self.sizes.add((record.benign_map.shape[-2], record.benign_map.shape[-1]))
+            self.areas += map_areas(record.benign_map[fresh])
         for attack in record.attacks:
             own = [_image_row(record, attack, i, self.names) for i in fresh]
             self.images.setdefault(attack.key, []).extend(own)
@@ -83,19 +93,21 @@ class _Tally:
             self.attacks[attack.key].add(record, attack, fresh)
             self.order += own
 
-    def summary(self, before: Mapping[str, Status], selected: int | None) -> Summary:
+    def summary(self, before: Mapping[str, Status], selected: int | None, classes: int | None) -> Summary:
         whole = selected in (None, len(self.statuses))
         statuses = {**(before if whole else {}), **self.statuses}
         name = self.names.get("interpreter", "")
         joint = [key for key, attack in self.attacks.items() if attack.joint]
         others = [k for k, attack in self.attacks.items() if k == NOISE or (attack.head["steps"] and not attack.joint)]
+        part = count_statuses(statuses) | {"attacks": {key: attack.count for key, attack in self.attacks.items()}}
         blind = blind_flags(self.images, joint, others)
         return Summary(
             [attack.row(blind.get(key, {})) for key, attack in self.attacks.items()],
             self.order,
-            count_statuses(statuses) | {"attacks": {key: attack.count for key, attack in self.attacks.items()}},
+            part,
             [dict(zip(STATUS_KEYS, (one, name, *status), strict=True)) for one, status in statuses.items()],
             {name: {key: attack.seconds for key, attack in self.attacks.items()}},
+            {name: benign_facts(part if whole else None, classes, self.sizes, self.areas)},
         )
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from lightning_adv2.report.benign import accuracy_lines, benign_flags, resolution
 from lightning_adv2.report.blind import FLAG, LEAST_IMAGES, MEANING
+from lightning_adv2.report.means import OVER, over
 from lightning_adv2.report.records import BENIGN, record_key, titled
 from lightning_adv2.report.summary import Row, Summary, denominator_lines
 
 _THREE_DIGITS = ("confidence", "l1", "iou", "iou_true_class", "iou_target_class")
+IOUS = ("iou", "iou_benign", "iou_true_class", "iou_target_class")
+"""Columns that have no value for an image whose two maps are both empty."""
 _NARROW = ("interpreter", "attack", "schedule", "ASR", "confidence", "map L1", "map IoU")
 """What is left where a terminal has not room for all; the files and the page have everything."""
 EMPTY = (
@@ -43,6 +50,7 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
     numbers += [*(["benign L1", "benign IoU"] if targets else []), *(["size"] if moved else []), "Linf x255", "s/image"]
     for heading in numbers:
         table.add_column(heading, justify="right", overflow="fold")  # a narrow terminal cuts no digit off
+    counts = _counts(summary)
     previous = None
     for row in rows:
         if previous not in (None, row["interpreter"]):
@@ -50,12 +58,12 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
         previous = row["interpreter"]
         style = "bold" if "adv2" in row["attack"] else "dim" if row["schedule"] == "control" else ""
         cells = [row["interpreter"], row["attack"], row["schedule"], _steps(row), str(row["n"])]
-        cells += [_format(row["asr"], "{:.1%}"), *(_format(row[k], "{:.3f}") for k in _THREE_DIGITS)]
-        cells.append(_format(row["plausible"], "{:.1%}"))
+        cells += [_format(row["asr"], "{:.1%}"), *(_mean(row, k, counts) for k in _THREE_DIGITS)]
+        cells.append(_mean(row, "plausible", counts, "{:.1%}"))
         if empty:
             cells.append(str(row["empty"]))
         if targets:
-            cells += [_format(row[k], "{:.3f}") for k in ("l1_benign", "iou_benign")]
+            cells += [_mean(row, k, counts) for k in ("l1_benign", "iou_benign")]
         if moved:
             cells.append(_format(row["size"], ("{:.3f} " if row["unit"] == "Linf" else "{:.2f} ") + row["unit"]))
         cells.append(_format(row["linf"] and row["linf"] * 255, "{:.1f}"))
@@ -66,12 +74,39 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
     if console.is_terminal and console.width < needed:
         table.columns = [one for one in table.columns if str(one.header) in _NARROW]
     below = [Text(ONE_CLASS, style="dim")] if rows else []
-    below += [Text(EMPTY, style="dim")] if empty else []
+    below += [Text(note, style="dim") for note in empty_notes(summary)]
+    below += [Text(line, style="dim")] if (line := resolution(summary.benign)) else []
     below += [Text("\n".join(denominator_lines(summary)))] if summary.denominators else []
+    below += [Text("\n".join(lines))] if (lines := accuracy_lines(summary.benign)) else []
     below += [Text(note, style="dim") for note in blind_notes(summary)]
-    if warnings := _invalid(summary) + _flags(rows):
+    if warnings := _benign(summary) + _invalid(summary) + _flags(rows):
         below.append(Text("\n".join(warnings), style="yellow"))
     show(Group(table, *below), console)
+
+
+def empty_notes(summary: Summary) -> list[str]:
+    """What it means that an image has no IoU, and that a mean is over fewer images, where there is any such."""
+    counts = _counts(summary)
+    empty = any(row["empty"] for row in summary.rows)
+    fewer = any(
+        0 < count < row["n"] for row in summary.rows for metric in IOUS if (count := counts[(*_key(row), metric)])
+    )
+    return [EMPTY] * empty + [OVER] * fewer
+
+
+def _counts(summary: Summary) -> Counter[tuple[str, str, str, str]]:
+    """Interpreter, attack, schedule and a column -> how many images have a value there."""
+    valid = [one for one in summary.images if one["valid"]]
+    return Counter((*_key(one), metric) for one in valid for metric in IOUS if not math.isnan(one[metric]))
+
+
+def _key(row: Row) -> tuple[str, str, str]:
+    return row["interpreter"], row["attack"], row["schedule"]
+
+
+def _mean(row: Row, metric: str, counts: Mapping[tuple[str, str, str, str], int], form: str = "{:.3f}") -> str:
+    text, of = _format(row[metric], form), "iou" if metric == "plausible" else metric
+    return over(text, counts[(*_key(row), of)], row["n"]) if of in IOUS else text
 
 
 def _seconds(summary: Summary, row: Row) -> float | None:
@@ -79,6 +114,10 @@ def _seconds(summary: Summary, row: Row) -> float | None:
     key = record_key(row["attack"], row["schedule"])
     attacked = summary.by_interpreter[row["interpreter"]]["selected"]
     return summary.seconds[row["interpreter"]][key] / attacked if attacked else None
+
+
+def _benign(summary: Summary) -> list[str]:
+    return [f"! {name}: {text}" for name, text in benign_flags(summary.benign)]
 
 
 def _invalid(summary: Summary) -> list[str]:

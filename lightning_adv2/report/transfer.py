@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -21,7 +21,7 @@ from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.comparison import compare_maps
 from lightning_adv2.report.figures import save
-from lightning_adv2.report.means import defined, mean_of
+from lightning_adv2.report.means import defined, iou_label, mean_of
 from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key, to_float
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import show
@@ -152,9 +152,9 @@ def transfer_rows(cells: Sequence[Cells], interpreters: Sequence[str]) -> list[R
     """One row per source, attack and explaining interpreter; a pure function of all batches' cells, in whatever order.
 
     An image that comes twice counts once. ``n`` images count, those of which every map is finite; the mean IoU leaves
-    out those with two empty maps. The means are None where nothing counts. ``source`` is ``none`` (first) for an attack
-    that aims at no map. ``l1_low``, ``l1_high``, ``iou_low`` and
-    ``iou_high`` are 95% bootstrap intervals.
+    out the ``empty`` ones with two empty maps. The means are None where nothing counts. ``source`` is ``none`` (first)
+    for an attack that aims at no map. ``l1_low``, ``l1_high``, ``iou_low`` and ``iou_high`` are 95% bootstrap
+    intervals.
 
     Args:
         cells: of each batch.
@@ -177,6 +177,7 @@ def transfer_rows(cells: Sequence[Cells], interpreters: Sequence[str]) -> list[R
             values = defined(getattr(one, name) for one in fine)
             row[name] = mean_of(values)
             row[f"{name}_low"], row[f"{name}_high"] = bootstrap_interval(values) if values else (None, None)
+        row["empty"] = len(fine) - len(defined(one.iou for one in fine))
         rows.append(row)
     return rows
 
@@ -212,7 +213,8 @@ def transfer_figure(rows: Sequence[Row]) -> Figure:
         for i, line in enumerate(values):
             for j, iou in enumerate(line):
                 if math.isfinite(iou):
-                    axis.text(j, i, f"{iou:.2f}", ha="center", va="center", color="black" if iou > 0.6 else "white")
+                    text = iou_label(matrix[sources[i], names[j]])
+                    axis.text(j, i, text, ha="center", va="center", color="black" if iou > 0.6 else "white")
         axis.set_xticks(range(len(names)), [name.upper() for name in names], fontsize=8, rotation=20, ha="right")
         axis.set_yticks(range(len(sources)), [name if name == NO_MAP else name.upper() for name in sources], fontsize=8)
         axis.set_title(attack, fontsize=9)
@@ -242,12 +244,17 @@ def print_transfer(rows: Sequence[Row], console: Console | None = None) -> None:
             table.add_column(f"by {name}", justify="right")
         for source in sources:
             table.add_row(source, *(_cell(matrix.get((source, name))) for name in names))
-        show(table, console)
+        some = [Text(_OVER, style="dim")] if any(row.get("empty") for row in matrix.values()) else []
+        show(Group(table, *some), console)
+
+
+_OVER = "IoU of 3/16: over 3 of 16 images, for both maps of each other one are empty"
 
 
 def _cell(row: Row | None) -> str | Text:
     if row is None or not row["n"]:
         return "-"
     iou = "-" if row["iou"] is None else f"{row['iou']:.3f}"  # where both maps of every image are empty
-    text = f"{iou} ({row['l1']:.3f})"
+    fewer = f" IoU of {row['n'] - row['empty']}/{row['n']}" if row.get("empty") else ""  # older files do not count them
+    text = f"{iou} ({row['l1']:.3f}){fewer}"
     return Text(text, style="bold") if row["source"] == row["interpreter"] else text

@@ -52,7 +52,9 @@ def is_whole(run: Run) -> bool:
         written = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return bool(written == json.loads(json.dumps({"rows": run.summary.rows, "denominators": run.summary.denominators})))
+    stated = {"rows": run.summary.rows, "denominators": run.summary.denominators}
+    said = {key: written.get(key) for key in stated} if isinstance(written, dict) else {}
+    return bool(said == json.loads(json.dumps(stated)))
 
 
 def _log_run(logger: WandbLogger, run: Run, pictures: Sequence[Path], digest: str) -> None:

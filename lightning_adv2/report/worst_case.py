@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from lightning_adv2.report.means import mean_of
+from lightning_adv2.report.means import defined, mean_of
 from lightning_adv2.report.records import record_key
 from lightning_adv2.report.summary import Row
 
@@ -22,10 +22,11 @@ def worst_case(images: Sequence[Row], attacks: Collection[str]) -> Row:
         attacks: names and schedules of the attacks that aim at the map.
 
     Returns:
-        ``n`` (images under which one of the attacks is valid), ``asr`` (the share on which one succeeded; None where n
-        is 0), ``chosen`` (attack -> on how many images it was chosen, most first), and the means of ``AGREEMENTS`` and
-        ``l1`` over the images on which one succeeded (None where there is none). An image whose two maps are both empty
-        has no IoU: any attack with one is chosen before, and it is in no mean of the IoU.
+        ``n`` (images under which one of the attacks is valid), ``successful`` (images on which one succeeded), ``asr``
+        (their share; None where n is 0), ``chosen`` (attack -> on how many images it was chosen, most first), the means
+        of ``AGREEMENTS`` and ``l1`` over the images on which one succeeded (None where there is none), and ``empty``.
+        An image whose two maps are both empty has no IoU: any attack with one is chosen before, and it is in no mean of
+        the IoU; ``empty`` counts such images for each of ``AGREEMENTS``.
     """
     own = [one for one in images if one["valid"] and _key(one) in attacks]
     best: dict[str, Row] = {}
@@ -36,7 +37,9 @@ def worst_case(images: Sequence[Row], attacks: Collection[str]) -> Row:
     n = len({one["image_id"] for one in own})
     means = {key: mean_of(one[key] for one in best.values()) for key in (*AGREEMENTS, "l1")}
     chosen = dict(Counter(map(_key, best.values())).most_common())
-    return {"n": n, "asr": len(best) / n if n else None, "chosen": chosen, **means}
+    empty = {key: len(best) - len(defined(one[key] for one in best.values())) for key in AGREEMENTS}
+    head = {"n": n, "successful": len(best), "asr": len(best) / n if n else None, "chosen": chosen}
+    return {**head, **means, "empty": empty}
 
 
 def _key(one: Row) -> str:

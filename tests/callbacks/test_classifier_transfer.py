@@ -133,7 +133,7 @@ def test_rows() -> None:
     assert row == {
         "classifier": "b", "interpreter": "cam", "attack": "pgd", "schedule": "fast", "n": 3, "maps": 2, "fooled": 1,
         "asr": pytest.approx(1 / 3), "wrong": pytest.approx(2 / 3), "confidence": pytest.approx(0.4),
-        "l1": pytest.approx(0.3), "iou": 0.75, "l1_fooled": 0.4, "iou_fooled": 0.5,
+        "l1": pytest.approx(0.3), "iou": 0.75, "l1_fooled": 0.4, "iou_fooled": 0.5, "empty": 0, "empty_fooled": 0,
     }  # fmt: skip
 
 

@@ -150,8 +150,8 @@ def test_rows() -> None:
     ]
     head = {"attack": "adv2", "schedule": "fast"}
     assert transfer_rows(parts, ["a", "b"]) == transfer_rows(parts[::-1], ["a", "b"]) == [
-        {"source": "a", **head, "interpreter": "b", "n": 0, "l1": None, "iou": None} | dict.fromkeys(ENDS),
-        {"source": "b", **head, "interpreter": "a", "n": 2, "l1": pytest.approx(0.3), "iou": 0.75,
+        {"source": "a", **head, "interpreter": "b", "n": 0, "empty": 0, "l1": None, "iou": None} | dict.fromkeys(ENDS),
+        {"source": "b", **head, "interpreter": "a", "n": 2, "empty": 0, "l1": pytest.approx(0.3), "iou": 0.75,
          "l1_low": pytest.approx(0.2), "l1_high": pytest.approx(0.4), "iou_low": 0.5, "iou_high": 1.0},
     ]  # fmt: skip
 

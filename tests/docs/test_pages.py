@@ -10,6 +10,7 @@ import pytest
 
 from docs.guide import DOCS, ROOT
 from lightning_adv2.attacks.diagnosis import MESSAGES
+from lightning_adv2.report.benign import MESSAGES as OF_BENIGN
 from lightning_adv2.report.blind import FLAG as BLIND
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -75,7 +76,7 @@ def test_every_page_is_in_the_index() -> None:
 
 def test_every_flag_is_explained() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", (DOCS / "faq.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert rows == [*MESSAGES, BLIND]
+    assert rows == [*MESSAGES, BLIND, *OF_BENIGN]
 
 
 def test_every_folder_of_configurations_is_explained() -> None:

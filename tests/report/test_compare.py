@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -43,22 +44,47 @@ def test_differences_are_from_the_first_run(runs: list[Run]) -> None:
     assert "interpreter: cam" in table.note
 
 
-def test_a_row_that_a_run_lacks_is_empty(runs: list[Run]) -> None:
-    table = comparison([runs[0], runs[2]], ["first", "third"], MAIN, "Attacks")
-    assert len(table.rows) == 6
+def test_a_row_that_a_run_lacks_is_empty(runs: list[Run], tmp_path: Path) -> None:
+    both = [make_record(0, ["a"], interpreter=name, place=place) for place, name in enumerate(("rts", "grad"))]
+    other = make_run(tmp_path / "other", both)
+    table = comparison([runs[0], other], ["first", "other"], MAIN, "Attacks")
+    assert len(table.rows) == 9
     for row in table.rows:
         cells = dict(zip(table.columns, row, strict=True))
-        own, other = ("first", "third") if cells["interpreter"] == "cam" else ("third", "first")
-        assert cells[f"map L1: {other}"] == ""
+        own, lacking = ("first", "other") if cells["interpreter"] == "cam" else ("other", "first")
+        assert cells[f"map L1: {lacking}"] == ""
         float(cells[f"map L1: {own}"])  # no difference where there is nothing to differ from
+    assert "In brackets" not in table.note
+    assert "No row of one run has its like in another" in table.note
+
+
+def test_the_only_interpreters_of_runs_are_compared_whatever_they_are_called(runs: list[Run]) -> None:
+    table = comparison(runs, ["first", "second", "third"], MAIN, "Attacks")
+    assert len(table.rows) == 3
+    iou = [run.summary.rows[2]["iou"] for run in runs]
+    cells = dict(zip(table.columns, table.rows[2], strict=True))
+    assert cells["map IoU: third"] == f"{iou[2]:.3f} ({iou[2] - iou[0]:+.3f})"
+    assert "interpreter: cam / rts" in table.note
+    assert "the difference from first" in table.note
 
 
 def test_where_experiments_differ(runs: list[Run]) -> None:
-    rows = experiment_table(runs, ["first", "second", "third"]).rows
-    assert ("second", "seed", "(nothing) before, 5 now") in rows
-    assert {what for name, what, _ in rows if name == "third"} == {"interpreters.cam", "interpreters.rts"}
+    rows = experiment_table(runs[:2], ["first", "second"]).rows
+    assert rows == [("second", "seed", "(nothing) before, 5 now")]
     same = experiment_table([runs[0], runs[0]], ["a", "b"]).rows
     assert same == [("b", "", "nothing: the same experiment")]
+
+
+def test_interpreters_of_two_names_differ_in_name_and_settings(tmp_path: Path) -> None:
+    made = []
+    for name, width in (("rts", 4), ("rts_a", 8)):
+        run = make_run(tmp_path / name, [make_record(0, ["a"], interpreter=name)])
+        settings = {"interpreters": {name: {"width": width, "stride": 4}}, "attacks": {name: ["pgd"]}, "seed": 0}
+        made.append(replace(run, experiment=settings))
+    assert experiment_table(made, ["a", "b"]).rows == [
+        ("b", "name of the interpreter", "rts before, rts_a now"),
+        ("b", "interpreters.the interpreter.width", "4 before, 8 now"),
+    ]
 
 
 def test_names_tell_apart(tmp_path: Path) -> None:
@@ -108,3 +134,16 @@ def test_terminal(runs: list[Run]) -> None:
     print_comparison(comparison(runs[:2], ["[first]", "second"], MAIN, "Attacks"), Console(file=stream))
     assert "map IoU" in stream.getvalue()
     assert "[first]" in stream.getvalue()
+
+
+def test_images_without_an_iou_are_counted(runs: list[Run], tmp_path: Path) -> None:
+    record = make_record(0, ["a", "b", "c"])
+    record.target_map[:2] = 0
+    for attack in record.attacks:
+        attack.adv_map[:2] = 0
+    empty = make_run(tmp_path / "empty", [record])
+    table = comparison([runs[0], empty], ["first", "empty"], MAIN, "Attacks")
+    cells = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (cells["no IoU: first"], cells["no IoU: empty"]) == ("0", "2 (+2)")
+    assert "no IoU: images whose two maps are both empty" in table.note
+    assert not any("no IoU" in name for name in comparison(runs, ["a", "b", "c"], MAIN, "Attacks").columns)

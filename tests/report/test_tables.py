@@ -194,7 +194,7 @@ def strict_json(text: str) -> Any:
 def test_results_json(written: tuple[Path, Summary]) -> None:
     folder, summary = written
     content = strict_json((folder / "results.json").read_text())
-    assert list(content) == ["rows", "denominators"]
+    assert list(content) == ["rows", "denominators", "benign"]
     assert content["rows"] == summary.rows
     assert all(list(row) == ROW_KEYS for row in content["rows"])
     for row in content["rows"]:
