@@ -19,6 +19,7 @@ from lightning_adv2.metrics.attack import ImageMean
 BETTER_HIGH = ("preserved", "gap", "insertion", "localisation_iou")
 BETTER_LOW = ("deletion", "destroyed")
 LEAST_AREA, MOST_AREA = 0.02, 0.8
+"""Mean of a benign map, or share of it that is at least 0.5, below and above which there is little to compare."""
 
 
 def says_little(area: float) -> str:

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_adv2.metrics.quality import LEAST_AREA, MOST_AREA
+
 LEAST_IMAGES = 5
 """With fewer images no flag is raised."""
 ABOVE_CHANCE = 0.25
 """Share of the way from chance to 1 that the classifier's accuracy must go."""
-LOW_AREA, HIGH_AREA = 0.02, 0.8
-"""Mean share of a benign map's pixels in its region, below and above which there is little to compare."""
 FEW_PIXELS = 16
 """With fewer pixels in a map an IoU takes few values."""
 THRESHOLD = 0.5
@@ -60,7 +60,7 @@ def benign_facts(
     if chance is not None and judged >= LEAST_IMAGES and right < judged * (chance + ABOVE_CHANCE * (1 - chance)):
         flags.append("low_accuracy")
     if area is not None and len(areas) >= LEAST_IMAGES:
-        flags += ["empty_maps"] * (area < LOW_AREA) + ["full_maps"] * (area > HIGH_AREA)
+        flags += ["empty_maps"] * (area < LEAST_AREA) + ["full_maps"] * (area > MOST_AREA)
     return {
         "judged": judged,
         "right": right,
