@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 
 SWITCH = "LIGHTNING_ADV2_TRACEBACK"
 _LINES, _WIDTH = 8, 400
@@ -35,13 +36,15 @@ def short_errors(traceback_wanted: bool) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError, EOFError, UnpicklingError) as error:
         if traceback_wanted or os.environ.get(SWITCH, "") not in ("", "0"):
             traceback.print_exc()
             raise SystemExit(1) from error
         rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_PROCID") or "0"
         if rank == "0":
             print(f"error: {shorten(str(error) or type(error).__name__)}", file=sys.stderr)
+            for note in getattr(error, "__notes__", ()):
+                print(f"  {note}", file=sys.stderr)
             print("(--traceback shows where it was raised)", file=sys.stderr)
         else:
             print(f"error in process {rank}: {(str(error).splitlines() or [''])[0][:_WIDTH]}", file=sys.stderr)

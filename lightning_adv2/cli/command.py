@@ -20,6 +20,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
+from lightning_adv2.cli.instantiation import with_errors_of_classes
 from lightning_adv2.cli.merging import starting_anew
 from lightning_adv2.cli.messages import Parser
 from lightning_adv2.data.root import below_data_root
@@ -104,6 +105,10 @@ class CLI(LightningCLI):
         for part in ("model", "data", "trainer.callbacks"):
             if config.get(part) is not None:
                 config[part] = below_data_root(config[part])
+
+    def instantiate_classes(self) -> None:
+        """Make the classes; an error of one is told as it was raised, with its key."""
+        with_errors_of_classes(super().instantiate_classes)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would merge a checkpoint's hyper-parameters over the configuration asked for."""
