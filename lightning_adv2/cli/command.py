@@ -22,7 +22,8 @@ from pytorch_lightning.utilities import rank_zero_info
 from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
 from lightning_adv2.cli.instantiation import with_errors_of_classes
 from lightning_adv2.cli.merging import starting_anew
-from lightning_adv2.cli.messages import Parser
+from lightning_adv2.cli.messages import Parser, plain_unions
+from lightning_adv2.cli.names import short_names
 from lightning_adv2.data.root import below_data_root
 from lightning_adv2.files import write_text
 from lightning_adv2.report import default_logger
@@ -96,7 +97,7 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; a list, or another class, starts from its own defaults."""
-        with starting_anew():
+        with starting_anew(), short_names(), plain_unions():
             super().parse_arguments(parser, args)
 
     def before_instantiate_classes(self) -> None:
