@@ -20,13 +20,13 @@ from lightning_adv2.errors import shorten
 
 _NOISE = re.compile(
     r"Does not validate against any|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value type:"
-    r"|Given value: (NestedArg|Namespace|\[|\{)|Expected a path but (?!\S+\.(ya?ml|json) )"
+    r"|Given value: (NestedArg|Namespace|\[|\{)|Expected a (config )?path but (?!\S+\.(ya?ml|json) )"
 )
 _OTHER_TYPE = ("Expected a <", "Expected a typing.", "Not a valid subclass of")
 _KEY = re.compile(r"""Parser key "([\w.]+)"(?: element \d+)?:(.*)""")
 _CLASS = re.compile(r"given class_path '([^']+)'")
 _TYPE = re.compile(r"Expected a (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.*)\])")
-_NO_FILE = re.compile(r"Expected a path but (\S+) either not accessible")
+_NO_FILE = re.compile(r"Expected a (?:config )?path but (\S+) either not accessible")
 _NO_SUBCLASS = re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")
 _ABSTRACT = re.compile(r"Expected an instantiatable class, but ([\w.]+) is abstract")
 _ARGUMENT = re.compile(r"Option '([\w.]+)' is not accepted")
