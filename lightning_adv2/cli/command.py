@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
 from lightning_adv2.cli.instantiation import with_errors_of_classes
@@ -132,7 +134,10 @@ class CLI(LightningCLI):
         if config.get("logger") is None and "logger" not in kwargs:
             job = job_type_of(self.subcommand, self._get(self.config_init, "model"))
             kwargs["logger"] = default_logger(config.get("default_root_dir") or ".", job_type=job)
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            raise ValueError(_about_devices(str(error), config)) from error
         interruption.listen(trainer)
         return trainer
 
@@ -157,6 +162,16 @@ class CLI(LightningCLI):
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _about_devices(message: str, config: Any) -> str:
+    """Lightning's message with the flags that it is about, and the remedy where it is about devices."""
+    flags = {key: config.get(key) for key in ("accelerator", "devices", "strategy", "num_nodes", "precision")}
+    given = " ".join(f"--trainer.{key} {value}" for key, value in flags.items() if value not in (None, "auto", 1))
+    if not re.search(r"accelerator|backend|device|gpu|strateg|precision", message, re.IGNORECASE):
+        return message
+    remedy = "--trainer.accelerator cpu runs anywhere; auto, for accelerator, devices and strategy, takes what there is"
+    return f"{given}: {message}\n{remedy}"
 
 
 def _quieten() -> None:
@@ -205,4 +220,7 @@ def main(args: Sequence[str] | None = None) -> None:
         from lightning_adv2.__main__ import main as light  # which the command itself starts with
 
         sys.exit(light(words))
-    CLI(None if args is None else words)  # None: jsonargparse reads the command line itself
+    try:
+        CLI(None if args is None else words)  # None: jsonargparse reads the command line itself
+    except MisconfigurationException as error:  # such as a flag that does not go with the model; no fault in code
+        raise ValueError(str(error)) from error

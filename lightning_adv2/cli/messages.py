@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import _typehints
@@ -33,8 +34,9 @@ _ARGUMENT = re.compile(r"Option '([\w.]+)' is not accepted")
 _OPTION = re.compile(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'")
 _UNKNOWN = re.compile(r"'([\w.]+)' is no \w+; there are: ([\w, ]+)")
 _NAME = re.compile(r"Expected a dot import path string: ([\w.]+)|has no attribute '(\w+)'|given class_path '([\w.]+)'")
-_COMMAND = re.compile(r"invalid choice: '(\w+)'")
-_COMMANDS = ("fit", "validate", "test", "predict", "demo", "report", "reproduce", "sync", "verify", "export")
+_COMMAND = re.compile(r"argument subcommand: invalid choice: '([^']*)'")
+_COMMANDS = ("fit", "validate", "test", "predict", "demo", "fetch", "report", "reproduce", "sync", "verify", "export")
+_NO_CONFIG = re.compile(r"(?:File does not exist|.*not accessible.*): '?([^']+?\.\w+)'?$")
 _GUIDES = {
     "Classifier": 'docs/own.md ("A network that is not torchvision\'s")',
     "Interpreter": "docs/add_interpreter.md",
@@ -117,6 +119,12 @@ def _reworded(text: str) -> str:
     """A line of jsonargparse's with the remedy, where we know it."""
     if found := _NO_FILE.search(text):
         return f"{found[1]}: no such file that can be read; a relative path begins at the file that names it"
+    if found := _NO_CONFIG.match(text):
+        return _where_files_are(Path(found[1]))
+    if 'expected "subcommand"' in text:
+        return f"give a command: {', '.join(_COMMANDS)}"
+    if found := _COMMAND.search(text):
+        return f"{found[1]!r} is no command; there are: {', '.join(_COMMANDS)}"
     if found := _NO_SUBCLASS.search(text):
         path, kind = found.groups()
         guide = f", as {_GUIDES[kind]} shows" if kind in _GUIDES else ""
@@ -127,6 +135,25 @@ def _reworded(text: str) -> str:
         missing = ", ".join(sorted(getattr(_imported(found[1]), "__abstractmethods__", ())))
         return f"{found[1]} is abstract: it lacks {missing}"
     return _TYPE.sub(lambda found: f"expected {found[1] or 'one of ' + found[2]}", text)
+
+
+def _where_files_are(path: Path) -> str:
+    """That there is no such file, and which one was probably meant: of the same folder, or below ``configs/`` here."""
+    files = {file.name: file for folder in (Path("configs"), path.parent) for file in _configurations(folder)}
+    meant = alike(path.name, files)
+    hint = f"did you mean {_from_here(files[meant])}?" if meant else "those of the package lie in its configs/"
+    return f"{_from_here(path)}: no such file (a relative path begins in {Path.cwd()}); {hint}"
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _configurations(folder: Path) -> Iterator[Path]:
+    if folder == Path("configs"):
+        yield from folder.rglob("*.yaml")
+    elif folder.is_dir():
+        yield from (file for file in folder.iterdir() if file.suffix in (".yaml", ".yml", ".json"))
 
 
 def _full(kind: str) -> str:
