@@ -32,12 +32,17 @@ def short_errors(traceback_wanted: bool) -> Iterator[None]:
         traceback_wanted: print the traceback instead; ``LIGHTNING_ADV2_TRACEBACK=1`` does so, too.
 
     Raises:
-        SystemExit: in place of the error, with code 1.
+        SystemExit: in place of the error, with code 1; of Ctrl-C, with code 130.
     """
     try:
         yield
+    except KeyboardInterrupt as error:
+        if _wanted(traceback_wanted):
+            traceback.print_exc()
+        print("\ninterrupted", file=sys.stderr)
+        raise SystemExit(130) from error
     except (ValueError, TypeError, RuntimeError, OSError, ImportError, EOFError, UnpicklingError) as error:
-        if traceback_wanted or os.environ.get(SWITCH, "") not in ("", "0"):
+        if _wanted(traceback_wanted):
             traceback.print_exc()
             raise SystemExit(1) from error
         rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_PROCID") or "0"
@@ -49,3 +54,7 @@ def short_errors(traceback_wanted: bool) -> Iterator[None]:
         else:
             print(f"error in process {rank}: {(str(error).splitlines() or [''])[0][:_WIDTH]}", file=sys.stderr)
         raise SystemExit(1) from error
+
+
+def _wanted(traceback_wanted: bool) -> bool:
+    return traceback_wanted or os.environ.get(SWITCH, "") not in ("", "0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from callbacks.lab import run_python
 
 from lightning_adv2.__main__ import main as entry
 from lightning_adv2.cli import main
-from lightning_adv2.errors import shorten
+from lightning_adv2.errors import short_errors, shorten
 
 CONFIG = Path(__file__).parents[2] / "configs" / "evaluate" / "shapes_cam.yaml"
 
@@ -217,6 +218,16 @@ def test_null_means_none(way: str, tmp_path: Path, capsys: pytest.CaptureFixture
 def test_null_inside_a_list_stays_none(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--data.init_args.target_class=[1, null, 0]", "--trainer.callbacks.init_args.seed=1"]
     assert resolved(capsys, *words)["data"]["init_args"]["target_class"] == [1, None, 0]
+
+
+@pytest.mark.parametrize("wanted", [False, True], ids=["short", "traceback"])
+def test_ctrl_c_before_a_run_begins(wanted: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped, short_errors(wanted):
+        signal.raise_signal(signal.SIGINT)
+    assert stopped.value.code == 130
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1] == "interrupted"
+    assert ("Traceback" in err) is wanted
 
 
 @pytest.mark.parametrize("wanted", [False, True], ids=["short", "traceback"])
