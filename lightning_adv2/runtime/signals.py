@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -96,8 +96,8 @@ class Interruption(pl.Callback):
             os.kill(os.getpid(), signal.SIGINT)
         self._asked = True
         if self._trainer is None or self._trainer.is_global_zero:
-            # Not print(): the handler may have interrupted one.
-            os.write(2, b"\nCtrl-C: the run saves and stops; a second Ctrl-C ends it at once\n")
+            with suppress(OSError):  # not print(): the handler may have interrupted one
+                os.write(2, b"\nCtrl-C: the run saves and stops; a second Ctrl-C ends it at once\n")
 
     def _tell_others(self, trainer: pl.Trainer, number: int) -> None:
         """Only where Lightning started the processes; torchrun and SLURM signal all by themselves.
