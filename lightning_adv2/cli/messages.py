@@ -30,13 +30,13 @@ _TYPE = re.compile(r"Expected a (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.
 _NO_FILE = re.compile(r"Expected a (?:config )?path but (\S+) either not accessible")
 _NO_SUBCLASS = re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")
 _ABSTRACT = re.compile(r"Expected an instantiatable class, but ([\w.]+) is abstract")
-_ARGUMENT = re.compile(r"Option '([\w.]+)' is not accepted")
-_OPTION = re.compile(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'")
+_ARGUMENT = re.compile(r"(?:Option|Key) '([\w.]+)' is not (?:accepted|expected)")
+_OPTION = re.compile(r"[Uu]nrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'")
 _UNKNOWN = re.compile(r"'([\w.]+)' is no \w+; there are: ([\w, ]+)")
 _NAME = re.compile(r"Expected a dot import path string: ([\w.]+)|has no attribute '(\w+)'|given class_path '([\w.]+)'")
 _COMMAND = re.compile(r"argument subcommand: invalid choice: '([^']*)'")
 _COMMANDS = ("fit", "validate", "test", "predict", "demo", "fetch", "report", "reproduce", "sync", "verify", "export")
-_NO_CONFIG = re.compile(r"(?:File does not exist|.*not accessible.*): '?([^']+?\.\w+)'?$")
+_NO_CONFIG = re.compile(r"File does not exist: '?([^']+?)'?$")
 _GUIDES = {
     "Classifier": 'docs/own.md ("A network that is not torchvision\'s")',
     "Interpreter": "docs/add_interpreter.md",
@@ -102,6 +102,9 @@ def plain(message: str) -> str:
         text = line.strip().removeprefix("- ")
         if not text or _NOISE.match(text):
             continue
+        if _NO_FILE.search(text):
+            lines.append(_reworded(text))
+            break  # the rest takes the file's name for a class path
         if not lines and (found := _KEY.match(text)):
             key, within = f"{key}.init_args.{found[1]}" if key else found[1], ""
             text = found[2].strip()
@@ -109,8 +112,6 @@ def plain(message: str) -> str:
             within, text = found[1], ""
         if text:
             lines.append(_reworded(text))
-    if any(_NO_FILE.search(line) for line in message.splitlines()) and len(lines) > 1:
-        lines = lines[:1]  # the rest takes the file's name for a class path
     place = f"{key} ({within}): " if within else f"{key}: " if key else ""
     return "\n  ".join([place + lines[0], *lines[1:]]) if lines else message
 
