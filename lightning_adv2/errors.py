@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 
 SWITCH = "LIGHTNING_ADV2_TRACEBACK"
 _LINES, _WIDTH = 8, 400
@@ -31,18 +32,29 @@ def short_errors(traceback_wanted: bool) -> Iterator[None]:
         traceback_wanted: print the traceback instead; ``LIGHTNING_ADV2_TRACEBACK=1`` does so, too.
 
     Raises:
-        SystemExit: in place of the error, with code 1.
+        SystemExit: in place of the error, with code 1; of Ctrl-C, with code 130.
     """
     try:
         yield
-    except (ValueError, TypeError, RuntimeError, OSError, ImportError) as error:
-        if traceback_wanted or os.environ.get(SWITCH, "") not in ("", "0"):
+    except KeyboardInterrupt as error:
+        if _wanted(traceback_wanted):
+            traceback.print_exc()
+        print("\ninterrupted", file=sys.stderr)
+        raise SystemExit(130) from error
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError, EOFError, UnpicklingError) as error:
+        if _wanted(traceback_wanted):
             traceback.print_exc()
             raise SystemExit(1) from error
         rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_PROCID") or "0"
         if rank == "0":
             print(f"error: {shorten(str(error) or type(error).__name__)}", file=sys.stderr)
+            for note in getattr(error, "__notes__", ()):
+                print(f"  {note}", file=sys.stderr)
             print("(--traceback shows where it was raised)", file=sys.stderr)
         else:
             print(f"error in process {rank}: {(str(error).splitlines() or [''])[0][:_WIDTH]}", file=sys.stderr)
         raise SystemExit(1) from error
+
+
+def _wanted(traceback_wanted: bool) -> bool:
+    return traceback_wanted or os.environ.get(SWITCH, "") not in ("", "0")

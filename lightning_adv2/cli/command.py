@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -18,12 +19,15 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.callbacks.progress import ProgressBar
 from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
+from lightning_adv2.cli.instantiation import with_errors_of_classes
 from lightning_adv2.cli.merging import starting_anew
-from lightning_adv2.cli.messages import Parser
+from lightning_adv2.cli.messages import Parser, plain_unions
+from lightning_adv2.cli.names import short_names
 from lightning_adv2.data.root import below_data_root
 from lightning_adv2.files import write_text
 from lightning_adv2.report import default_logger
@@ -97,7 +101,7 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse; a list, or another class, starts from its own defaults."""
-        with starting_anew():
+        with starting_anew(), short_names(), plain_unions():
             super().parse_arguments(parser, args)
 
     def before_instantiate_classes(self) -> None:
@@ -106,6 +110,10 @@ class CLI(LightningCLI):
         for part in ("model", "data", "trainer.callbacks"):
             if config.get(part) is not None:
                 config[part] = below_data_root(config[part])
+
+    def instantiate_classes(self) -> None:
+        """Make the classes; an error of one is told as it was raised, with its key."""
+        with_errors_of_classes(super().instantiate_classes)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would merge a checkpoint's hyper-parameters over the configuration asked for."""
@@ -128,7 +136,10 @@ class CLI(LightningCLI):
         if config.get("logger") is None and "logger" not in kwargs:
             job = job_type_of(self.subcommand, self._get(self.config_init, "model"))
             kwargs["logger"] = default_logger(config.get("default_root_dir") or ".", job_type=job)
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except MisconfigurationException as error:
+            raise ValueError(_about_devices(str(error), config)) from error
         interruption.listen(trainer)
         return trainer
 
@@ -155,6 +166,16 @@ class CLI(LightningCLI):
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _about_devices(message: str, config: Any) -> str:
+    """Lightning's message with the flags that it is about, and the remedy where it is about devices."""
+    flags = {key: config.get(key) for key in ("accelerator", "devices", "strategy", "num_nodes", "precision")}
+    given = " ".join(f"--trainer.{key} {value}" for key, value in flags.items() if value not in (None, "auto", 1))
+    if not re.search(r"accelerator|backend|device|gpu|strateg|precision", message, re.IGNORECASE):
+        return message
+    remedy = "--trainer.accelerator cpu runs anywhere; auto, for accelerator, devices and strategy, takes what there is"
+    return f"{given}: {message}\n{remedy}"
 
 
 def _quieten() -> None:
@@ -204,4 +225,7 @@ def main(args: Sequence[str] | None = None) -> None:
         from lightning_adv2.__main__ import main as light  # which the command itself starts with
 
         sys.exit(light(words))
-    CLI(None if args is None else words)  # None: jsonargparse reads the command line itself
+    try:
+        CLI(None if args is None else words)  # None: jsonargparse reads the command line itself
+    except MisconfigurationException as error:  # such as a flag that does not go with the model; no fault in code
+        raise ValueError(str(error)) from error

@@ -10,6 +10,8 @@ from typing import Any
 from jsonargparse import Namespace, _typehints
 from jsonargparse._util import NestedArg
 
+from lightning_adv2.cli.patching import replaced
+
 
 @contextmanager
 def starting_anew() -> Iterator[None]:
@@ -22,7 +24,6 @@ def starting_anew() -> Iterator[None]:
     (``--trainer.callbacks.init_args.seed 1``), ``+=``, and the same class given again at the same key merge as before.
     """
     adapt: Any = _typehints.adapt_typehints
-    discard = _typehints.discard_init_args_on_class_path_change
 
     def adapt_anew(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(val, NestedArg) and "." in val.key and isinstance(typehint, type) and _has_none(val.val):
@@ -37,13 +38,8 @@ def starting_anew() -> Iterator[None]:
                 if key in prev_val:
                     prev_val.pop(key)
 
-    _typehints.adapt_typehints = adapt_anew
-    _typehints.discard_init_args_on_class_path_change = discard_all
-    try:
+    with replaced(_typehints, adapt_typehints=adapt_anew, discard_init_args_on_class_path_change=discard_all):
         yield
-    finally:
-        _typehints.adapt_typehints = adapt
-        _typehints.discard_init_args_on_class_path_change = discard
 
 
 def _has_none(value: Any) -> bool:

@@ -5,29 +5,46 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
+from jsonargparse import _typehints
+from jsonargparse._util import NestedArg
 from pytorch_lightning.cli import LightningArgumentParser
 
+from lightning_adv2.cli.names import PACKAGES, alike, exports, names
+from lightning_adv2.cli.patching import replaced
 from lightning_adv2.errors import shorten
 
-_NOISE = (
-    "Does not validate against any",
-    "Subtypes:",
-    "Errors:",
-    "- Expected a <class 'NoneType'>",
-    "Given value type:",
+_NOISE = re.compile(
+    r"Does not validate against any|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value type:"
+    r"|Given value: (NestedArg|Namespace|\[|\{)|Expected a (config )?path but (?!\S+\.(ya?ml|json) )"
 )
-_CLASS = re.compile(r"given class_path '([\w.]+)'")
-_ARGUMENT = re.compile(r"Option '([\w.]+)' is not accepted")
-_OPTION = re.compile(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'")
+_OTHER_TYPE = ("Expected a <", "Expected a typing.", "Not a valid subclass of")
+_KEY = re.compile(r"""Parser key "([\w.]+)"(?: element \d+)?:(.*)""")
+_CLASS = re.compile(r"given class_path '([^']+)'")
+_TYPE = re.compile(r"Expected a (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.*)\])")
+_NO_FILE = re.compile(r"Expected a (?:config )?path but (\S+) either not accessible")
+_NO_SUBCLASS = re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")
+_ABSTRACT = re.compile(r"Expected an instantiatable class, but ([\w.]+) is abstract")
+_ARGUMENT = re.compile(r"(?:Option|Key) '([\w.]+)' is not (?:accepted|expected)")
+_OPTION = re.compile(r"[Uu]nrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'")
+_UNKNOWN = re.compile(r"'([\w.]+)' is no \w+; there are: ([\w, ]+)")
 _NAME = re.compile(r"Expected a dot import path string: ([\w.]+)|has no attribute '(\w+)'|given class_path '([\w.]+)'")
-_COMMAND = re.compile(r"invalid choice: '(\w+)'")
-_COMMANDS = ("fit", "validate", "test", "predict", "demo", "report", "reproduce", "sync", "verify", "export")
-_PACKAGES = ("interpreters", "attacks", "callbacks", "data", "detectors", "metrics", "models", "modules")
+_COMMAND = re.compile(r"argument subcommand: invalid choice: '([^']*)'")
+_COMMANDS = ("fit", "validate", "test", "predict", "demo", "fetch", "report", "reproduce", "sync", "verify", "export")
+_NO_CONFIG = re.compile(r"File does not exist: '?([^']+?)'?$")
+_GUIDES = {
+    "Classifier": 'docs/own.md ("A network that is not torchvision\'s")',
+    "Interpreter": "docs/add_interpreter.md",
+    "LossTerm": "docs/add_attack.md",
+    "Step": "docs/add_attack.md",
+    "LightningDataModule": "docs/add_dataset.md",
+    "Callback": "docs/add_study.md",
+}
 
 
 class Parser(LightningArgumentParser):
@@ -40,8 +57,7 @@ class Parser(LightningArgumentParser):
         """Exit with code 2 and the message; where an outer parser is to report it, raise."""
         if not self.exit_on_error:
             super().error(message, ex)
-        lines = [line for line in message.splitlines() if not line.strip().startswith(_NOISE)]
-        print(f"error: {shorten(chr(10).join(lines))}", file=sys.stderr)
+        print(f"error: {shorten(plain(message))}", file=sys.stderr)
         asked = getattr(ex, "subcommand_parser", self)  # a file's error comes from the outer parser
         meant = suggestion(message, {option.lstrip("-") for option in asked._option_string_actions})
         if meant is not None:
@@ -49,6 +65,106 @@ class Parser(LightningArgumentParser):
         command = self.prog.replace(" [options]", "").replace("__main__.py", "lightning-adv2")
         print(f"See {command} --help, or docs/configuration.md", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def plain_unions() -> Iterator[None]:
+    """Parse so that an error in a union's member is not lost among the members that are of another type anyway.
+
+    Of a file that holds such an error, jsonargparse (seen in 4.53) says that it contains itself: it reads the file once
+    more. That attempt is made to fail as others do, so that the first error stays.
+    """
+    read_part: Any = getattr(_typehints, "adapt_subconfig_path", None)
+
+    def choose(subtypes: Any, value: Any, errors: list[Exception]) -> NoReturn:
+        closer = [error for error in errors if not str(error).lstrip("\n- ").startswith(_OTHER_TYPE)]
+        if isinstance(value, NestedArg):
+            closer = closer[:1]  # the list, where one was given before: its last class is meant
+        if len(closer) == 1:
+            raise ValueError(str(closer[0])) from closer[0]
+        merged(subtypes, value, closer or errors)
+
+    def read_once(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return read_part(*args, **kwargs)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+    merged: Callable[..., NoReturn] = _typehints.raise_union_unexpected_value
+    with replaced(_typehints, raise_union_unexpected_value=choose, adapt_subconfig_path=read_once):
+        yield
+
+
+def plain(message: str) -> str:
+    """The message of jsonargparse with the key as one path, its class, and what is wrong there; nothing of unions."""
+    key, within, lines = "", "", list[str]()
+    for line in message.splitlines():
+        text = line.strip().removeprefix("- ")
+        if not text or _NOISE.match(text):
+            continue
+        if _NO_FILE.search(text):
+            lines.append(_reworded(text))
+            break  # the rest takes the file's name for a class path
+        if not lines and (found := _KEY.match(text)):
+            key, within = f"{key}.init_args.{found[1]}" if key else found[1], ""
+            text = found[2].strip()
+        elif not lines and (found := _CLASS.search(text)):
+            within, text = found[1], ""
+        if text:
+            lines.append(_reworded(text))
+    place = f"{key} ({within}): " if within else f"{key}: " if key else ""
+    return "\n  ".join([place + lines[0], *lines[1:]]) if lines else message
+
+
+def _reworded(text: str) -> str:
+    """A line of jsonargparse's with the remedy, where we know it."""
+    if found := _NO_FILE.search(text):
+        return f"{found[1]}: no such file that can be read; a relative path begins at the file that names it"
+    if found := _NO_CONFIG.match(text):
+        return _where_files_are(Path(found[1]))
+    if 'expected "subcommand"' in text:
+        return f"give a command: {', '.join(_COMMANDS)}"
+    if found := _COMMAND.search(text):
+        return f"{found[1]!r} is no command; there are: {', '.join(_COMMANDS)}"
+    if found := _NO_SUBCLASS.search(text):
+        path, kind = found.groups()
+        guide = f", as {_GUIDES[kind]} shows" if kind in _GUIDES else ""
+        if inspect.isclass(_imported(path)):
+            return f"{path} is no {_full(kind)}; subclass it{guide}"
+        return f"{path} returns no {_full(kind)}; write what it returns behind its arguments: -> {kind}"
+    if found := _ABSTRACT.search(text):
+        missing = ", ".join(sorted(getattr(_imported(found[1]), "__abstractmethods__", ())))
+        return f"{found[1]} is abstract: it lacks {missing}"
+    return _TYPE.sub(lambda found: f"expected {found[1] or 'one of ' + found[2]}", text)
+
+
+def _where_files_are(path: Path) -> str:
+    """That there is no such file, and which one was probably meant: of the same folder, or below ``configs/`` here."""
+    files = {file.name: file for folder in (Path("configs"), path.parent) for file in _configurations(folder)}
+    meant = alike(path.name, files)
+    hint = f"did you mean {_from_here(files[meant])}?" if meant else "those of the package lie in its configs/"
+    return f"{_from_here(path)}: no such file (a relative path begins in {Path.cwd()}); {hint}"
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _configurations(folder: Path) -> Iterator[Path]:
+    if folder == Path("configs"):
+        yield from folder.rglob("*.yaml")
+    elif folder.is_dir():
+        yield from (file for file in folder.iterdir() if file.suffix in (".yaml", ".yml", ".json"))
+
+
+def _full(kind: str) -> str:
+    """A class's path, where the package exports it."""
+    return next((f"lightning_adv2.{package}.{kind}" for package in PACKAGES if kind in exports(package)), kind)
+
+
+def _imported(class_path: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    return getattr(import_module(module), name, None)
 
 
 def suggestion(message: str, options: Iterable[str]) -> str | None:
@@ -63,34 +179,26 @@ def suggestion(message: str, options: Iterable[str]) -> str | None:
         if found := _CLASS.search(line):
             within = found[1]
         if found := _ARGUMENT.search(line):
-            return _alike(found[1], _arguments(within))
+            return alike(found[1], _arguments(within))
+        if found := _UNKNOWN.search(line):
+            return alike(found[1].rsplit(".", 1)[-1], found[2].split(", "))
         if found := _OPTION.search(line):
-            return _alike(found[1] or found[2], options)
+            return alike(found[1] or found[2], options)
         if found := _COMMAND.search(line):
-            return _alike(found[1], _COMMANDS)
+            return alike(found[1], _COMMANDS)
     for found in _NAME.finditer(message):
         name = next(filter(None, found.groups())).rsplit(".", 1)[-1]
-        if (meant := _alike(name, _names())) not in (None, name):
+        if (meant := alike(name, names())) not in (None, name):
             return meant
     return None
 
 
-def _alike(name: str, known: Iterable[str]) -> str | None:
-    return next(iter(get_close_matches(name, sorted(known), n=1, cutoff=0.7)), None)
-
-
 def _arguments(class_path: str) -> Iterator[str]:
     """The names of a class's or function's arguments; nothing where there is no such one."""
-    module, _, name = class_path.rpartition(".")
     try:
-        made = getattr(import_module(module), name)
+        made = _imported(class_path)
         bases = inspect.getmro(made) if inspect.isclass(made) else [made]
         for base in bases:
             yield from inspect.signature(base).parameters
     except (ImportError, AttributeError, ValueError, TypeError):
         return
-
-
-def _names() -> set[str]:
-    """The names that the package exports."""
-    return {name for part in _PACKAGES for name in import_module(f"lightning_adv2.{part}").__all__}

@@ -69,7 +69,7 @@ class ImageFolderDataset(ImageFiles):
         if storage is None:
             raise FileNotFoundError(
                 f"split={split!r}: no {split}/<class>/<image> in root={str(root)!r} or in its {split}.zip; "
-                f"root has: {describe(root)}"
+                f"root has: {describe(root)}; {_what_to_give(root, split)}"
             )
         images, left_out = storage.images(split, classes or ())
         names = check_classes(images, classes, f"{storage.root}: {split}")
@@ -104,6 +104,14 @@ class ImageFolderDataset(ImageFiles):
         left = torch.from_numpy(inside(moved, image.height, image.width))
         self._moved[index][: len(left)] = left
         return image, boxes_to_mask(moved, image.height, image.width)
+
+
+def _what_to_give(root: Path, split: str) -> str:
+    """The remedy where ``root`` has no such split: a folder above, where that one has it."""
+    above = next((folder for folder in root.resolve().parents[:2] if (folder / split).is_dir()), None)
+    if above is None:
+        return f"give the folder that holds {split}/, with a folder of images for each class in it"
+    return f"give the folder that holds {split}/, root={str(above)!r}"
 
 
 class ImageFolderDataModule(ImageDataModule):

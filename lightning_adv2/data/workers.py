@@ -6,15 +6,15 @@ import os
 import signal
 from threading import Thread
 
-_SHIELDED = {signal.SIGTERM, signal.SIGUSR1}
+_SHIELDED = {signal.SIGTERM, signal.SIGUSR1, signal.SIGINT}
 
 
 def shield(worker_id: int) -> None:
     """For ``DataLoader(worker_init_fn=...)``: a worker ends when its parent wants it to, and not with its group.
 
-    Schedulers, service managers and ``torchrun`` signal all processes at once. The parent notes the signal, finishes
-    its step and saves; if its workers were gone by then, it would fail instead. Ignoring SIGTERM would go too far: a
-    parent that exits sends it to its workers, and waits for them.
+    Schedulers, service managers, ``torchrun`` and terminals (Ctrl-C) signal all processes at once. The parent notes the
+    signal, finishes its step and saves; if its workers were gone by then, it would fail instead. Ignoring SIGTERM would
+    go too far: a parent that exits sends it to its workers, and waits for them.
 
     Args:
         worker_id: not used.

@@ -1,4 +1,4 @@
-"""Stop on SIGTERM and SIGUSR1 where nothing is lost."""
+"""Stop on SIGTERM, SIGUSR1 and Ctrl-C where nothing is lost."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ from lightning_adv2.runtime import early
 from lightning_adv2.runtime.processes import highest
 from lightning_adv2.runtime.slurm import requeue
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Abandoned(BaseException):
@@ -26,11 +26,12 @@ class Abandoned(BaseException):
 
 
 class Interruption(pl.Callback):
-    """Save and stop on SIGTERM (scancel, preemption) and SIGUSR1 (``#SBATCH --signal``; under SLURM also requeue).
+    """Save and stop on SIGTERM (scancel, preemption), SIGUSR1 (``#SBATCH --signal``; under SLURM also requeue), SIGINT.
 
     ``fit`` stops after the running training step, on the same one on all processes, and lets TrainingCheckpoint save.
     An evaluation stops at once, inside an attack too: finished batches are on disk already. Either goes on where it
-    stopped when the same command is run again. The exit status is 128 + the signal's number.
+    stopped when the same command is run again. The exit status is 128 + the signal's number. A second SIGINT (Ctrl-C)
+    ends the process at once; where SIGINT is ignored, as in a shell's background jobs, it stays so.
 
     It takes the place of Lightning's handlers, which save in the middle of whatever step the signal interrupts, and
     exchange tensors between processes from inside the handler.
@@ -39,6 +40,7 @@ class Interruption(pl.Callback):
     def __init__(self) -> None:
         self.received = 0
         self.left_validation = False
+        self._asked = False
         self._abandonable = False
         self._trainer: pl.Trainer | None = None
         self._parent = 0
@@ -52,6 +54,8 @@ class Interruption(pl.Callback):
         # Lightning would install its own just before the loops start.
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         for number in SIGNALS:
+            if number == signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             if signal.getsignal(number) != self._note:
                 self._before[number] = signal.signal(number, self._note)
         while early.received:
@@ -76,6 +80,8 @@ class Interruption(pl.Callback):
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         """The handler: remember it, tell the processes that Lightning started, leave a running attack."""
+        if number == signal.SIGINT:
+            self._ask()
         first, self.received = not self.received, self.received or number
         if first and self._trainer is not None:
             self._tell_others(self._trainer, number)
@@ -83,8 +89,22 @@ class Interruption(pl.Callback):
             self._abandonable = False
             raise Abandoned
 
+    def _ask(self) -> None:
+        """Say that Ctrl-C was heard; at the second one end at once, as a process does that has no handler."""
+        if self._asked:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        self._asked = True
+        if self._trainer is None or self._trainer.is_global_zero:
+            with suppress(OSError):  # not print(): the handler may have interrupted one
+                os.write(2, b"\nCtrl-C: the run saves and stops; a second Ctrl-C ends it at once\n")
+
     def _tell_others(self, trainer: pl.Trainer, number: int) -> None:
-        """Only where Lightning started the processes; torchrun and SLURM signal all by themselves."""
+        """Only where Lightning started the processes; torchrun and SLURM signal all by themselves.
+
+        A terminal signals all by itself, too: told of Ctrl-C by SIGINT, a process would take it for the second one.
+        """
+        number = signal.SIGTERM if number == signal.SIGINT else number
         launcher: Any = trainer.strategy.launcher
         if launcher is not None and getattr(launcher, "procs", None):
             launcher.kill(number)
@@ -149,7 +169,9 @@ class Interruption(pl.Callback):
         Raises:
             SystemExit: it stops here.
         """
-        self.received = highest(trainer, self.received)
+        told = highest(trainer, self.received)
+        if self.received != signal.SIGINT:  # of which the others were told as SIGTERM
+            self.received = told
         if not self.received:
             return False
         if trainer.fit_loop._should_accumulate():  # gradients of the batches before would be lost

@@ -119,7 +119,14 @@ def test_promise_9_on_two_processes(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "rank", "number", "before"),
-    [(1, 0, signal.SIGTERM, 6), (1, 0, signal.SIGUSR1, 7), (2, 0, signal.SIGTERM, 5), (2, 1, signal.SIGUSR1, 9)],
+    [
+        (1, 0, signal.SIGTERM, 6),
+        (1, 0, signal.SIGUSR1, 7),
+        (1, 0, signal.SIGINT, 6),
+        (2, 0, signal.SIGTERM, 5),
+        (2, 1, signal.SIGUSR1, 9),
+        (2, 0, signal.SIGINT, 5),
+    ],
 )
 def test_promise_10_a_signal_ends_fit_at_a_step_and_it_goes_on_exactly(
     tmp_path: Path, unhurt: Callable[..., Path], devices: int, rank: int, number: int, before: int

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from callbacks.lab import run_python
 
 from lightning_adv2.__main__ import main as entry
 from lightning_adv2.cli import main
-from lightning_adv2.errors import shorten
+from lightning_adv2.errors import short_errors, shorten
 
 CONFIG = Path(__file__).parents[2] / "configs" / "evaluate" / "shapes_cam.yaml"
 
@@ -90,10 +92,80 @@ def test_a_typo_in_a_file(
     assert f"did you mean {meant}?" in capsys.readouterr().err.splitlines()
 
 
-def test_a_mistyped_command(capsys: pytest.CaptureFixture[str]) -> None:
+COMMANDS = "fit, validate, test, predict, demo, fetch, report, reproduce, sync, verify, export"
+
+
+@pytest.mark.parametrize(("word", "meant"), [("tset", "test"), ("fecth", "fetch"), ("Export", "export")])
+def test_a_mistyped_command(word: str, meant: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["tset", "--config", str(CONFIG)])
-    assert "did you mean test?" in capsys.readouterr().err.splitlines()
+        main([word, "--config", str(CONFIG)])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == [f"error: '{word}' is no command; there are: {COMMANDS}", f"did you mean {meant}?"]
+
+
+def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([])
+    assert capsys.readouterr().err.splitlines()[0] == f"error: give a command: {COMMANDS}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ("shapes_ca.yaml", "; did you mean configs/evaluate/shapes_cam.yaml?"),
+        ("mine/runn.yaml", "; did you mean mine/run.yaml?"),
+        ("mine/elephant.yaml", "; those of the package lie in its configs/"),
+    ],
+)
+def test_a_missing_configuration_file(
+    asked: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in ("configs/evaluate/shapes_cam.yaml", "mine/run.yaml"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["test", "--config", asked])
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == f"error: config: {asked}: no such file (a relative path begins in {tmp_path}){says}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["--trainer.accelerator=gpu"], marks=pytest.mark.skipif(torch.cuda.is_available(), reason="GPU")),
+        ["--trainer.devices=0", "--trainer.accelerator=cpu"],
+        ["--trainer.strategy=deepspeed", "--trainer.accelerator=cpu"],
+    ],
+    ids=lambda words: words[0],
+)
+@pytest.mark.parametrize("wanted", [False, True], ids=["short", "traceback"])
+def test_a_device_that_is_not_there(words: list[str], wanted: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*words, "--traceback"] if wanted else words
+    with pytest.raises(SystemExit) as stopped:
+        entry(["test", f"--config={CONFIG}", "--model.init_args.classifier.init_args.weights=null", *words])
+    assert stopped.value.code == 1
+    err = capsys.readouterr().err
+    assert words[0].replace("=", " ") in err
+    assert "--trainer.accelerator cpu runs anywhere; auto" in err
+    assert ("Traceback" in err) is wanted
+    assert wanted or len(err[err.index("error: ") :].splitlines()) == 3
+
+
+def test_what_lightning_refuses_in_a_run_is_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["test", "--data=ShapesDataModule", f"--trainer.default_root_dir={tmp_path}", "--trainer.logger=false"]
+    network = "{class_path: ResidualClassifier, init_args: {num_classes: 7}}"
+    words += ["--model=RTSModule", f"--model.init_args.classifier={network}"]
+    words += [
+        "--model.init_args.interpreter={class_path: RTS, init_args: {map_stride: 4}}",
+        "--trainer.accelerator=cpu",
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        entry(words)  # it is for fit
+    assert stopped.value.code == 1
+    err = capsys.readouterr().err
+    assert "error: No `test_step()` method" in err
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(
@@ -146,6 +218,16 @@ def test_null_means_none(way: str, tmp_path: Path, capsys: pytest.CaptureFixture
 def test_null_inside_a_list_stays_none(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--data.init_args.target_class=[1, null, 0]", "--trainer.callbacks.init_args.seed=1"]
     assert resolved(capsys, *words)["data"]["init_args"]["target_class"] == [1, None, 0]
+
+
+@pytest.mark.parametrize("wanted", [False, True], ids=["short", "traceback"])
+def test_ctrl_c_before_a_run_begins(wanted: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped, short_errors(wanted):
+        signal.raise_signal(signal.SIGINT)
+    assert stopped.value.code == 130
+    err = capsys.readouterr().err
+    assert err.splitlines()[-1] == "interrupted"
+    assert ("Traceback" in err) is wanted
 
 
 @pytest.mark.parametrize("wanted", [False, True], ids=["short", "traceback"])

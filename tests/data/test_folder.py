@@ -143,7 +143,7 @@ def test_errors_of_the_root(tmp_path: Path, write_images: Write) -> None:
     with pytest.raises(FileNotFoundError, match=r"root=.*nowhere.* does not exist"):
         ImageFolderDataset(tmp_path / "nowhere", "val")
     write_images(tmp_path, {"cat": 1})
-    with pytest.raises(FileNotFoundError, match=r"split='valid'.*valid\.zip.*root has: val$"):
+    with pytest.raises(FileNotFoundError, match=r"split='valid'.*valid\.zip.*root has: val; give"):
         ImageFolderDataset(tmp_path, "valid")
     (tmp_path / "test").mkdir()
     with pytest.raises(FileNotFoundError, match="test has no class folders"):
@@ -154,6 +154,24 @@ def test_errors_of_the_root(tmp_path: Path, write_images: Write) -> None:
     (tmp_path / "broken.zip").write_bytes(b"PK no zip")
     with pytest.raises(ValueError, match=r"broken\.zip is no readable zip"):
         ImageFolderDataset(tmp_path / "broken.zip", "val")
+
+
+@pytest.mark.parametrize("below", ["val", "train", "val/cat"])
+def test_a_folder_too_far_down_is_told_the_one_above(below: str, tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, {"cat": 1})
+    shutil.copytree(tmp_path / "val", tmp_path / "train")
+    with pytest.raises(FileNotFoundError) as raised:
+        ImageFolderDataModule(tmp_path / below).dataset("train")
+    assert str(raised.value).endswith(f"; give the folder that holds val/, root={str(tmp_path)!r}")
+
+
+def test_a_folder_without_splits_is_told_the_layout(tmp_path: Path, write_images: Write) -> None:
+    write_images(tmp_path, {"cat": 1})
+    shutil.move(tmp_path / "val", tmp_path / "images")
+    with pytest.raises(FileNotFoundError) as raised:
+        ImageFolderDataModule(tmp_path).dataset("train")
+    assert str(raised.value).endswith("root has: images; give the folder that holds val/, with a folder of images for "
+                                      "each class in it")  # fmt: skip
 
 
 def test_errors_of_the_images(tmp_path: Path, write_images: Write) -> None:

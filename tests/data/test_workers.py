@@ -38,7 +38,7 @@ def left(group: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_promise_10_a_signal_for_the_whole_group_ends_fit_at_a_step_and_it_goes_on_exactly(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -107,7 +107,7 @@ for batches in running:
 workers = [w for loader in (running[0], loaders[1]._iterator) for w in loader._workers]
 time.sleep(1)
 for worker in workers:
-    for number in (signal.SIGTERM, signal.SIGUSR1):  # from another process than their parent
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):  # from another process than their parent
         os.spawnlp(os.P_WAIT, "kill", "kill", f"-{int(number)}", str(worker.pid))
 time.sleep(1)
 print(len(workers), sum(worker.is_alive() for worker in workers), flush=True)

@@ -1,0 +1,97 @@
+"""Names of classes and functions: the last part alone will do for what the package has."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, get_type_hints
+
+from jsonargparse import _typehints
+
+from lightning_adv2.cli.patching import replaced
+
+PACKAGES = ("interpreters", "attacks", "callbacks", "data", "detectors", "metrics", "models", "modules")
+
+
+@contextmanager
+def short_names() -> Iterator[None]:
+    """Parse with short names for functions, too, and an unknown name refused with a list of those there are.
+
+    jsonargparse finds a class by the last part of its class path, and no function that returns an object of the class
+    (seen in 4.40 and 4.53); of an unknown name it says that it has no dot.
+    """
+    resolve: Any = _typehints.resolve_class_path_by_name
+
+    def resolve_anew(kind: Any, name: str) -> str:
+        if isinstance(kind, tuple):  # the first that knows it
+            return next((path for one in kind if "." in (path := found(one, name))), name)
+        path = found(kind, name)
+        if inspect.isclass(kind) and _is_unknown(path):
+            elsewhere = sorted({one.rsplit(".", 1)[-1] for one in classes(kind)})
+            known = sorted(offered(kind)) or elsewhere
+            if not alike(name, known) and (other := alike(name, elsewhere)):
+                known.append(other)  # such as one of Lightning's callbacks
+            raise ValueError(f"{name!r} is no {kind.__name__}; there are: {', '.join(known)}")
+        return path
+
+    def found(kind: Any, name: str) -> str:
+        path: str = resolve(kind, name)
+        if "." not in path and inspect.isclass(kind):
+            return offered(kind).get(path, path)
+        return path
+
+    classes: Callable[[type], list[str]] = _typehints.get_all_subclass_paths
+    with replaced(_typehints, resolve_class_path_by_name=resolve_anew):
+        yield
+
+
+def offered(kind: type) -> dict[str, str]:
+    """What the package has of a kind: the class paths of its classes and of functions that return such, by name.
+
+    Args:
+        kind: the class that is asked for.
+    """
+    return {
+        name: f"lightning_adv2.{package}.{name}"
+        for package in PACKAGES
+        for name in exports(package)
+        if _makes(getattr(import_module(f"lightning_adv2.{package}"), name), kind)
+    }
+
+
+def names() -> set[str]:
+    """The names that the package exports."""
+    return {name for package in PACKAGES for name in exports(package)}
+
+
+def alike(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like the given one, whatever the case of its letters; None where none is."""
+    plain = {one.casefold().replace("_", ""): one for one in sorted(known)}
+    close = get_close_matches(name.casefold().replace("_", ""), plain, n=1, cutoff=0.7)
+    return plain[close[0]] if close else None
+
+
+def exports(package: str) -> list[str]:
+    """The names that one of PACKAGES exports."""
+    exported: list[str] = import_module(f"lightning_adv2.{package}").__all__
+    return exported
+
+
+def _makes(thing: Any, kind: type) -> bool:
+    """Whether it is a class of the kind that can be made, or a function that returns an object of the kind."""
+    if inspect.isclass(thing):
+        return issubclass(thing, kind) and not inspect.isabstract(thing)
+    if not inspect.isfunction(thing):
+        return False
+    returned = get_type_hints(thing).get("return")
+    return inspect.isclass(returned) and issubclass(returned, kind)
+
+
+def _is_unknown(path: str) -> bool:
+    """Whether a path without a dot was left, or the package has no such name."""
+    head, _, name = path.rpartition(".")
+    package = head.removeprefix("lightning_adv2.")
+    return not head or (package != head and package in PACKAGES and not hasattr(import_module(head), name))
