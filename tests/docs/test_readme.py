@@ -1,0 +1,72 @@
+"""The README's commands, in its order, on a machine where only what ``fetch`` brings lies in ``data/``.
+
+Lengths are cut: few images, few steps, no MASK among many interpreters. The images of CIFAR-10 come as zips, which
+``fetch`` leaves alone.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from callbacks.lab import wandb_home  # noqa: F401 - the fixture is autouse
+from conftest import SHARED_DATA
+
+from docs.guide import ROOT, blocks
+from lightning_adv2.__main__ import main
+
+SHORT = {"num_images": 2, "num_train": 64, "num_test": 40, "num_val": 16, "max_steps": 2, "val_check_interval": 2}
+
+FEW_BATCHES = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.limit_val_batches=1")
+
+
+def commands() -> list[list[str]]:
+    """Words of each ``lightning-adv2`` command of the README's bash blocks but for the demo's."""
+    found = [
+        shlex.split(line, comments=True)[1:]
+        for block in blocks(ROOT / "README.md")
+        if block.language == "bash"
+        for line in block.text.splitlines()
+        if line.startswith("lightning-adv2 ")
+    ]
+    assert len(found) > 15
+    return found
+
+
+def shorten(folder: Path) -> None:
+    """The configurations with the same keys and small numbers."""
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    for path in (folder / "configs").rglob("*.yaml"):
+        text = path.read_text()
+        for key, value in SHORT.items():
+            text = re.sub(rf"^( *{key}:) \d+$", rf"\1 {value}", text, flags=re.MULTILINE)
+        if path.parent.name == "evaluate":
+            text = re.sub(r"^ *- class_path: lightning_adv2\.interpreters\.MASK\n", "", text, flags=re.MULTILINE)
+        path.write_text(text)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=f"{SHARED_DATA} has no images and weights")
+def test_every_command_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIGHTNING_ADV2_DATA", raising=False)
+    shorten(tmp_path)
+    (tmp_path / "data").mkdir()
+    for name in ("cifar10", "isic-sample", "imagenet1k-samples"):
+        (tmp_path / "data" / name).symlink_to(SHARED_DATA / name)
+    for words in commands():
+        if words[0] == "reproduce":
+            words = [*words, "--tables", "stadv", "--num-images", "2"]
+        if words[0] in ("fit", "test", "predict"):
+            words = [*words, "--trainer.accelerator=cpu", "--trainer.enable_model_summary=false"]
+        if words[0] == "fit":
+            words = [
+                *words,
+                "--trainer.max_epochs=1",
+                "--trainer.limit_train_batches=4",
+                "--trainer.limit_val_batches=1",
+            ]
+        assert main(words) == 0, words
