@@ -32,8 +32,8 @@ def with_errors_of_classes(make: Callable[[], None]) -> None:
         Exception: of the class, with a note of its key and class path:
             ``at model.init_args.classifier (lightning_adv2.models.ResidualClassifier)``.
     """
-    adapt: Any = _typehints.adapt_class_type
-    instantiate: Any = _typehints.ActionTypeHint.instantiate_classes
+    adapt: Any = getattr(_typehints, "adapt_class_type", None)
+    instantiate: Any = getattr(_typehints.ActionTypeHint, "instantiate_classes", None)
 
     def adapt_class(value: Any, serialize: bool, instantiate_classes: bool, *args: Any, **kwargs: Any) -> Any:
         if not instantiate_classes:

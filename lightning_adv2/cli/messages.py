@@ -90,7 +90,7 @@ def plain_unions() -> Iterator[None]:
         except TypeError as error:
             raise ValueError(str(error)) from error
 
-    merged: Callable[..., NoReturn] = _typehints.raise_union_unexpected_value
+    merged: Callable[..., NoReturn] = vars(_typehints).get("raise_union_unexpected_value", choose)
     with replaced(_typehints, raise_union_unexpected_value=choose, adapt_subconfig_path=read_once):
         yield
 

@@ -23,7 +23,7 @@ def short_names() -> Iterator[None]:
     jsonargparse finds a class by the last part of its class path, and no function that returns an object of the class
     (seen in 4.40 and 4.53); of an unknown name it says that it has no dot.
     """
-    resolve: Any = _typehints.resolve_class_path_by_name
+    resolve: Any = getattr(_typehints, "resolve_class_path_by_name", None)
 
     def resolve_anew(kind: Any, name: str) -> str:
         if isinstance(kind, tuple):  # the first that knows it
@@ -43,7 +43,7 @@ def short_names() -> Iterator[None]:
             return offered(kind).get(path, path)
         return path
 
-    classes: Callable[[type], list[str]] = _typehints.get_all_subclass_paths
+    classes: Callable[[type], list[str]] = getattr(_typehints, "get_all_subclass_paths", lambda kind: [])
     with replaced(_typehints, resolve_class_path_by_name=resolve_anew):
         yield
 
