@@ -125,9 +125,12 @@ class AttackEvaluation(pl.Callback):
         self._attacked, self._running, self._run, self._rehearsed = 0, RunningMeans(), None, False
         self._attacker.forget_weights()
         on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
-        self._pace = make_pace(trainer, [one.name for one in interpreters_of(pl_module)], self.num_images is None)
-        if self._pace.kept and trainer.is_global_zero:
-            print(f"{self._pace.kept} finished batches are kept as they are: {results_folder(trainer)}", flush=True)
+        names = [one.name for one in interpreters_of(pl_module)]
+        self._pace = make_pace(trainer, names, self.num_images is None)
+        expected = expected_records(trainer, names)
+        kept = sum(path.exists() for path in expected)
+        if kept and trainer.is_global_zero:
+            print(f"{kept} of {len(expected)} records are kept as they are: {results_folder(trainer)}", flush=True)
 
     def on_validation_batch_end(
         self,

@@ -66,7 +66,7 @@ class Pace:
     def __init__(self, batches: int | None = None, processes: int = 1) -> None:
         self.batches, self.processes = batches, processes
         self.measured, self.tried = Seconds(), Seconds()  # a step of each part: in the batches, and before them
-        self.done, self.images, self.seconds, self.kept = 0, 0, 0.0, 0
+        self.done, self.images, self.seconds = 0, 0, 0.0
         self.spoken = time.monotonic()  # when a line was printed last
 
     @property
@@ -125,6 +125,4 @@ def make_pace(trainer: pl.Trainer, interpreters: Sequence[str], known: bool = Tr
     own = own if most == float("inf") else own[: int(most)]
     records = results_folder(trainer) / "records"
     left = sum(not all(record_path(records, name, index).exists() for name in interpreters) for index in own)
-    pace = Pace(left, world)
-    pace.kept = len(own) - left
-    return pace
+    return Pace(left, world)

@@ -282,7 +282,7 @@ def test_left_overs_of_killed_processes_are_swept_up(tmp_path: Path) -> None:
     assert not rest.exists()
 
 
-def test_two_interpreters_one_of_them_done(tmp_path: Path) -> None:
+def test_two_interpreters_one_of_them_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run killed between two interpreters: the second's records are the same whether or not the first's were kept."""
 
     def run(folder: Path) -> dict[str, object]:
@@ -293,5 +293,7 @@ def test_two_interpreters_one_of_them_done(tmp_path: Path) -> None:
         return json.loads((folder / "results.json").read_text())  # type: ignore[no-any-return]
 
     first = run(tmp_path)
+    assert "records are kept" not in capsys.readouterr().out
     shutil.rmtree(tmp_path / "records" / "rts")
     assert run(tmp_path) == first
+    assert f"2 of 4 records are kept as they are: {tmp_path}" in capsys.readouterr().out
