@@ -53,6 +53,8 @@ def draw(folder: Path) -> Path:
 
 def tiny(words: list[str]) -> list[str]:
     """The same command on few small images and with few steps."""
+    if "--config" not in words:
+        return words
     config = Path(words[words.index("--config") + 1]).stem
     source = "--data.init_args.source.init_args." if words[0] == "test" else "--data.init_args."
     cut = [] if words[0] == "validate" else TINY[config]
@@ -95,7 +97,8 @@ def test_the_page_from_a_folder_and_a_pth_to_rts_a(folder: Path, capsys: pytest.
                 assert words[0] == "python"
                 script = [sys.executable, *words[1:]]
                 printed = subprocess.run(script, capture_output=True, text=True, check=True).stdout
-    assert ran == ["evaluate", "evaluate", "rts", "evaluate_rts", "aid", "evaluate_rts"]
+    assert ran == ["evaluate", "evaluate", "rts", "evaluate_rts", "aid", "evaluate_rts", "evaluate_rts_a"]
+    assert (folder / "runs/own/rts_and_rts_a.html").stat().st_size > 10_000
     assert "val/benign/accuracy" in capsys.readouterr().out
     with Image.open(folder / "adversarial.png") as adversarial, Image.open(folder / "adversarial_map.png") as shown:
         assert adversarial.size == shown.size == (64, 64)
