@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from lightning_adv2.models import Classifier
 # take ten times as long. The subprocesses inherit the variable; this process has loaded torch already.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+# A shell's background jobs ignore SIGINT, as do their children; tests send it, and a terminal's jobs do not ignore it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Real data and weights, which no checkout carries; the configurations find them by the variable, in subprocesses too.
 SHARED_DATA = Path(os.environ.get("LIGHTNING_ADV2_SHARED", str(Path(__file__).parents[2] / "shared"))) / "data"

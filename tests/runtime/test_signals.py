@@ -7,10 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from callbacks.lab import wandb_environment
 
 from benchmarks.kills import begun, wait_until
@@ -28,14 +26,6 @@ time.sleep(60)
 """
 
 
-@pytest.fixture
-def heard() -> Iterator[None]:
-    """A process that ignores SIGINT, as a shell's background jobs do, would start others that ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def start(folder: Path, *words: object) -> subprocess.Popen[str]:
     variables = os.environ | wandb_environment(folder / "wandb_home") | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
@@ -44,7 +34,6 @@ def start(folder: Path, *words: object) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.usefixtures("heard")
 def test_ctrl_c_inside_an_attack_says_what_is_saved(tmp_path: Path) -> None:
     run = start(tmp_path, INTERRUPTED, tmp_path, 1, "mask")  # a batch that takes minutes
     wait_until(lambda: len(begun(tmp_path)) >= 1 or run.poll() is not None, 120)
@@ -57,7 +46,6 @@ def test_ctrl_c_inside_an_attack_says_what_is_saved(tmp_path: Path) -> None:
     assert "KeyboardInterrupt" not in err
 
 
-@pytest.mark.usefixtures("heard")
 def test_the_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     run = start(tmp_path, "-c", LISTENING)
     assert run.stdout is not None
