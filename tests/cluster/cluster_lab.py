@@ -143,4 +143,4 @@ def wait_until(
 
 def text_of(folder: Path) -> str:
     """All that commands and jobs wrote to the terminal."""
-    return "\n".join(path.read_text(errors="replace")[-4000:] for path in sorted(folder.glob("*.[ot][ux]t")))
+    return "\n".join(path.read_text(errors="replace") for path in sorted(folder.glob("*.[ot][ux]t")))
