@@ -39,8 +39,7 @@ def check(path: Path, folder: Path, threads: int, seed: int = 0) -> None:
         assert [head[0] for head in heads] == ["rts", "rts_a"]
         assert all(int(count) >= 30 for *_, count in heads), "images that the classifier gets right, with a map"
         rts, rts_a = (float(iou) for iou in re.findall(r"^  as looked at +([\d.]+) ", printed, re.MULTILINE))
-        if (threads, seed) == (1, 0):
-            assert rts_a < rts - 0.05, "ADV2 keeps less of the map of RTS-A, here by 0.16"
+        assert rts_a < rts - 0.05, "ADV2 keeps less of the map of RTS-A, by 0.17 to 0.33 over six runs"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
