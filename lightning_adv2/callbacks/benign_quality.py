@@ -142,7 +142,7 @@ class BenignQuality(pl.Callback):
         self._metrics = {}
         if not self.teacher:
             return  # no image at all
-        if trainer.is_global_zero and not self.validations and (wrong := says_little(self.teacher["area"])):
+        if trainer.is_global_zero and not self.validations and (wrong := says_little(self.teacher.get("area", 0.5))):
             rank_zero_warn(
                 f"teacher: its maps are {wrong}, so that there is nothing to keep and nothing to harden: train it anew "
                 "with another area_weight, or longer"

@@ -81,6 +81,13 @@ def test_promise_22_maps_that_are_no_numbers_do_not_hold(tmp_path: Path) -> None
     json.loads((tmp_path / "benign_quality.json").read_text(), parse_constant=pytest.fail)
 
 
+def test_a_teacher_without_a_finite_map_is_refused_by_name(tmp_path: Path) -> None:
+    pupil = Pupil()
+    pupil.teacher.network.output.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match="teacher: none of its maps is finite"):
+        loop(tmp_path, BenignQuality(order=False)).fit(pupil, shapes(num_val=10, batch_size=8))
+
+
 def test_promise_22_maps_for_another_class_have_the_same_limit(tmp_path: Path) -> None:
     """A map that keeps what it says of the true class, and of any other one says something new."""
 
