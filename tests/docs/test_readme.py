@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from callbacks.lab import wandb_home  # noqa: F401 - the fixture is autouse
-from conftest import SHARED_DATA
 
 from docs.guide import ROOT, blocks
 from lightning_adv2.__main__ import main
@@ -49,14 +48,13 @@ def shorten(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=f"{SHARED_DATA} has no images and weights")
-def test_every_command_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_in_order(tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LIGHTNING_ADV2_DATA", raising=False)
     shorten(tmp_path)
     (tmp_path / "data").mkdir()
     for name in ("cifar10", "isic-sample", "imagenet1k-samples"):
-        (tmp_path / "data" / name).symlink_to(SHARED_DATA / name)
+        (tmp_path / "data" / name).symlink_to(shared_data / name)
     for words in commands():
         if words[0] == "reproduce":
             words = [*words, "--tables", "stadv", "--num-images", "2"]
