@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,7 @@ from lightning_adv2.runtime.describe import describe
 from lightning_adv2.runtime.experiment import claim
 from lightning_adv2.runtime.folders import continues, results_folder
 from lightning_adv2.runtime.ownership import is_owned, owned
-from lightning_adv2.runtime.processes import on_rank_zero, wait_for_all
+from lightning_adv2.runtime.processes import on_rank_zero, wait_at_last_batch, wait_for_all
 from lightning_adv2.runtime.signals import Abandoned, interruption_of
 from lightning_adv2.types import Batch
 
@@ -142,8 +142,15 @@ class AttackEvaluation(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Attack the batch and write its records; one that is there already is kept."""
-        if trainer.sanity_checking or not len(batch["images"]):
+        if trainer.sanity_checking:
             return
+        if len(batch["images"]):
+            self._take(trainer, pl_module, batch, batch_idx)
+        fitting = trainer.state.fn == TrainerFn.FITTING  # saves and stops at the end of this validation
+        with nullcontext() if fitting else interruption_of(trainer).leaving(trainer):
+            wait_at_last_batch(trainer)
+
+    def _take(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
         if self.num_images is not None:
             share, rest = divmod(self.num_images, trainer.world_size)
             left = share + (trainer.global_rank < rest) - self._attacked

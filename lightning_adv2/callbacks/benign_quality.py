@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lightning_adv2.functional.random import draw_target_class, image_generators
 from lightning_adv2.metrics import MapAgreement, MapQuality, relative_losses, says_little
 from lightning_adv2.report.benign_quality import write_benign_quality
-from lightning_adv2.runtime.processes import highest, on_rank_zero, wait_for_all
+from lightning_adv2.runtime.exchange import computed
+from lightning_adv2.runtime.processes import highest, on_rank_zero
 
 _NEEDED = ("classifier", "interpreter", "teacher")
 _DISTANCES = ("agreement_l1", "agreement_l1_other_class")
@@ -132,12 +133,13 @@ class BenignQuality(pl.Callback):
         """Judge, on all processes alike; keep the weights that hold, stop where they do not."""
         if _idle(trainer):
             return
-        wait_for_all(trainer)
-        own = self._metrics["interpreter"].compute()
+        own = computed(trainer, self._metrics["interpreter"])
         if not self.teacher:
-            self.teacher = self._metrics["teacher"].compute()
+            self.teacher = computed(trainer, self._metrics["teacher"])
         agreement = {
-            f"{n}{suffix}": v for suffix in ("", "_other_class") for n, v in self._metrics[suffix].compute().items()
+            f"{name}{suffix}": value
+            for suffix in ("", "_other_class")
+            for name, value in computed(trainer, self._metrics[suffix]).items()
         }
         self._metrics = {}
         if not self.teacher:

@@ -19,8 +19,8 @@ from lightning_adv2.metrics import MapAgreement, MapQuality
 from lightning_adv2.metrics.attack import ImageMean
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.terminal import show
+from lightning_adv2.runtime.exchange import computed
 from lightning_adv2.runtime.folders import results_folder
-from lightning_adv2.runtime.processes import wait_for_all
 from lightning_adv2.runtime.signals import interruption_of
 
 
@@ -99,13 +99,11 @@ class MapQualityEvaluation(pl.Callback):
         """Log, print and write the means."""
         if trainer.sanity_checking:
             return
-        # The metrics' own exchange gives up after minutes, and others may still attack.
         interruption = interruption_of(trainer)
         with nullcontext() if trainer.state.fn == TrainerFn.FITTING else interruption.leaving(trainer):
-            wait_for_all(trainer)
+            values = {name: self._values(trainer, name) for name in self.quality}
         self._shuffled = {}  # as large as the networks themselves
         stage = "test" if trainer.testing else "val"
-        values = {name: self._values(name) for name in self.quality}
         for name, means in values.items():
             pl_module.log_dict({f"{stage}/benign/{name}/{key}": mean for key, mean in means.items()})
         _report(values, results_folder(trainer))
@@ -114,12 +112,12 @@ class MapQualityEvaluation(pl.Callback):
     on_validation_batch_end = on_test_batch_end
     on_validation_epoch_end = on_test_epoch_end
 
-    def _values(self, name: str) -> dict[str, float]:
-        values = self.quality[name].compute()
+    def _values(self, trainer: pl.Trainer, name: str) -> dict[str, float]:
+        values: dict[str, float] = computed(trainer, self.quality[name])
         if self.reference is not None:
-            values |= self.agreement[name].compute()
+            values |= computed(trainer, self.agreement[name])
         if self.randomise:
-            mean = float(self.correlation[name].compute())
+            mean = float(computed(trainer, self.correlation[name]))
             values |= {"randomised_correlation": mean} if mean == mean else {}  # NaN: nothing seen
         return values
 

@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchmetrics import MeanMetric
+from torchmetrics import Metric
 
 from lightning_adv2.functional.symmetry import turned
 from lightning_adv2.metrics.attack import ImageMean
 from lightning_adv2.metrics.classification import BalancedAccuracy
 from lightning_adv2.models import Classifier, save_weights
+from lightning_adv2.runtime.exchange import computed
 from lightning_adv2.types import Batch
 
 
@@ -81,7 +82,7 @@ class ClassifierModule(pl.LightningModule):
         self.label_smoothing, self.symmetries = label_smoothing, symmetries
         weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
         self.register_buffer("class_weight", weight, persistent=False)
-        self.train_accuracy, self.val_accuracy, self.val_loss = MeanMetric(), ImageMean(), ImageMean()
+        self.val_accuracy, self.val_loss = ImageMean(), ImageMean()
         self.val_balanced = BalancedAccuracy(classifier.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -102,26 +103,35 @@ class ClassifierModule(pl.LightningModule):
             images = turned(images, torch.randint(8, (len(images),)))
         logits = self(images)
         loss = F.cross_entropy(logits, batch["label"], self.class_weight, label_smoothing=self.label_smoothing)
-        self.train_accuracy.update((logits.argmax(1) == batch["label"]).float())
         self.log("train/loss", loss)
-        self.log("train/accuracy", self.train_accuracy, prog_bar=True)
+        self.log("train/accuracy", (logits.argmax(1) == batch["label"]).float().mean(), prog_bar=True)
         return loss
 
+    def _metrics(self) -> dict[str, Metric]:
+        return {"loss": self.val_loss, "accuracy": self.val_accuracy, "balanced_accuracy": self.val_balanced}
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget what a validation that was broken off has seen."""
+        for metric in self._metrics().values():
+            metric.reset()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log loss and accuracy, the means over all images, whatever the number of processes; a batch may be empty."""
-        stage = "test" if self.trainer.testing else "val"
-        size = len(batch["label"])
-        if size:
+        """Add one batch to loss and accuracy; it may be empty."""
+        if len(batch["label"]):
             logits = self(batch["images"])
             self.val_accuracy.update(logits.argmax(1) == batch["label"])
             self.val_balanced.update(logits, batch["label"])
             self.val_loss.update(F.cross_entropy(logits, batch["label"], reduction="none"))
-        # The metrics, not values: they add up over processes, and every process must log them.
-        self.log(f"{stage}/loss", self.val_loss, batch_size=size)
-        self.log(f"{stage}/accuracy", self.val_accuracy, prog_bar=True, batch_size=size)
-        self.log(f"{stage}/balanced_accuracy", self.val_balanced, batch_size=size)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss and accuracy, the means over all images, whatever the number of processes."""
+        stage = "test" if self.trainer.testing else "val"
+        for name, metric in self._metrics().items():
+            self.log(f"{stage}/{name}", computed(self.trainer, metric), prog_bar=name == "accuracy")
 
     test_step = validation_step
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_validation_epoch_end
 
     def configure_optimizers(self) -> Any:
         """AdamW under a one-cycle learning rate over all steps."""

@@ -16,6 +16,7 @@ from lightning_adv2.interpreters import Interpreter, TrainableInterpreter, give_
 from lightning_adv2.metrics.attack import ImageMean
 from lightning_adv2.models import Classifier
 from lightning_adv2.modules.training import InterpreterTraining
+from lightning_adv2.runtime.exchange import computed
 from lightning_adv2.types import Batch
 
 
@@ -71,6 +72,12 @@ class DistillationModule(InterpreterTraining):
         self.log("train/loss", total.detach(), prog_bar=True)
         return self.touching_all(total)
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what a validation that was broken off has seen."""
+        super().on_validation_epoch_start()
+        for metric in (self.teacher_l1, self.teacher_l1_other_class):
+            metric.reset()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure what the maps are worth, and how far they are from the teacher's."""
         super().validation_step(batch, batch_idx)
@@ -87,10 +94,9 @@ class DistillationModule(InterpreterTraining):
         super().on_validation_epoch_end()
         for name in ("teacher_l1", "teacher_l1_other_class"):
             metric = getattr(self, name)
-            mean = float(metric.compute())
+            mean = float(computed(self.trainer, metric))
             if not math.isnan(mean):  # no image seen
                 self.log(f"val/benign/{self.interpreter.name}/{name}", mean)
-            metric.reset()
 
     def _maps(self, images: Tensor, target_class: Tensor) -> tuple[Tensor, Tensor]:
         """The student's maps, with a graph to its parameters, and the teacher's at their size."""

@@ -6,10 +6,11 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from lightning_adv2.interpreters import Interpreter, give_encoders
+from lightning_adv2.metrics.attack import ImageMean
 from lightning_adv2.models import Classifier
+from lightning_adv2.runtime.exchange import computed
 from lightning_adv2.types import Batch, Interpretation
 
 
@@ -50,7 +51,7 @@ class IDLS(pl.LightningModule):
         give_encoders(self.classifier, self.interpreters)
         self.interpreters.requires_grad_(False).eval()
         interpreters_of(self)
-        self.accuracy = MeanMetric()
+        self.accuracy = ImageMean()
 
     @property
     def interpreter(self) -> Interpreter:
@@ -63,14 +64,23 @@ class IDLS(pl.LightningModule):
             target_class = self.classifier(images).argmax(1)
         return self.interpreter.explain(self.classifier, images, target_class)
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what an evaluation that was broken off has counted."""
+        self.accuracy.reset()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the classifier's accuracy on the images given; the callbacks do the rest."""
+        """Count what the classifier gets right of the images given; the callbacks do the rest."""
         if len(batch["label"]):
-            self.accuracy.update((self.classifier(batch["images"]).argmax(1) == batch["label"]).float())
+            self.accuracy.update(self.classifier(batch["images"]).argmax(1) == batch["label"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the classifier's accuracy."""
         stage = "test" if self.trainer.testing else "val"
-        self.log(f"{stage}/benign/accuracy", self.accuracy, batch_size=len(batch["label"]))
+        self.log(f"{stage}/benign/accuracy", computed(self.trainer, self.accuracy))
 
     test_step = validation_step
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_validation_epoch_end
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Interpretation | dict[str, Interpretation]:
         """Explain what the classifier sees; with several interpreters, by each of them, under its name."""

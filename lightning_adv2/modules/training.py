@@ -15,6 +15,7 @@ from lightning_adv2.attacks import Twin, make_twin
 from lightning_adv2.interpreters import TrainableInterpreter, give_encoders
 from lightning_adv2.metrics import MapQuality, says_little
 from lightning_adv2.models import Classifier
+from lightning_adv2.runtime.exchange import computed
 from lightning_adv2.types import Batch
 
 
@@ -86,6 +87,10 @@ class InterpreterTraining(pl.LightningModule):
             self._twin = make_twin(self.classifier, None, images)
         return self._twin.classifier
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget what a validation that was broken off has seen."""
+        self.quality.reset()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure what the maps keep, remove and find."""
         images, label = batch["images"], batch["label"]
@@ -96,9 +101,8 @@ class InterpreterTraining(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all validation images; say whether the maps show anything."""
-        values = self.quality.compute()
+        values = computed(self.trainer, self.quality)
         self.log_dict({f"val/benign/{self.interpreter.name}/{name}": value for name, value in values.items()})
-        self.quality.reset()
         if values and self.trainer.is_global_zero and not self.trainer.sanity_checking:
             self._tell(values)
 

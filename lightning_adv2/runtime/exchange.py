@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from contextlib import nullcontext
+from typing import Protocol, TypeVar
 
 import pytorch_lightning as pl
 import torch.distributed as dist
 
-from lightning_adv2.runtime.processes import wait_for_all
+from lightning_adv2.runtime.processes import deaths_reported, wait_for_all
 
 T = TypeVar("T")
+Value = TypeVar("Value", covariant=True)
+
+
+class Computable(Protocol[Value]):
+    """A metric, or several in one object."""
+
+    def compute(self) -> Value:
+        """The value over all processes."""
+        ...
 
 
 def gathered(trainer: pl.Trainer, value: T) -> list[T]:
@@ -26,5 +36,24 @@ def gathered(trainer: pl.Trainer, value: T) -> list[T]:
         return [value]
     wait_for_all(trainer)  # which is patient; the exchange itself is not
     values: list[T] = [value] * trainer.world_size
-    dist.all_gather_object(values, value)
+    with deaths_reported():
+        dist.all_gather_object(values, value)
     return values
+
+
+def computed(trainer: pl.Trainer, metric: Computable[Value]) -> Value:
+    """The metric over all processes, on all of them.
+
+    Metrics are computed here, and their values logged: Lightning computes a logged metric object itself, before any
+    hook at the end of an epoch, where a process that waits for a slower one gives up after minutes and hears no signal.
+
+    Args:
+        trainer: its processes must all ask at once.
+        metric: a torchmetrics object, or another whose ``compute`` exchanges what the processes have seen.
+
+    Raises:
+        RuntimeError: another process has died.
+    """
+    wait_for_all(trainer)
+    with deaths_reported() if trainer.world_size > 1 else nullcontext():
+        return metric.compute()

@@ -7,7 +7,8 @@ the usual groups give up after ten to thirty minutes), it notices dead ones at o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -32,6 +33,20 @@ def wait_for_all(trainer: pl.Trainer) -> None:
         _finish(dist.barrier(group=_group(), async_op=True))
 
 
+def wait_at_last_batch(trainer: pl.Trainer) -> None:
+    """Wait for all processes if this one has done its last batch; for the end of a batch of ``validate`` or ``test``.
+
+    After the last batch Lightning computes logged metric objects over the usual group, which gives up after minutes and
+    does not hear signals. Processes that wait for each other before that meet there at the same time.
+
+    Raises:
+        RuntimeError: one of them has died.
+    """
+    loop = trainer._evaluation_loop
+    if loop.batch_progress.is_last_batch:
+        wait_for_all(trainer)
+
+
 def highest(trainer: pl.Trainer, value: int) -> int:
     """The highest of all processes' values, on all of them."""
     if trainer.world_size == 1:
@@ -54,7 +69,8 @@ def on_rank_zero(trainer: pl.Trainer, compute: Callable[[], T]) -> T:
         except Exception as error:  # the other processes wait for the broadcast: they must hear of it
             outcome = error
     wait_for_all(trainer)
-    outcome = trainer.strategy.broadcast(outcome)
+    with deaths_reported():
+        outcome = trainer.strategy.broadcast(outcome)
     if isinstance(outcome, Exception):
         raise outcome
     return cast(T, outcome)
@@ -71,12 +87,23 @@ def _group() -> Any:
 
 def _finish(work: Any) -> None:
     """Poll, because Python hears of a signal only between two calls."""
-    try:
+    with deaths_reported():
         pause = _SHORTEST
         while not work.is_completed():
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST)
         work.wait()  # raises what went wrong
+
+
+@contextmanager
+def deaths_reported() -> Iterator[None]:
+    """For an exchange between processes: its failure is the end of another process, and is told as such.
+
+    Raises:
+        RuntimeError: the exchange failed; names the remedy.
+    """
+    try:
+        yield
     except RuntimeError as error:
         raise RuntimeError(
             "another process of this run has ended (see its output); what is finished is saved: "
