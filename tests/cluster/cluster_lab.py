@@ -28,8 +28,8 @@ def classifier(weights: Path | None) -> dict[str, Any]:
     return {"class_path": "lightning_adv2.models.ResidualClassifier", "init_args": options}
 
 
-def evaluation(folder: Path, steps: int = 4) -> Path:
-    """A configuration for ``test``: 13 images in batches of 2, PGD and CAM's joint attack."""
+def evaluation(folder: Path, steps: int = 4, num_images: int = 13, batch_size: int = 2) -> Path:
+    """A configuration for ``test``: PGD and CAM's joint attack."""
     attacks = [
         {"class_path": "lightning_adv2.attacks.pgd", "init_args": {"steps": steps}},
         {"class_path": "lightning_adv2.attacks.adv2_cam", "init_args": {"steps": steps}},
@@ -42,7 +42,7 @@ def evaluation(folder: Path, steps: int = 4) -> Path:
         {"class_path": "lightning_adv2.modules.IDLS", "init_args": options},
         {
             "class_path": "lightning_adv2.data.AttackDataModule",
-            "init_args": {"source": SHAPES, "num_images": 13, "batch_size": 2},
+            "init_args": {"source": SHAPES, "num_images": num_images, "batch_size": batch_size},
         },
         {"callbacks": [callback]},
     )

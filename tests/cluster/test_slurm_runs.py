@@ -75,6 +75,24 @@ def test_promise_10_an_evaluation_is_requeued_and_goes_on(
     quiet(tmp_path)
 
 
+def test_promise_10_a_task_that_has_only_to_wait_hears_the_signal(slurm: Slurm, tmp_path: Path) -> None:
+    """One batch for two tasks: the second one waits from the start."""
+    config = evaluation(tmp_path, steps=3000, num_images=4, batch_size=4)
+    expected = one_process(config, tmp_path / "alone")
+    run = tmp_path / "run"
+    job = slurm.submit(run, "several_nodes.sbatch", options=("--nodes=1", *TWO), CONFIG=config, RUN=run)
+    slurm.wait_until(lambda: (run / "records" / "experiment.json").exists(), 120, run)
+    time.sleep(5)
+    told = time.monotonic()
+    slurm.ask("scancel", "--signal=USR1", job)
+    slurm.queued_again(job, run)
+    print(f"queued again after {time.monotonic() - told:.1f} s")
+    assert not records(run), "it had ended before it was told to"
+    assert slurm.wait(job, run) == "COMPLETED", text_of(run)
+    same_results(run, expected)
+    quiet(run)
+
+
 def test_an_array_has_one_table_per_task_and_each_is_requeued_alone(slurm: Slurm, tmp_path: Path) -> None:
     """The last task is told to stop: its SLURM_JOB_ID is the whole array's."""
     config = evaluation(tmp_path, steps=100)
