@@ -75,7 +75,7 @@ class TrainingCheckpoint(Checkpoint):
         data: Any = getattr(trainer, "datamodule", None)
         if not self.found(trainer.default_root_dir):
             (folder / "experiment.json").unlink(missing_ok=True)  # nothing there to go on with
-        claim(folder, describe_training(pl_module, data))
+        claim(folder, describe_training(pl_module, data, trainer))
         for rest in folder.glob(".*.ckpt*.tmp"):
             rest.unlink(missing_ok=True)
         return True

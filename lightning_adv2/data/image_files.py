@@ -146,11 +146,17 @@ class ImageFiles(ImageDataset):
         Raises:
             UnreadableImageError: the file cannot be read, or is no image.
         """
+        return decode_image(self._bytes(path, image_id), image_id, self.exif_rotation, self.bit_depth, self._name_dim)
+
+    def content(self, index: int) -> bytes:
+        """The file's bytes."""
+        return self._bytes(self.paths[index], self.image_id(index))
+
+    def _bytes(self, path: str, image_id: str) -> bytes:
         try:
-            data = self.storage.read(path)
+            return self.storage.read(path)
         except Exception as error:  # a file that went, a bad CRC, an encrypted member, ...
             raise UnreadableImageError(image_id, reason_of(error)) from error
-        return decode_image(data, image_id, self.exif_rotation, self.bit_depth, self._name_dim)
 
     def _name_dim(self, words: str) -> None:
         """The first of many."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -27,6 +29,9 @@ Pixels: TypeAlias = NDArray[np.uint8]
 
 Mask: TypeAlias = NDArray[np.bool_]
 """The object's pixels in one image, ``(H, W)`` bool."""
+
+FINGERPRINTED = 2**31
+"""How many bytes of images a fingerprint reads; a disk takes some ten seconds for as much."""
 
 Split = Literal["train", "val", "test"]
 
@@ -87,6 +92,29 @@ class ImageDataset(Dataset[Item], ABC):
         """The image as stored, ``(H, W, C)`` uint8: what content hashes are taken of."""
         return self.load(index)[0]
 
+    def content(self, index: int) -> bytes:
+        """Bytes that change when the image does: its pixels, or its file."""
+        return self.uint8(index).tobytes()
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all names and labels, and of the images' content, up to ``FINGERPRINTED`` bytes of it.
+
+        Where there is more, as many images count as fit, in a random order that is always the same. An image that
+        cannot be read counts with its reason.
+        """
+        digest = hashlib.sha256(json.dumps([(self.image_id(i), self.label(i)) for i in range(len(self))]).encode())
+        read = 0
+        for index in torch.randperm(len(self), generator=torch.Generator().manual_seed(0)).tolist():
+            try:
+                content = self.content(index)
+            except UnreadableImageError as error:
+                content = error.reason.encode()
+            digest.update(hashlib.sha256(content).digest())
+            read += len(content)
+            if read > FINGERPRINTED:
+                break
+        return digest.hexdigest()
+
     def __getitem__(self, index: int) -> Item:
         pixels, mask = self.load(index)
         images = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32)) / 255
@@ -127,6 +155,10 @@ class ImageSubset(ImageDataset):
     def load(self, index: int) -> tuple[Pixels, Mask | None]:
         """The image and its mask."""
         return self.source.load(self.indices[index])
+
+    def content(self, index: int) -> bytes:
+        """As the whole has it."""
+        return self.source.content(self.indices[index])
 
     def __getitem__(self, index: int) -> Item:
         return self.source[self.indices[index]]

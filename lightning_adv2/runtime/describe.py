@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 import sysconfig
@@ -101,14 +102,16 @@ def _describe(thing: Any, above: tuple[int, ...]) -> Any:
     return repr(thing)
 
 
-def describe_training(module: pl.LightningModule, data: Any) -> Any:
-    """What a training run is: its module, hyper-parameters, architecture, frozen weights and data.
+def describe_training(module: pl.LightningModule, data: Any, trainer: pl.Trainer | None = None) -> Any:
+    """What a training run is: its module, hyper-parameters, architecture, frozen weights, data, and how a step is made.
 
-    Not how long it is, where the data lie, or on how many processes it runs: these may change when it goes on.
+    Not how long it is, where the data lie, how they are loaded, or how often it is validated: these may change when it
+    goes on. So may the number of processes, where all together still take as many images at once.
 
     Args:
         module: before its first step.
         data: the data module, or None.
+        trainer: runs the training; None leaves out what it decides.
     """
     own: Any = getattr(module, "description", dict)  # settings that are objects, and so no hyper-parameters
     return {
@@ -117,6 +120,7 @@ def describe_training(module: pl.LightningModule, data: Any) -> Any:
         "architecture": hashlib.sha256(_ADDRESS.sub("", str(module)).encode()).hexdigest(),
         "frozen weights": _frozen(module, ""),
         "data": data and _data(data),
+        "step": _step(data, trainer),
     }
 
 
@@ -131,11 +135,25 @@ def _frozen(module: nn.Module, place: str) -> dict[str, Any]:
     return found
 
 
+_STEP_SETTINGS = (
+    "precision", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches", "limit_train_batches",
+    "limit_val_batches", "overfit_batches",
+)  # fmt: skip
+
+
+def _step(data: Any, trainer: pl.Trainer | None) -> dict[str, Any]:
+    """From which images, and how, a step computes."""
+    size, processes = getattr(data, "batch_size", None), trainer.world_size if trainer else 1
+    found: dict[str, Any] = {"images at once": size * processes if isinstance(size, int) else size}
+    seed = os.environ.get("PL_GLOBAL_SEED")  # where nobody set one, it is drawn, and the checkpoint's counts
+    return found | {"seed": seed} | {name: describe(getattr(trainer, name, None)) for name in _STEP_SETTINGS}
+
+
 _DATA_SETTINGS = ("seed", "resize", "crop", "exif_rotation", "balanced")
 
 
 def _data(data: Any) -> dict[str, Any]:
-    """Which images, as far as it shows without reading them."""
+    """Which images."""
     found: dict[str, Any] = {"class": _name(type(data))}
     found |= {name: describe(getattr(data, name)) for name in _DATA_SETTINGS if hasattr(data, name)}
     if getattr(data, "bit_depth", None) is not None:  # newer than the runs that know nothing of it
@@ -143,11 +161,16 @@ def _data(data: Any) -> dict[str, Any]:
     if not hasattr(data, "dataset"):
         return found
     train = data.dataset("train")
-    found |= {"classes": describe(getattr(train, "classes", None)), "train images": len(train)}
+    found |= {"classes": describe(getattr(train, "classes", None)), "train images": _images(train)}
     try:
-        return found | {"val images": len(data.dataset("val"))}
+        return found | {"val images": _images(data.dataset("val"))}
     except FileNotFoundError:  # a run without validation
         return found
+
+
+def _images(dataset: Any) -> dict[str, Any]:
+    content = {"content": dataset.fingerprint()} if hasattr(dataset, "fingerprint") else {}
+    return {"count": len(dataset)} | content
 
 
 def _settings(attributes: Mapping[str, Any]) -> dict[str, Any]:

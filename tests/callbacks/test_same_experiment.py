@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from callbacks.lab import attack_data, idls, shapes, short_attacks, trainer
+from callbacks.lab import attack_data, idls, shapes, short_attacks, trainer, victim
 from lightning_adv2.audit.verify import verify
-from lightning_adv2.callbacks import AttackEvaluation
+from lightning_adv2.callbacks import AttackEvaluation, TrainingCheckpoint
 from lightning_adv2.data import AttackDataModule, ImageFolderDataModule, ShapesDataModule
+from lightning_adv2.modules import ClassifierModule
+from lightning_adv2.runtime.experiment import DifferentExperimentError
 
 NUM_IMAGES = 21
 
@@ -39,6 +42,29 @@ def test_promise_5_validate_and_then_test_in_double_precision(tmp_path: Path) ->
     before = (tmp_path / "results.json").read_bytes()
     run.test(module, data, verbose=False)
     assert (tmp_path / "results.json").read_bytes() == before
+
+
+def test_promise_5_a_training_does_not_go_on_when_one_pixel_has_changed(tmp_path: Path) -> None:
+    """In a file of the same name and length."""
+    files = write_images(tmp_path / "images")
+    shutil.copytree(tmp_path / "images" / "val", tmp_path / "images" / "train")
+    picture = next((tmp_path / "images" / "train").rglob(files[7].name)).with_suffix(".bmp")
+    Image.open(picture.with_suffix(".png")).save(picture)
+    picture.with_suffix(".png").unlink()
+
+    def fit(epochs: int) -> None:
+        data = ImageFolderDataModule(tmp_path / "images", batch_size=8)
+        run = trainer(tmp_path / "run", TrainingCheckpoint(), max_epochs=epochs, enable_checkpointing=True)
+        ckpt = tmp_path / "run" / "checkpoints" / "last.ckpt"
+        run.fit(ClassifierModule(victim()), data, ckpt_path=ckpt if ckpt.exists() else None)
+
+    fit(1)
+    fit(2)
+    content = bytearray(picture.read_bytes())
+    content[-1] ^= 1
+    picture.write_bytes(content)
+    with pytest.raises(DifferentExperimentError, match=r"data\.train images\.content: \w+ before, \w+ now"):
+        fit(3)
 
 
 def test_promise_5_data_may_lie_elsewhere_the_next_time(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from callbacks.lab import untrained_rts, victim
+from callbacks.lab import trainer, untrained_rts, victim
 from cases import ATTACKS, INTERPRETERS, lattice_images, other_class, small_classifier
 from torch import nn
 
@@ -201,19 +201,50 @@ def named(module: Any, data: Any) -> set[str]:
     return {line.split(":")[0] for line in differences(before, describe_training(module, data))}
 
 
+TURNED = {f"data.classes.{i}" for i in (0, 1, 2, 4, 5, 6)} | {"data.train images.content", "data.val images.content"}
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
         ({}, set()),
-        ({"root": "/tmp/job-17", "batch_size": 3, "num_workers": 2}, set()),
-        ({"num_val": 8}, {"data.val images"}),
-        ({"num_train": 21}, {"data.train images"}),
-        ({"seed": 1}, {"data.seed"}),
-        ({"turned": True}, {f"data.classes.{i}" for i in (0, 1, 2, 4, 5, 6)}),
+        ({"root": "/tmp/job-17", "num_workers": 2}, set()),
+        ({"batch_size": 3}, {"step.images at once"}),
+        ({"num_val": 8}, {"data.val images.count", "data.val images.content"}),
+        ({"num_train": 21}, {"data.train images.count", "data.train images.content"}),
+        ({"seed": 1}, {"data.seed", "data.train images.content", "data.val images.content"}),
+        ({"turned": True}, TURNED),
     ],
 )
 def test_promise_5_a_training_on_other_data_is_refused_by_name(options: dict[str, Any], expected: set[str]) -> None:
     assert named(training(), HeldOut(**options)) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"max_epochs": 7, "val_check_interval": 2, "log_every_n_steps": 1}, set()),
+        ({"precision": "bf16-mixed"}, {"step.precision"}),
+        ({"gradient_clip_val": 0.5}, {"step.gradient_clip_val"}),
+        ({"accumulate_grad_batches": 2}, {"step.accumulate_grad_batches"}),
+        ({"limit_train_batches": 3}, {"step.limit_train_batches"}),
+        ({"limit_val_batches": 0.5}, {"step.limit_val_batches"}),
+    ],
+)
+def test_promise_5_a_training_by_other_steps_is_refused_by_name(
+    tmp_path: Path, options: dict[str, Any], expected: set[str]
+) -> None:
+    before, now = (describe_training(training(), HeldOut(), trainer(tmp_path, **more)) for more in ({}, options))
+    assert {line.split(":")[0] for line in differences(before, now)} == expected
+
+
+def test_promise_5_as_many_images_at_once_on_more_processes_are_the_same_training(tmp_path: Path) -> None:
+    one, two = trainer(tmp_path), trainer(tmp_path, devices=2, strategy="ddp")
+    before = describe_training(training(), HeldOut(batch_size=8), one)
+    assert not differences(before, describe_training(training(), HeldOut(batch_size=4), two))
+    assert differences(before, describe_training(training(), HeldOut(batch_size=8), two)) == [
+        "step.images at once: 8 before, 16 now"
+    ]
 
 
 def test_promise_5_statistics_and_normalisation_of_a_frozen_network_count() -> None:
