@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Generator, Tensor
 
+from lightning_adv2.files.images import opened_png
 from lightning_adv2.functional.masking import resize_map
 from lightning_adv2.functional.patches import random_patch
 from lightning_adv2.functional.random import per_image
@@ -194,7 +194,7 @@ def _read_npy(file: Path) -> NDArray[np.float64]:
 
 
 def _read_image(file: Path) -> NDArray[np.float64]:
-    with Image.open(file) as image:
+    with opened_png(file) as image:
         if image.mode not in ("1", "L") and not image.mode.startswith("I"):
             raise ValueError(f"it is not grey but of mode {image.mode!r}; convert it with Image.convert('L')")
         values = np.asarray(image, dtype=np.float64)

@@ -175,13 +175,16 @@ def _illegal(header: Row, arrays: dict[str, Array], experiment: Row) -> Iterator
 
 
 def _pictures(folder: Path, layout: Layout, header: Row, arrays: dict[str, Array], shown: set[Path]) -> Iterator[str]:
-    from PIL import Image  # only where there are pictures
+    # Only where there are pictures.
+    from PIL import Image
+
+    from lightning_adv2.files.images import opened_png
 
     for expected in layout.pictures(header, arrays):
         path, pixels = folder / expected.path, expected.pixels
         shown.add(path)
         try:
-            with Image.open(path) as picture:
+            with opened_png(path) as picture:
                 array = np.asarray(picture)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             yield f"{path} cannot be read ({error}); export again"

@@ -12,13 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lightning_adv2.data.text_files import nfc
-
-EXTENSIONS = (
-    ".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf",
-    ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".ras", ".sgi",
-    ".tga", ".tif", ".tiff", ".webp", ".xbm", ".xpm",
-)  # fmt: skip
-"""What an image's name may end in, in lower or upper case: the same on every machine, whatever Pillow opens there."""
+from lightning_adv2.files.images import EXTENSIONS
 
 # Written by systems and not by people.
 _SYSTEM = {
