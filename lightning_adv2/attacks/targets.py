@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from lightning_adv2.files.images import opened_png
+from lightning_adv2.files import open_regular, read_bytes
+from lightning_adv2.files.images import image_limit, opened_png
 from lightning_adv2.functional.masking import resize_map
 from lightning_adv2.functional.patches import random_patch
 from lightning_adv2.functional.random import per_image
@@ -122,7 +124,7 @@ class MapFile(Target):
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
-        ValueError: ``path`` is a file of another type.
+        ValueError: ``path`` is a file of another type, or no regular file.
     """
 
     name = "file"
@@ -131,8 +133,10 @@ class MapFile(Target):
         self.path = Path(path)
         if not self.path.exists():
             raise FileNotFoundError(f"path={str(path)!r} does not exist; give a .npy or .png file, or a folder of them")
-        if self.path.is_file() and self.path.suffix.lower() not in _READERS:
+        if not self.path.is_dir() and self.path.suffix.lower() not in _READERS:
             raise ValueError(f"path={str(path)!r}: cannot read maps of this type; give a .npy or a grey .png file")
+        if not self.path.is_dir() and not self.path.is_file():
+            raise ValueError(f"path={str(path)!r}: it is no regular file; give a .npy or a grey .png file")
 
     def __call__(self, request: TargetRequest) -> Tensor:
         """See :class:`Target`.
@@ -155,7 +159,8 @@ class MapFile(Target):
         for file in files:
             if file.suffix in _READERS and file.is_file():
                 place = file.suffix if file == self.path else file.relative_to(self.path).as_posix()
-                digest.update(f"{place}\0{sha256(file.read_bytes()).hexdigest()}\n".encode())
+                with open_regular(file) as stream:
+                    digest.update(f"{place}\0{file_digest(stream, 'sha256').hexdigest()}\n".encode())
         return {"maps": digest.hexdigest()}
 
     def _find(self, image_id: str) -> Path:
@@ -172,7 +177,7 @@ def _read(file: Path, like: Tensor) -> Tensor:
     """``(1, 1, h, w)`` in [0, 1], with the size, dtype and device of ``like``."""
     try:
         values = _READERS[file.suffix.lower()](file)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, MemoryError) as error:
         raise ValueError(f"{file}: cannot be read as a map ({error}); write it again") from error
     if values.size == 0 or values.ndim < 2 or values.shape[:-2].count(1) != values.ndim - 2:
         raise ValueError(f"{file}: its shape is {values.shape}; a map is one image of shape (h, w)")
@@ -187,7 +192,7 @@ def _read(file: Path, like: Tensor) -> Tensor:
 
 
 def _read_npy(file: Path) -> NDArray[np.float64]:
-    values = np.load(file, allow_pickle=False)
+    values = np.load(io.BytesIO(read_bytes(file, image_limit())), allow_pickle=False)
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
         raise ValueError("it holds no array of real numbers")
     return values.astype(np.float64)

@@ -88,7 +88,7 @@ def main(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     try:
         written = export(options.run, options.output)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     output = options.output or options.run / "images"
     print(f"{len(written)} images in {output}, listed in {output / FILES_FILE}")

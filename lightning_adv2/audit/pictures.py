@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections import Counter
@@ -12,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lightning_adv2.files import read_json
 from lightning_adv2.files.run import read_header, record_key
 from lightning_adv2.files.sealed import Array
 
@@ -160,7 +160,7 @@ def _escaped(character: str) -> str:
 def _content(path: Path) -> dict[str, Any]:
     """What a JSON file of the run holds; nothing where it is missing or damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -12,7 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lightning_adv2.data.text_files import nfc
-from lightning_adv2.files.images import EXTENSIONS
+from lightning_adv2.files import open_regular, read_bytes
+from lightning_adv2.files.images import EXTENSIONS, image_limit
+from lightning_adv2.files.regular import check_size
 
 # Written by systems and not by people.
 _SYSTEM = {
@@ -51,7 +53,12 @@ class Storage(ABC):
 
     @abstractmethod
     def read(self, path: str) -> bytes:
-        """The bytes of one file."""
+        """The bytes of one file.
+
+        Raises:
+            OSError: it cannot be read, is no regular file, or is larger than
+                :func:`~lightning_adv2.files.images.image_limit` allows.
+        """
 
     def splits(self) -> list[str]:
         """The sorted names of the folders at the top level."""
@@ -114,14 +121,15 @@ class FolderStorage(Storage):
 
     def read(self, path: str) -> bytes:
         """The bytes of one file."""
-        return (self.root / path).read_bytes()
+        return read_bytes(self.root / path, image_limit())
 
 
 class ZipStorage(Storage):
     """A zip file, opened once per process: a handle does not survive pickling, and forks would share its position.
 
     Names without ``/`` whose folders are separated by backslashes, as some programs for Windows write them, are read
-    as if they had ``/``; names that do not say that they are UTF-8, as from a Mac, are, if they can be.
+    as if they had ``/``; names that do not say that they are UTF-8, as from a Mac, are, if they can be. Members are
+    stored or deflated.
     """
 
     def __init__(self, root: Path) -> None:
@@ -135,9 +143,11 @@ class ZipStorage(Storage):
     def _zip(self) -> zipfile.ZipFile:
         if self._opened is None or self._opened[0] != os.getpid():
             try:
-                self._opened = os.getpid(), zipfile.ZipFile(self.root)
-            except zipfile.BadZipFile as error:
-                raise ValueError(f"{self.root} is no readable zip file ({error}); copy or download it again") from error
+                with open_regular(self.root):  # a pipe would keep the next line waiting
+                    self._opened = os.getpid(), zipfile.ZipFile(self.root)
+            except (OSError, zipfile.BadZipFile) as error:
+                why = error.strerror or error if isinstance(error, OSError) else error
+                raise ValueError(f"{self.root} is no readable zip file ({why}); copy or download it again") from error
         return self._opened[1]
 
     def _members(self) -> tuple[list[str], dict[str, zipfile.ZipInfo]]:
@@ -176,8 +186,14 @@ class ZipStorage(Storage):
                 yield f"{under}/{path}" if under else path, ""
 
     def read(self, path: str) -> bytes:
-        """The bytes of one member, checked against its CRC."""
-        return self._zip().read(self._members()[1][path])
+        """The bytes of one member, checked against its CRC: never more than it says it has, whatever it inflates to."""
+        member = self._members()[1][path]
+        check_size(member.file_size, image_limit(), path)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # Of these zipfile inflates all that it reads at once, and a kilobyte may become a gigabyte.
+            raise ValueError("it is compressed by another method than deflate; pack the zip anew")
+        with self._zip().open(member) as stream:
+            return stream.read(member.file_size)
 
 
 def _member_path(member: zipfile.ZipInfo) -> str:

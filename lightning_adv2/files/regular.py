@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 MAX_GIB = "LIGHTNING_ADV2_MAX_GIB"
 _TEXT_GIB, _TENSORS_GIB = 1, 16
@@ -54,7 +55,7 @@ def check_size(size: int, limit: Limit | None, path: str | Path) -> None:
         raise OSError(errno.EFBIG, message, str(path))
 
 
-def open_regular(path: str | Path, limit: Limit | None = None) -> BinaryIO:
+def open_regular(path: str | Path, limit: Limit | None = None) -> io.BufferedReader:
     """The file, open for reading; never waits for a pipe's other end.
 
     Args:
@@ -99,13 +100,22 @@ def read_bytes(path: str | Path, limit: Limit | None) -> bytes:
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a regular UTF-8 file of at most :func:`text_limit`; any line end becomes ``\\n``.
+    """The text of a regular UTF-8 file of at most :func:`text_limit`, without a byte order mark.
 
     Raises:
         OSError: see :func:`open_regular`.
         ValueError: it is not UTF-8.
     """
-    return read_bytes(path, text_limit()).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    return read_bytes(path, text_limit()).decode("utf-8-sig")
+
+
+def open_table(path: str | Path) -> TextIO:
+    """A regular UTF-8 file of at most :func:`text_limit`, for the csv module to read.
+
+    Raises:
+        OSError: see :func:`open_regular`.
+    """
+    return io.TextIOWrapper(open_regular(path, text_limit()), encoding="utf-8", newline="")
 
 
 def read_json(path: str | Path) -> Any:
@@ -116,6 +126,6 @@ def read_json(path: str | Path) -> Any:
         ValueError: it is no JSON text in UTF-8.
     """
     try:
-        return json.loads(read_bytes(path, text_limit()).decode("utf-8-sig"))
+        return json.loads(read_text(path))
     except RecursionError as error:
         raise ValueError("its brackets are nested too deeply") from error

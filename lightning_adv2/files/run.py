@@ -41,7 +41,7 @@ def _place(path: Path) -> int:
         metadata = read_metadata(path)
         _check(metadata)
         return int(json.loads(metadata["header"])["place"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}; {AGAIN}") from error
 
 

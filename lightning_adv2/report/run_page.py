@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from lightning_adv2.files import read_json, read_text
 from lightning_adv2.report.benign import accuracy_lines, benign_flags, resolution
 from lightning_adv2.report.classifier_transfer_files import print_classifier_transfer
 from lightning_adv2.report.confusion import print_confusion
@@ -208,7 +209,7 @@ def _again(run: Run) -> Section:
     blocks.append(Listing("experiment.json: all that the results depend on", json.dumps(run.experiment, indent=1)))
     config = run.folder / "config.yaml"
     if config.is_file():
-        blocks.append(Listing("config.yaml: the resolved configuration", config.read_text(encoding="utf-8")))
+        blocks.append(Listing("config.yaml: the resolved configuration", read_text(config)))
     missing = "" if stamp is not None else "\n\nThere is no stamp: the evaluation has not come to its end."
     return Section("How to get the same numbers again", _AGAIN + missing, blocks)
 
@@ -235,7 +236,7 @@ def _read(path: Path) -> Any:
         ValueError: it is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except FileNotFoundError:
         return None
     except ValueError as error:

@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lightning_adv2.files import read_json
+
 FILE = "wandb.json"
 MARK = "report/row"
 """Key of the text ``digest/number`` in every row of a report."""
@@ -28,7 +30,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     by name. A missing or damaged file is an empty answer.
     """
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        content = read_json(folder / FILE)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

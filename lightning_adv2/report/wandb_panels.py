@@ -12,6 +12,7 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
+from lightning_adv2.files import read_json
 from lightning_adv2.report.records import record_key
 from lightning_adv2.report.results import logged_values
 from lightning_adv2.report.run import Run
@@ -49,7 +50,7 @@ def report_digest(run: Run) -> str:
 def is_whole(run: Run) -> bool:
     """Whether the run came to its end: ``results.json`` is there and says what the records say."""
     try:
-        written = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
+        written = read_json(run.folder / "results.json")
     except (OSError, ValueError):
         return False
     stated = {"rows": run.summary.rows, "denominators": run.summary.denominators}
@@ -103,7 +104,7 @@ def _describe(experiment: Any, run: Run) -> None:
 
 def _stamp(folder: Path) -> Any:
     try:
-        return json.loads((folder / "stamp.json").read_text(encoding="utf-8"))
+        return read_json(folder / "stamp.json")
     except (OSError, ValueError):
         return None  # of a run that has not come to its end
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
+from lightning_adv2.files import read_bytes, text_limit
 from lightning_adv2.report.wandb_files import PIECE, pieces_of, starts
 
 
@@ -75,6 +76,6 @@ def digest_of(*parts: bytes | Path) -> str:
     """SHA-256 over bytes and the content of files, in this order."""
     total = hashlib.sha256()
     for part in parts:
-        content = part.read_bytes() if isinstance(part, Path) else part
+        content = read_bytes(part, text_limit()) if isinstance(part, Path) else part
         total.update(len(content).to_bytes(8, "little") + content)
     return total.hexdigest()
