@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -225,7 +226,7 @@ def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     if isinstance(value, dict):
         return [one for key, inner in value.items() for one in _flat(inner, f"{name}, {key}" if name else key)]
     if isinstance(value, list):
-        value = " ".join(map(str, value))
+        value = shlex.join(map(str, value)) if name == "command" else " ".join(map(str, value))
     return [(name, f"{value:.1f} s" if name.startswith("seconds") else str(value))]
 
 

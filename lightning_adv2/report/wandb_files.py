@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -46,9 +47,14 @@ def waiting(folder: Path, run_id: str) -> list[Path]:
     return [path for path in starts(folder, run_id) if not list(path.glob("*.synced"))]
 
 
+def sync_command(folder: Path) -> str:
+    """The shell line that logs a folder's evaluation to W&B."""
+    return shlex.join(["lightning-adv2", "sync", str(folder)])
+
+
 def uploads(folder: Path, run_id: str) -> str:
-    """The command that uploads what is not uploaded yet."""
-    return " ".join(["wandb sync", *map(str, waiting(folder, run_id))])
+    """The shell line that uploads what is not uploaded yet."""
+    return shlex.join(["wandb", "sync", *map(str, waiting(folder, run_id))])
 
 
 def mend(path: Path) -> None:

@@ -12,7 +12,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_adv2.files import read_bytes, text_limit
-from lightning_adv2.report.wandb_files import PIECE, pieces_of, starts
+from lightning_adv2.report.wandb_files import PIECE, pieces_of, starts, sync_command
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def log_pieces(logger: WandbLogger, folder: Path, pieces: Sequence[Piece]) -> No
         online = [path for path in starts(root, experiment.id, "run") if path != own]
         sent = {mark for path in online for mark in pieces_of(path).items()}
         if any((one.name, one.digest) in sent for one in missing) and not (remembering and remembering.failed):
-            rank_zero_warn(f"a part of this was logged online; 'lightning-adv2 sync {folder}' completes it there")
+            rank_zero_warn(f"a part of this was logged online; complete it there by: {sync_command(folder)}")
     for piece in missing:
         mark = (piece.name, piece.digest)
         if mark in sent - there:
