@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -143,7 +144,7 @@ class MapFile(Target):
 
         Raises:
             FileNotFoundError: an image has no file.
-            ValueError: a file holds no map.
+            ValueError: a file holds no map, or an image's id leads out of the folder.
         """
         like = request.benign_map
         if not request.image_id:
@@ -160,10 +161,12 @@ class MapFile(Target):
             if file.suffix in _READERS and file.is_file():
                 place = file.suffix if file == self.path else file.relative_to(self.path).as_posix()
                 with open_regular(file) as stream:
-                    digest.update(f"{place}\0{file_digest(stream, 'sha256').hexdigest()}\n".encode())
+                    digest.update(os.fsencode(f"{place}\0{file_digest(stream, 'sha256').hexdigest()}\n"))
         return {"maps": digest.hexdigest()}
 
     def _find(self, image_id: str) -> Path:
+        if ".." in PurePath(image_id).parts or PurePath(image_id).is_absolute():
+            raise ValueError(f"path={str(self.path)!r}: the image id {image_id!r} leads out of it; rename the image")
         candidates = [self.path / f"{image_id}{suffix}" for suffix in _READERS]
         for candidate in candidates:
             if candidate.is_file():

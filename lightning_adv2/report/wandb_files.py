@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +29,18 @@ def read_state(folder: Path) -> dict[str, Any]:
     """What is known of a folder's W&B run, from its ``wandb.json``: ``id``, ``project``, ``name``, ``reported``, ...
 
     ``reported`` is the digest of the report that W&B has for certain; ``pieces`` are those of what is logged beside it,
-    by name. A missing or damaged file is an empty answer.
+    by name. A missing or damaged file is an empty answer, and so is one whose ``id`` would be a path.
     """
     try:
         content = read_json(folder / FILE)
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) and "/" not in str(content.get("id", "")) else {}
 
 
 def starts(folder: Path, run_id: str, kind: str = "offline-run") -> list[Path]:
     """The folders that earlier starts left of a W&B run, oldest first; ``kind`` is ``run`` for those online."""
-    return sorted((folder / "wandb").glob(f"{kind}-*-{run_id}*"))  # the second in a second ends in -1
+    return sorted((folder / "wandb").glob(f"{kind}-*-{escape(run_id)}*"))  # the second in a second ends in -1
 
 
 def waiting(folder: Path, run_id: str) -> list[Path]:
