@@ -62,7 +62,7 @@ class Storage(ABC):
 
     def splits(self) -> list[str]:
         """The sorted names of the folders at the top level."""
-        return [name for name in self.folders() if not _ignored(name)]
+        return [printable(name) for name in self.folders() if not _ignored(name)]
 
     def images(self, split: str, classes: Collection[str] = ()) -> tuple[dict[str, list[str]], dict[str, str]]:
         """The sorted paths ``<split>/<class>/.../<image>`` of each class folder's images, folders sorted by name.
@@ -73,12 +73,19 @@ class Storage(ABC):
 
         Returns:
             Class folder -> paths; and the path of every other file of the split -> why it is not read.
+
+        Raises:
+            ValueError: a class folder's name is not UTF-8; without it the classes would be numbered otherwise.
         """
         left_out = {path: why or "it lies in no class folder" for path, why in self.walk(split, deep=False)}
         named = set(map(nfc, classes))
         found: dict[str, list[str]] = {}
         for folder in sorted(self.folders(split), key=nfc):
             if nfc(folder) in named or not _ignored(folder):
+                if printable(folder) != folder:
+                    raise ValueError(
+                        f"{self.root}: the name of the class folder {split}/{printable(folder)} is not UTF-8; rename it"
+                    )
                 found[folder], others = _sort_out(self.walk(f"{split}/{folder}"))
                 left_out |= others
         return found, left_out
@@ -114,7 +121,9 @@ class FolderStorage(Storage):
                     if _ignored(entry.name):
                         continue
                     is_folder, is_file = _kind(entry)
-                    if not is_folder:
+                    if printable(entry.name) != entry.name:  # it could stand in no file that a run leaves
+                        yield printable(path), "its name is not UTF-8"
+                    elif not is_folder:
                         yield path, "" if is_file else "it is no regular file"
                     elif deep:
                         (links if entry.is_symlink() else waiting).append(path)
@@ -145,6 +154,10 @@ class ZipStorage(Storage):
             try:
                 with open_regular(self.root):  # a pipe would keep the next line waiting
                     self._opened = os.getpid(), zipfile.ZipFile(self.root)
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{self.root}: the name {error.object!r} in it says that it is UTF-8 and is not; pack the zip anew"
+                ) from error
             except (OSError, zipfile.BadZipFile) as error:
                 why = error.strerror or error if isinstance(error, OSError) else error
                 raise ValueError(f"{self.root} is no readable zip file ({why}); copy or download it again") from error
@@ -206,6 +219,11 @@ def _member_path(member: zipfile.ZipInfo) -> str:
     return PurePosixPath(name.lstrip("/")).as_posix() + ("/" if name.endswith("/") else "")
 
 
+def printable(name: str) -> str:
+    """A name as text: bytes of a file system's that are not UTF-8 as ``\\xe9``; any other name as it is."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
     """Whether it is a folder, and whether it is a file; a link to nothing is one that is not there.
 
@@ -251,5 +269,5 @@ def find_storage(root: Path, split: str) -> Storage | None:
 
 def describe(root: Path) -> str:
     """What ``root`` holds at its top level, for error messages."""
-    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else ZipStorage(root).splits()
+    names = sorted(printable(path.name) for path in root.iterdir()) if root.is_dir() else ZipStorage(root).splits()
     return f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}" if names else "nothing"
