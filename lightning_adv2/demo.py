@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.console import Console
 from lightning_adv2.attacks import ADV2
 from lightning_adv2.callbacks import AttackEvaluation, MapQualityEvaluation
 from lightning_adv2.data import AttackDataModule, ShapesDataModule
-from lightning_adv2.files import write_json
+from lightning_adv2.files import read_json, write_json
 from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import IDLS, AIDModule, ClassifierModule, RTSModule
@@ -109,7 +108,7 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
         f"[bold]{kept['rts_a']:.2f}[/] with RTS-A; where nobody attacks, their maps differ by L1 {agreement:.3f}"
     )
     seconds = time.perf_counter() - start
-    stamp = json.loads((output / "stamp.json").read_text(encoding="utf-8"))
+    stamp = read_json(output / "stamp.json")
     write_json(output / "stamp.json", stamp | {"held_out_accuracy": held_out, "seconds_in_all": seconds})
     console.print(f"{seconds:.0f} s", highlight=False)
     if (output / FILE).is_file():

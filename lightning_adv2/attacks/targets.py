@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
+from hashlib import file_digest, sha256
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Generator, Tensor
 
+from lightning_adv2.files import open_regular, read_bytes
+from lightning_adv2.files.images import image_limit, opened_png
 from lightning_adv2.functional.masking import resize_map
 from lightning_adv2.functional.patches import random_patch
 from lightning_adv2.functional.random import per_image
@@ -122,7 +125,7 @@ class MapFile(Target):
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
-        ValueError: ``path`` is a file of another type.
+        ValueError: ``path`` is a file of another type, or no regular file.
     """
 
     name = "file"
@@ -131,15 +134,17 @@ class MapFile(Target):
         self.path = Path(path)
         if not self.path.exists():
             raise FileNotFoundError(f"path={str(path)!r} does not exist; give a .npy or .png file, or a folder of them")
-        if self.path.is_file() and self.path.suffix.lower() not in _READERS:
+        if not self.path.is_dir() and self.path.suffix.lower() not in _READERS:
             raise ValueError(f"path={str(path)!r}: cannot read maps of this type; give a .npy or a grey .png file")
+        if not self.path.is_dir() and not self.path.is_file():
+            raise ValueError(f"path={str(path)!r}: it is no regular file; give a .npy or a grey .png file")
 
     def __call__(self, request: TargetRequest) -> Tensor:
         """See :class:`Target`.
 
         Raises:
             FileNotFoundError: an image has no file.
-            ValueError: a file holds no map.
+            ValueError: a file holds no map, or an image's id leads out of the folder.
         """
         like = request.benign_map
         if not request.image_id:
@@ -155,10 +160,13 @@ class MapFile(Target):
         for file in files:
             if file.suffix in _READERS and file.is_file():
                 place = file.suffix if file == self.path else file.relative_to(self.path).as_posix()
-                digest.update(f"{place}\0{sha256(file.read_bytes()).hexdigest()}\n".encode())
+                with open_regular(file) as stream:
+                    digest.update(os.fsencode(f"{place}\0{file_digest(stream, 'sha256').hexdigest()}\n"))
         return {"maps": digest.hexdigest()}
 
     def _find(self, image_id: str) -> Path:
+        if ".." in PurePath(image_id).parts or PurePath(image_id).is_absolute():
+            raise ValueError(f"path={str(self.path)!r}: the image id {image_id!r} leads out of it; rename the image")
         candidates = [self.path / f"{image_id}{suffix}" for suffix in _READERS]
         for candidate in candidates:
             if candidate.is_file():
@@ -172,7 +180,7 @@ def _read(file: Path, like: Tensor) -> Tensor:
     """``(1, 1, h, w)`` in [0, 1], with the size, dtype and device of ``like``."""
     try:
         values = _READERS[file.suffix.lower()](file)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, MemoryError) as error:
         raise ValueError(f"{file}: cannot be read as a map ({error}); write it again") from error
     if values.size == 0 or values.ndim < 2 or values.shape[:-2].count(1) != values.ndim - 2:
         raise ValueError(f"{file}: its shape is {values.shape}; a map is one image of shape (h, w)")
@@ -187,14 +195,14 @@ def _read(file: Path, like: Tensor) -> Tensor:
 
 
 def _read_npy(file: Path) -> NDArray[np.float64]:
-    values = np.load(file, allow_pickle=False)
+    values = np.load(io.BytesIO(read_bytes(file, image_limit())), allow_pickle=False)
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
         raise ValueError("it holds no array of real numbers")
     return values.astype(np.float64)
 
 
 def _read_image(file: Path) -> NDArray[np.float64]:
-    with Image.open(file) as image:
+    with opened_png(file) as image:
         if image.mode not in ("1", "L") and not image.mode.startswith("I"):
             raise ValueError(f"it is not grey but of mode {image.mode!r}; convert it with Image.convert('L')")
         values = np.asarray(image, dtype=np.float64)

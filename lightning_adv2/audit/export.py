@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterable, Sequence
+import errno
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from PIL import Image
 
 from lightning_adv2.audit.pictures import Layout, Picture
 from lightning_adv2.files import written_whole
-from lightning_adv2.files.run import read_arrays, record_paths
+from lightning_adv2.files.run import AGAIN, read_arrays, record_paths
+from lightning_adv2.files.sealed import Array
 
 CLASSES_FILE, FILES_FILE = "classes.csv", "files.csv"
 
@@ -34,7 +36,9 @@ def export(folder: Path, output: Path | None = None) -> list[Path]:
 
     Raises:
         FileNotFoundError: there are no records.
-        ValueError: a record is damaged, or its images are neither grey nor RGB.
+        OSError: a picture cannot be written.
+        ValueError: a record is damaged, its images are neither grey nor RGB, or ``output`` is so long that no path
+            below it is short enough.
     """
     paths = record_paths(folder / "records")
     if not paths:
@@ -43,14 +47,10 @@ def export(folder: Path, output: Path | None = None) -> list[Path]:
     layout = Layout(folder, paths)
     written: dict[Path, Picture] = {}
     for path in paths:
-        for picture in layout.pictures(*read_arrays(path)):
-            target, pixels = output / picture.path, picture.pixels
+        for picture in _pictures(layout, path):
+            target = output / picture.path
             if target not in written:
-                if pixels.shape[2] not in (1, 3):
-                    raise ValueError(f"{path}: images of {pixels.shape[2]} channels; PNG takes 1 (grey) or 3 (RGB)")
-                image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
-                with written_whole(target) as temporary:
-                    image.save(temporary, format="PNG")
+                _write(target, picture.pixels, path)
                 written[target] = replace(picture, pixels=np.empty(0, np.uint8))  # a view would keep the record
     _write_csv(
         output / FILES_FILE,
@@ -69,8 +69,34 @@ def export(folder: Path, output: Path | None = None) -> list[Path]:
     return list(written)
 
 
+def _pictures(layout: Layout, path: Path) -> Iterator[Picture]:
+    header, arrays = read_arrays(path)
+    try:
+        yield from layout.pictures(header, arrays)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: its content does not fit together ({error!r}); {AGAIN}") from error
+
+
+def _write(target: Path, pixels: Array, record: Path) -> None:
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"{record}: images of {pixels.dtype}; PNG takes uint8")
+    if pixels.shape[2] not in (1, 3):
+        raise ValueError(f"{record}: images of {pixels.shape[2]} channels; PNG takes 1 (grey) or 3 (RGB)")
+    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
+    try:
+        with written_whole(target) as temporary:
+            image.save(temporary, format="PNG")
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ValueError(f"{target}: the path is longer than this system allows; give a shorter --output") from error
+
+
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+    with (
+        written_whole(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(columns)
         writer.writerows(rows)
@@ -88,7 +114,7 @@ def main(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     try:
         written = export(options.run, options.output)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     output = options.output or options.run / "images"
     print(f"{len(written)} images in {output}, listed in {output / FILES_FILE}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections import Counter
@@ -12,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from lightning_adv2.files import read_json
 from lightning_adv2.files.run import read_header, record_key
 from lightning_adv2.files.sealed import Array
 
@@ -48,7 +48,8 @@ class Layout:
     A benign image is ``benign/<class>/<image>.png``, an adversarial one
     ``<interpreter>/<attack>/<class>/<image>__to_<target>.png``; class is the true class. A name is what people call the
     class, or the last part of the image's name without its ending; where two images of the run would be the same, its
-    whole path, with ``__`` between the parts. Characters that a file system may refuse are written as in a URL.
+    whole path, with ``__`` between the parts. Characters that a file system may refuse are written as in a URL, and a
+    name of more than 80 bytes is cut, with a hash of the whole at its end: no name leads out of the folder.
 
     Args:
         folder: the run's.
@@ -80,7 +81,7 @@ class Layout:
         keys = [record_key(row["attack"], row["schedule"]) for row in header["attacks"]]
         groups = [(PurePosixPath("benign"), "", "", arrays["benign/images"])]
         for key in keys:
-            under = PurePosixPath(header["interpreter"], key)
+            under = PurePosixPath(_safe(header["interpreter"]), _safe(key))
             groups.append((under, header["interpreter"], key, arrays[f"{key}/adv_images"]))
         labels, targets = arrays["benign/label"].tolist(), arrays["benign/target_class"].tolist()
         for under, interpreter, key, images in groups:
@@ -149,7 +150,7 @@ def _safe(name: str) -> str:
         text = _escaped(text[0]) + text[1:]
     if len(text.encode()) > _LONGEST:
         cut = text.encode()[: _LONGEST - 9].decode(errors="ignore").rstrip(". ")
-        text = f"{cut}~{sha256(name.encode()).hexdigest()[:8]}"
+        text = f"{cut}~{sha256(name.encode(errors='surrogatepass')).hexdigest()[:8]}"
     return text
 
 
@@ -160,7 +161,7 @@ def _escaped(character: str) -> str:
 def _content(path: Path) -> dict[str, Any]:
     """What a JSON file of the run holds; nothing where it is missing or damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

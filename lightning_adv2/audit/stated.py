@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_adv2.audit.recount import Contents, Key, Row, Status, key_of
+from lightning_adv2.files import open_table, read_json
 from lightning_adv2.files.run import AGAIN, record_key
 
 _TOLERANCE = 1e-6  # the report computes in single precision
@@ -28,7 +28,7 @@ def misstated(folder: Path, contents: Contents, manifest: Row, classes: int) -> 
     path, table = folder / "results.json", contents.table()
     statuses = _all_statuses(contents, manifest)
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_json(path)
         yield from (f"{path}: {one}" for one in _rows(results["rows"], table))
         yield from (f"{path}: {one}" for one in _denominators(results["denominators"], table, statuses))
         if "benign" in results:  # an older run's file says nothing of it
@@ -96,7 +96,7 @@ def _benign(stated: Row, contents: Contents, manifest: Row, classes: int) -> Ite
 
 
 def _statuses(path: Path, statuses: dict[str, dict[str, Status]]) -> Iterator[str]:
-    with path.open(newline="", encoding="utf-8") as stream:
+    with open_table(path) as stream:
         lines = {(line["interpreter"], line["image_id"]): line for line in csv.DictReader(stream)}
     wanted = {(name, image_id): status for name, own in statuses.items() for image_id, status in own.items()}
     for key in dict.fromkeys([*wanted, *lines]):
@@ -106,7 +106,7 @@ def _statuses(path: Path, statuses: dict[str, dict[str, Status]]) -> Iterator[st
 
 
 def _same_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
-    with path.open(newline="", encoding="utf-8") as stream:
+    with open_table(path) as stream:
         lines = list(csv.DictReader(stream))
     if len(lines) != len(rows):
         yield f"it has {len(lines)} rows, results.json {len(rows)}"
@@ -117,7 +117,7 @@ def _same_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _images(path: Path, rows: Sequence[Row]) -> Iterator[str]:
-    with path.open(newline="", encoding="utf-8") as stream:
+    with open_table(path) as stream:
         lines = {(*key_of(line), line["image_id"]): line for line in csv.DictReader(stream)}
     recounted = {(*key_of(row), row["image_id"]): row for row in rows}
     for key in dict.fromkeys([*recounted, *lines]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 from lightning_adv2.audit.pictures import Layout
 from lightning_adv2.audit.recount import LEVELS, Contents, Row, digest
 from lightning_adv2.audit.stated import misstated
+from lightning_adv2.files import read_bytes, read_json, text_limit
 from lightning_adv2.files.run import AGAIN, read_arrays, record_key, record_path
 from lightning_adv2.files.sealed import Array
 
@@ -89,7 +89,7 @@ def _classes(known: Row) -> int:
 def _json(path: Path, keys: Sequence[str], found: list[str]) -> Any:
     """Its content, or None where there is no such file or it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         missing = [key for key in keys if key not in content]
         if missing:
             raise ValueError(f"{', '.join(missing)} not in it")
@@ -115,7 +115,7 @@ def _benign(header: Row, arrays: dict[str, Array], entries: dict[str, Row]) -> I
 def _manifest(folder: Path, manifest: Row, experiment: Row, contents: Contents) -> Iterator[str]:
     """Every image of the manifest is in one record per interpreter, and no other image is."""
     path = folder / "manifest.json"
-    if experiment.get("manifest") not in (None, sha256(path.read_bytes()).hexdigest()):
+    if experiment.get("manifest") not in (None, sha256(read_bytes(path, text_limit())).hexdigest()):
         yield f"{path}: it is not the manifest that the records were made with"
     names = [entry["image_id"] for entry in manifest["entries"]]
     size = experiment.get("batch_size")
@@ -175,13 +175,16 @@ def _illegal(header: Row, arrays: dict[str, Array], experiment: Row) -> Iterator
 
 
 def _pictures(folder: Path, layout: Layout, header: Row, arrays: dict[str, Array], shown: set[Path]) -> Iterator[str]:
-    from PIL import Image  # only where there are pictures
+    # Only where there are pictures.
+    from PIL import Image
+
+    from lightning_adv2.files.images import opened_png
 
     for expected in layout.pictures(header, arrays):
         path, pixels = folder / expected.path, expected.pixels
         shown.add(path)
         try:
-            with Image.open(path) as picture:
+            with opened_png(path) as picture:
                 array = np.asarray(picture)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             yield f"{path} cannot be read ({error}); export again"

@@ -90,6 +90,7 @@ class AttackEvaluation(pl.Callback):
             raise ValueError(f"max_invalid={max_invalid}: a share in [0, 1]; 0 is strict")
         for attack in attacks or []:
             check_name("attacks", attack.name)
+            check_name("attacks", attack.schedule)
         keys = [record_key(a.name, a.schedule) for a in attacks or []]
         if len(set(keys)) < len(keys):
             raise ValueError(f"attacks: name and schedule must tell them apart, got {', '.join(keys)}")

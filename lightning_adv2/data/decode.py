@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from lightning_adv2.data.images import UnreadableImageError
+from lightning_adv2.files.images import FORMATS, formats
 
 # What Pillow converts to RGB without guessing a range of values, as it does for I and F (32-bit integers and floats).
 _MODES = ("1", "CMYK", "L", "LA", "LAB", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr")
@@ -30,7 +31,9 @@ def decode_image(
 ) -> Image.Image:
     """The file's first frame as an RGB image of 8 bits.
 
-    The bytes decide, not the file's name: a TIFF named ``.jpg`` is read as the TIFF that it is. Grey repeats its
+    The bytes decide, not the file's name: a TIFF named ``.jpg`` is read as the TIFF that it is. The formats are AVIF
+    (where Pillow has it), BMP, GIF, JPEG, JPEG 2000, PNG, PBM/PGM/PPM, TIFF and WebP, as
+    :data:`~lightning_adv2.files.images.FORMATS` lists them, and no other. Grey repeats its
     channel; a palette is looked up; an alpha channel is dropped and not blended, as torchvision does; CMYK goes by
     Pillow's plain formula, without a colour profile; 16-bit values ``v``, grey or colour, become
     ``round(255 * v / (2**bits - 1))``: white stays white.
@@ -54,20 +57,20 @@ def decode_image(
         The image, mode ``RGB``, decoded.
 
     Raises:
-        UnreadableImageError: the file is empty, truncated, damaged or no image; it has more pixels than
-            ``PIL.Image.MAX_IMAGE_PIXELS`` (a decompression bomb); it holds 32-bit whole numbers or floats, whose black
-            and white are unknown; a value does not fit into ``bit_depth``.
+        UnreadableImageError: the file is empty, truncated, damaged, no image or one of another format; it has more
+            pixels than ``PIL.Image.MAX_IMAGE_PIXELS`` (a decompression bomb); it holds 32-bit whole numbers or floats,
+            whose black and white are unknown; a value does not fit into ``bit_depth``.
     """
     if not data:
         raise UnreadableImageError(image_id, "the file is empty")
     try:
-        with _whole_files_only(), Image.open(io.BytesIO(data)) as file:
+        with _whole_files_only(), _opened(data) as file:
             _check(file)
             declared, low_bytes, half = _declared_bits(file), _low_bytes(file), _raw_modes(file).count(";16") > 0
             image = ImageOps.exif_transpose(file) if exif_rotation else file
             values = _sixteen_bits(image)
             if low_bytes:
-                with Image.open(io.BytesIO(data)) as again:
+                with _opened(data) as again:
                     again.tile = low_bytes
                     low = ImageOps.exif_transpose(again) if exif_rotation else again
                     values = np.asarray(image).astype(np.uint32)[..., :3] * 256 + np.asarray(low)[..., :3]
@@ -133,6 +136,13 @@ def resize_and_crop(
         image = image.crop((left, top, left + crop, top + crop))
         boxes = None if boxes is None else boxes - (left, top, left, top)
     return image, boxes
+
+
+def _opened(data: bytes) -> ImageFile.ImageFile:
+    try:
+        return Image.open(io.BytesIO(data), formats=formats())
+    except UnidentifiedImageError as error:
+        raise ValueError(f"it is no image of a format that is read: {', '.join(FORMATS)}") from error
 
 
 def _check_size(width: int, height: int) -> None:

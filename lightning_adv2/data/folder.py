@@ -24,7 +24,7 @@ class ImageFolderDataset(ImageFiles):
 
     A class's images lie at any depth below its folder; links are followed. Hidden files and folders, and a system's
     (``__MACOSX``, ``Thumbs.db``, ...), are passed over, but for a class folder that ``classes`` names. Every other file
-    is an image by its name (see :data:`~lightning_adv2.data.storage.EXTENSIONS`), or ``left_out`` has it, and a warning
+    is an image by its name (see :data:`~lightning_adv2.files.images.EXTENSIONS`), or ``left_out`` has it, and a warning
     counts it.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_adv2.data.images import Item
 from lightning_adv2.data.target_classes import RANDOM
-from lightning_adv2.files import written_whole
+from lightning_adv2.files import read_text, written_whole
 
 
 def content_hash(images: Tensor) -> str:
@@ -132,7 +132,7 @@ class Manifest:
             pairs = {name: tuple((str(i), str(why)) for i, why in fields[name]) for name in ("skipped", "invalid")}
             entries = tuple(ManifestEntry(**entry) for entry in fields["entries"])
             return cls(**fields | pairs | {"entries": entries, "wrong": tuple(fields["wrong"])})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"this is no manifest ({error}); delete the file and let it be written anew") from error
 
     def save(self, path: str | Path) -> None:
@@ -149,6 +149,6 @@ class Manifest:
             ValueError: the file is no manifest.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8-sig"))
+            return cls.from_json(read_text(path))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error

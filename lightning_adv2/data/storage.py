@@ -12,13 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lightning_adv2.data.text_files import nfc
-
-EXTENSIONS = (
-    ".apng", ".avif", ".bmp", ".dib", ".gif", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf",
-    ".jpg", ".jpx", ".mpo", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".ras", ".sgi",
-    ".tga", ".tif", ".tiff", ".webp", ".xbm", ".xpm",
-)  # fmt: skip
-"""What an image's name may end in, in lower or upper case: the same on every machine, whatever Pillow opens there."""
+from lightning_adv2.files import open_regular, read_bytes
+from lightning_adv2.files.images import EXTENSIONS, image_limit
+from lightning_adv2.files.regular import check_size
 
 # Written by systems and not by people.
 _SYSTEM = {
@@ -57,11 +53,16 @@ class Storage(ABC):
 
     @abstractmethod
     def read(self, path: str) -> bytes:
-        """The bytes of one file."""
+        """The bytes of one file.
+
+        Raises:
+            OSError: it cannot be read, is no regular file, or is larger than
+                :func:`~lightning_adv2.files.images.image_limit` allows.
+        """
 
     def splits(self) -> list[str]:
         """The sorted names of the folders at the top level."""
-        return [name for name in self.folders() if not _ignored(name)]
+        return [printable(name) for name in self.folders() if not _ignored(name)]
 
     def images(self, split: str, classes: Collection[str] = ()) -> tuple[dict[str, list[str]], dict[str, str]]:
         """The sorted paths ``<split>/<class>/.../<image>`` of each class folder's images, folders sorted by name.
@@ -72,12 +73,19 @@ class Storage(ABC):
 
         Returns:
             Class folder -> paths; and the path of every other file of the split -> why it is not read.
+
+        Raises:
+            ValueError: a class folder's name is not UTF-8; without it the classes would be numbered otherwise.
         """
         left_out = {path: why or "it lies in no class folder" for path, why in self.walk(split, deep=False)}
         named = set(map(nfc, classes))
         found: dict[str, list[str]] = {}
         for folder in sorted(self.folders(split), key=nfc):
             if nfc(folder) in named or not _ignored(folder):
+                if printable(folder) != folder:
+                    raise ValueError(
+                        f"{self.root}: the name of the class folder {split}/{printable(folder)} is not UTF-8; rename it"
+                    )
                 found[folder], others = _sort_out(self.walk(f"{split}/{folder}"))
                 left_out |= others
         return found, left_out
@@ -113,21 +121,24 @@ class FolderStorage(Storage):
                     if _ignored(entry.name):
                         continue
                     is_folder, is_file = _kind(entry)
-                    if not is_folder:
+                    if printable(entry.name) != entry.name:  # it could stand in no file that a run leaves
+                        yield printable(path), "its name is not UTF-8"
+                    elif not is_folder:
                         yield path, "" if is_file else "it is no regular file"
                     elif deep:
                         (links if entry.is_symlink() else waiting).append(path)
 
     def read(self, path: str) -> bytes:
         """The bytes of one file."""
-        return (self.root / path).read_bytes()
+        return read_bytes(self.root / path, image_limit())
 
 
 class ZipStorage(Storage):
     """A zip file, opened once per process: a handle does not survive pickling, and forks would share its position.
 
     Names without ``/`` whose folders are separated by backslashes, as some programs for Windows write them, are read
-    as if they had ``/``; names that do not say that they are UTF-8, as from a Mac, are, if they can be.
+    as if they had ``/``; names that do not say that they are UTF-8, as from a Mac, are, if they can be. Members are
+    stored or deflated.
     """
 
     def __init__(self, root: Path) -> None:
@@ -141,9 +152,15 @@ class ZipStorage(Storage):
     def _zip(self) -> zipfile.ZipFile:
         if self._opened is None or self._opened[0] != os.getpid():
             try:
-                self._opened = os.getpid(), zipfile.ZipFile(self.root)
-            except zipfile.BadZipFile as error:
-                raise ValueError(f"{self.root} is no readable zip file ({error}); copy or download it again") from error
+                with open_regular(self.root):  # a pipe would keep the next line waiting
+                    self._opened = os.getpid(), zipfile.ZipFile(self.root)
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{self.root}: the name {error.object!r} in it says that it is UTF-8 and is not; pack the zip anew"
+                ) from error
+            except (OSError, zipfile.BadZipFile) as error:
+                why = error.strerror or error if isinstance(error, OSError) else error
+                raise ValueError(f"{self.root} is no readable zip file ({why}); copy or download it again") from error
         return self._opened[1]
 
     def _members(self) -> tuple[list[str], dict[str, zipfile.ZipInfo]]:
@@ -182,8 +199,14 @@ class ZipStorage(Storage):
                 yield f"{under}/{path}" if under else path, ""
 
     def read(self, path: str) -> bytes:
-        """The bytes of one member, checked against its CRC."""
-        return self._zip().read(self._members()[1][path])
+        """The bytes of one member, checked against its CRC: never more than it says it has, whatever it inflates to."""
+        member = self._members()[1][path]
+        check_size(member.file_size, image_limit(), path)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            # Of these zipfile inflates all that it reads at once, and a kilobyte may become a gigabyte.
+            raise ValueError("it is compressed by another method than deflate; pack the zip anew")
+        with self._zip().open(member) as stream:
+            return stream.read(member.file_size)
 
 
 def _member_path(member: zipfile.ZipInfo) -> str:
@@ -194,6 +217,11 @@ def _member_path(member: zipfile.ZipInfo) -> str:
     if "/" not in name:
         name = name.replace("\\", "/")
     return PurePosixPath(name.lstrip("/")).as_posix() + ("/" if name.endswith("/") else "")
+
+
+def printable(name: str) -> str:
+    """A name as text: bytes of a file system's that are not UTF-8 as ``\\xe9``; any other name as it is."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
@@ -241,5 +269,5 @@ def find_storage(root: Path, split: str) -> Storage | None:
 
 def describe(root: Path) -> str:
     """What ``root`` holds at its top level, for error messages."""
-    names = sorted(path.name for path in root.iterdir()) if root.is_dir() else ZipStorage(root).splits()
+    names = sorted(printable(path.name) for path in root.iterdir()) if root.is_dir() else ZipStorage(root).splits()
     return f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}" if names else "nothing"

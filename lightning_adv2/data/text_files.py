@@ -7,6 +7,8 @@ import io
 import unicodedata
 from pathlib import Path
 
+from lightning_adv2.files import regular
+
 
 def nfc(name: str) -> str:
     """A name in Unicode's composed form: the same on a Mac, which may store it decomposed, as elsewhere."""
@@ -23,12 +25,15 @@ def read_text(path: str | Path, option: str, expected: str) -> str:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is not UTF-8.
+        ValueError: the file is no regular one, is too large (see :func:`~lightning_adv2.files.regular.text_limit`) or
+            not UTF-8.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{option}={str(path)!r} does not exist; give {expected}")
     try:
-        return Path(path).read_bytes().decode("utf-8-sig")
+        return regular.read_text(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{option}={str(path)!r} does not exist; give {expected}") from error
+    except OSError as error:
+        raise ValueError(f"{option}={str(path)!r} cannot be read ({error.strerror}); give {expected}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{option}={str(path)!r} is no UTF-8 text ({error.reason}); save it as UTF-8") from error
 

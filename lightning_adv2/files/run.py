@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,15 @@ from lightning_adv2.files.sealed import Array, read_metadata, read_sealed
 
 FORMAT = "lightning_adv2 record 6"
 AGAIN = "run the same command again, and it is made anew"
+
+
+def check_name(argument: str, name: object) -> None:
+    """Raise a ValueError for a name that cannot stand in a file's path or a log key."""
+    if not isinstance(name, str) or not re.fullmatch(r"(?!\.)[a-z0-9._-]+", name):
+        raise ValueError(
+            f"{argument}: the name {name!r} becomes part of files and log keys; "
+            "take lower-case letters, digits, '.', '_' and '-' only, such as 'adv2-smooth'"
+        )
 
 
 def record_key(attack: str, schedule: str) -> str:
@@ -41,7 +51,7 @@ def _place(path: Path) -> int:
         metadata = read_metadata(path)
         _check(metadata)
         return int(json.loads(metadata["header"])["place"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: {error}; {AGAIN}") from error
 
 
@@ -79,8 +89,13 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     _check(metadata)
     try:
         header: dict[str, Any] = json.loads(metadata["header"])
+        # Somebody else may have written it: its names become paths and log keys, and must not lead anywhere else.
+        check_name("interpreter", header["interpreter"])
+        for attack in header["attacks"]:
+            check_name("attack", attack["attack"])
+            check_name("schedule", attack["schedule"])
         own = record_path(path.parent.parent, header["interpreter"], header["batch_index"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, RecursionError) as error:
         raise ValueError("it has no header of a record") from error
     if own != path:
         raise ValueError(f"it is the record of {own.parent.name}/{own.name}")

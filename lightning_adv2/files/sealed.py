@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_adv2.files.regular import open_regular, tensor_limit
 from lightning_adv2.files.whole import written_whole
 
 Array: TypeAlias = NDArray[Any]
@@ -26,6 +28,7 @@ _SEAL = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 # Two traces of a seal: one flipped bit cannot make a sealed file look like one that never was.
 _TRACES = (b'"sealed":"', b'"sha256":"')
 _BLANK = b"0" * 64
+_LONGEST_HEADER = 100_000_000  # the format's own limit, in bytes
 _SIZES = {
     "F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
     "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1,
@@ -89,9 +92,10 @@ def check_seal(path: Path) -> bool:
         OSError: the file cannot be read.
         ValueError: it is cut off, or its content is not what was sealed.
     """
-    with path.open("rb") as stream:
-        if not path.stat().st_size:
+    with open_regular(path) as stream:
+        if not os.fstat(stream.fileno()).st_size:
             raise ValueError("the file is damaged: it is empty")
+        _header_length(stream.read(8))  # before any of it is mapped
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as content:
             return _check(content)
 
@@ -100,10 +104,12 @@ def read_sealed(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
     """Read metadata and tensors of a file; what has a seal must match it. The file is read once.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, is no regular one, or is larger than
+            :func:`~lightning_adv2.files.regular.tensor_limit` allows.
         ValueError: it is damaged, or holds a type that NumPy lacks.
     """
-    content = np.fromfile(path, np.uint8)
+    with open_regular(path, tensor_limit()) as stream:
+        content = np.fromfile(stream, np.uint8)
     view = content.data
     header = _header(view)
     _check(view)
@@ -122,14 +128,20 @@ def read_metadata(path: Path) -> dict[str, str]:
         OSError: the file cannot be read.
         ValueError: there is no header.
     """
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         length = stream.read(8)
-        rest = path.stat().st_size - 8
-        return _parse(_header(length + stream.read(min(int.from_bytes(length, "little"), max(rest, 0)))))[0]
+        return _parse(_header(length + stream.read(_header_length(length))))[0]
+
+
+def _header_length(content: memoryview | bytes) -> int:
+    length = int.from_bytes(content[:8], "little")
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"the file is damaged: a header of {length:,} bytes, where {_LONGEST_HEADER:,} are the most")
+    return length
 
 
 def _header(content: memoryview | bytes) -> bytes:
-    length = int.from_bytes(content[:8], "little")
+    length = _header_length(content)
     if len(content) < 8 + length or not length:
         raise ValueError("the file is damaged: it is cut off, or its header is")
     return bytes(content[8 : 8 + length])

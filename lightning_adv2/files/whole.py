@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+# What a file system answers that does not know fsync, or not for this kind of file; a disk that is full or broken
+# answers otherwise.
+_UNABLE = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS}
+_warned_of: list[Path] = []  # one warning is enough, whatever the folder
 
 
 @contextmanager
@@ -17,6 +24,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
     The temporary file lies in the same folder, because a rename is atomic only within one file system. Its name starts
     with a dot, ends in ``.tmp`` and comes only once: what a killed process leaves behind is never taken for content.
+    Where the file system cannot say when the content is on the disk (``fsync``), a warning says so, once per process.
 
     Raises:
         OSError: the disk is full, the folder cannot be written, or the like; ``path`` is as it was.
@@ -27,7 +35,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+            _sync(stream.fileno(), path)
         temporary.replace(path)
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(temporary), str(path.parent)):
@@ -41,6 +49,21 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def _sync(descriptor: int, path: Path) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNABLE:
+            raise
+        if not _warned_of:
+            _warned_of.append(path.parent)
+            warnings.warn(
+                f"{path.parent}: the file system refuses fsync ({error.strerror}); files are written whole all the "
+                "same, but a power failure may cost the last ones",
+                stacklevel=4,
+            )
 
 
 def _sync_folder(folder: Path) -> None:

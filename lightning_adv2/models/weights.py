@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lightning_adv2.files import open_regular
 from lightning_adv2.files.sealed import Stored, check_seal, write_sealed
 
 # Older files lack BatchNorm's step counter, which nothing here reads.
@@ -39,14 +40,15 @@ def read_weights(path: str | Path, *, missing_hint: str = "check the path") -> d
         ValueError: the file is damaged, of an unknown kind, or holds anything but tensors.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"weights={str(path)!r}: no such file; {missing_hint}")
     try:
         if path.suffix == ".safetensors":
             check_seal(path)
             content: Any = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with open_regular(path) as stream:
+                content = torch.load(stream, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise ValueError(
             f"weights={str(path)!r}: the file is damaged or no weights file ({error}); copy it again, or make it anew"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image as PillowImage
 
+from lightning_adv2.files import read_bytes, text_limit
 from lightning_adv2.report.figures import Image
 
 SMALL = 100
@@ -57,7 +58,7 @@ def figure_uri(path: Path) -> str:
     Raises:
         FileNotFoundError: it is not there.
     """
-    return _uri(path.read_bytes(), "png")
+    return _uri(read_bytes(path, text_limit()), "png")
 
 
 def _uri(content: bytes, kind: str) -> str:

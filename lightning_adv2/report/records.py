@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_adv2.files.run import FORMAT as FORMAT
+from lightning_adv2.files.run import check_name as check_name
 from lightning_adv2.files.run import damaged as damaged
 from lightning_adv2.files.run import read_arrays, record_paths
 from lightning_adv2.files.run import record_key as record_key
@@ -24,15 +24,6 @@ from lightning_adv2.models import save_weights
 
 BENIGN = "benign"
 """The target's name where it is the benign map."""
-
-
-def check_name(argument: str, name: str) -> None:
-    """Raise a ValueError for a name that cannot stand in a file's path or a log key."""
-    if not re.fullmatch(r"(?!\.)[a-z0-9._-]+", name):
-        raise ValueError(
-            f"{argument}: the name {name!r} becomes part of files and log keys; "
-            "take lower-case letters, digits, '.', '_' and '-' only, such as 'adv2-smooth'"
-        )
 
 
 def titled(heading: str, target: str) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from lightning_adv2.files import write_json
+from lightning_adv2.files import read_json, read_text, write_json
 from lightning_adv2.report.figures import save
 from lightning_adv2.report.means import OVER, over
 from lightning_adv2.report.summary import Row
@@ -42,13 +42,13 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     }
     for name in ("noise", "transfer"):
         path = folder / f"{name}.json"
-        read[name] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+        read[name] = read_json(path)["rows"] if path.exists() else []
     return read
 
 
 def _text(path: Path, writer: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{path} is missing, which {writer} writes; evaluate in this folder with {writer} before ResilienceReport"

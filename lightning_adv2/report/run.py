@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_adv2.report.records import BatchRecord, read_records
+from lightning_adv2.report.records import BatchRecord, check_name, read_records
 from lightning_adv2.report.results import write_figures, write_results
 from lightning_adv2.report.summary import Summary
 from lightning_adv2.report.tables import summarize
@@ -53,6 +53,8 @@ def read_run(folder: Path) -> Run:
         known = read_experiment(folder / "records")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{folder} holds no evaluation: there is no {error.filename}") from error
+    for name in known["experiment"].get("interpreters", ()):
+        check_name(f"{folder / 'records' / 'experiment.json'}", name)  # it becomes a folder's
     about = known["about"]
     names = {"dataset": about["dataset"], "classifier": about["classifier"]}
     summary = summarize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from lightning_adv2.files import read_json, read_text
 from lightning_adv2.report.benign import accuracy_lines, benign_flags, resolution
 from lightning_adv2.report.classifier_transfer_files import print_classifier_transfer
 from lightning_adv2.report.confusion import print_confusion
@@ -208,7 +210,7 @@ def _again(run: Run) -> Section:
     blocks.append(Listing("experiment.json: all that the results depend on", json.dumps(run.experiment, indent=1)))
     config = run.folder / "config.yaml"
     if config.is_file():
-        blocks.append(Listing("config.yaml: the resolved configuration", config.read_text(encoding="utf-8")))
+        blocks.append(Listing("config.yaml: the resolved configuration", read_text(config)))
     missing = "" if stamp is not None else "\n\nThere is no stamp: the evaluation has not come to its end."
     return Section("How to get the same numbers again", _AGAIN + missing, blocks)
 
@@ -224,7 +226,7 @@ def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     if isinstance(value, dict):
         return [one for key, inner in value.items() for one in _flat(inner, f"{name}, {key}" if name else key)]
     if isinstance(value, list):
-        value = " ".join(map(str, value))
+        value = shlex.join(map(str, value)) if name == "command" else " ".join(map(str, value))
     return [(name, f"{value:.1f} s" if name.startswith("seconds") else str(value))]
 
 
@@ -235,7 +237,7 @@ def _read(path: Path) -> Any:
         ValueError: it is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except FileNotFoundError:
         return None
     except ValueError as error:

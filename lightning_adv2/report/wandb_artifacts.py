@@ -12,6 +12,7 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_info
 
+from lightning_adv2.files import open_regular
 from lightning_adv2.report.wandb_files import FILE
 from lightning_adv2.report.wandb_pieces import Piece, digest_of, log_pieces
 
@@ -25,7 +26,7 @@ def log_weights(logger: WandbLogger, folder: Path) -> None:
 
 
 def _weights(path: Path, folder: Path) -> Piece:
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
 
     def row(experiment: Any) -> dict[str, Any]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import time
+from glob import escape
 from pathlib import Path
 from typing import Any
+
+from lightning_adv2.files import read_json
 
 FILE = "wandb.json"
 MARK = "report/row"
@@ -25,18 +29,18 @@ def read_state(folder: Path) -> dict[str, Any]:
     """What is known of a folder's W&B run, from its ``wandb.json``: ``id``, ``project``, ``name``, ``reported``, ...
 
     ``reported`` is the digest of the report that W&B has for certain; ``pieces`` are those of what is logged beside it,
-    by name. A missing or damaged file is an empty answer.
+    by name. A missing or damaged file is an empty answer, and so is one whose ``id`` would be a path.
     """
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        content = read_json(folder / FILE)
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) and "/" not in str(content.get("id", "")) else {}
 
 
 def starts(folder: Path, run_id: str, kind: str = "offline-run") -> list[Path]:
     """The folders that earlier starts left of a W&B run, oldest first; ``kind`` is ``run`` for those online."""
-    return sorted((folder / "wandb").glob(f"{kind}-*-{run_id}*"))  # the second in a second ends in -1
+    return sorted((folder / "wandb").glob(f"{kind}-*-{escape(run_id)}*"))  # the second in a second ends in -1
 
 
 def waiting(folder: Path, run_id: str) -> list[Path]:
@@ -44,9 +48,14 @@ def waiting(folder: Path, run_id: str) -> list[Path]:
     return [path for path in starts(folder, run_id) if not list(path.glob("*.synced"))]
 
 
+def sync_command(folder: Path) -> str:
+    """The shell line that logs a folder's evaluation to W&B."""
+    return shlex.join(["lightning-adv2", "sync", str(folder)])
+
+
 def uploads(folder: Path, run_id: str) -> str:
-    """The command that uploads what is not uploaded yet."""
-    return " ".join(["wandb sync", *map(str, waiting(folder, run_id))])
+    """The shell line that uploads what is not uploaded yet."""
+    return shlex.join(["wandb", "sync", *map(str, waiting(folder, run_id))])
 
 
 def mend(path: Path) -> None:

@@ -18,11 +18,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from lightning_adv2.files import write_json
 from lightning_adv2.report.wandb_about import define_curves, run_settings
 from lightning_adv2.report.wandb_artifacts import log_weights
-from lightning_adv2.report.wandb_files import FILE, mend, read_state, starts, wait_for
+from lightning_adv2.report.wandb_files import FILE, mend, read_state, starts, sync_command, wait_for
 from lightning_adv2.report.wandb_keys import warn
 
 PROJECT = "lightning_adv2"
-SYNC = "lightning-adv2 sync"
 STAGING = "WANDB_DATA_DIR"
 CONNECT_SECONDS, FINISH_SECONDS = 30, 60
 
@@ -226,7 +225,8 @@ class RunLogger(WandbLogger):
         self._failures += 1
         self._reported = {}
         if self._failures == 1:
-            warn(error, f"the run goes on, offline; '{SYNC} {self.folder}' completes W&B's report of an evaluation")
+            command = sync_command(self.folder)
+            warn(error, f"the run goes on, offline; complete W&B's report of an evaluation by: {command}")
         tear_down(self)
         self._offline = True
         self._wandb_init["settings"].mode = "offline"
@@ -239,7 +239,7 @@ def attempt(logger: WandbLogger, act: Callable[[], None]) -> None:
     try:
         act()
     except Exception as error:
-        warn(error, f"the run goes on; '{SYNC} RUN' logs an evaluation later")
+        warn(error, "the run goes on; 'lightning-adv2 sync RUN' logs an evaluation later")
 
 
 def _rank() -> int:

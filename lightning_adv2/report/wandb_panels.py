@@ -12,12 +12,13 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
+from lightning_adv2.files import read_json
 from lightning_adv2.report.records import record_key
 from lightning_adv2.report.results import logged_values
 from lightning_adv2.report.run import Run
 from lightning_adv2.report.wandb_about import STEP, as_tags
-from lightning_adv2.report.wandb_files import MARK, read_state, row_number, rows_of, starts
-from lightning_adv2.report.wandb_logger import SYNC, RunLogger, attempt
+from lightning_adv2.report.wandb_files import MARK, read_state, row_number, rows_of, starts, sync_command
+from lightning_adv2.report.wandb_logger import RunLogger, attempt
 from lightning_adv2.report.wandb_rows import attack_step, report_rows
 
 _SHOWN = ("/asr", "/iou", "/l1")  # as panels that compare runs; the other measures stay in the summary
@@ -49,7 +50,7 @@ def report_digest(run: Run) -> str:
 def is_whole(run: Run) -> bool:
     """Whether the run came to its end: ``results.json`` is there and says what the records say."""
     try:
-        written = json.loads((run.folder / "results.json").read_text(encoding="utf-8"))
+        written = read_json(run.folder / "results.json")
     except (OSError, ValueError):
         return False
     stated = {"rows": run.summary.rows, "denominators": run.summary.denominators}
@@ -68,7 +69,7 @@ def _log_run(logger: WandbLogger, run: Run, pictures: Sequence[Path], digest: st
     elif any(rows_of(path, digest) for path in starts(folder, experiment.id, "run") if path != own):
         # What that start sent the server alone knows; a row logged twice cannot be taken back.
         if not (isinstance(logger, RunLogger) and logger.failed):
-            rank_zero_warn(f"a part of this report was logged online; '{SYNC} {run.folder}' completes it there")
+            rank_zero_warn(f"a part of this report was logged online; complete it there by: {sync_command(run.folder)}")
         return
     _describe(experiment, run)
     for number, row in enumerate(report_rows(run, pictures, is_whole(run)), 1):
@@ -103,7 +104,7 @@ def _describe(experiment: Any, run: Run) -> None:
 
 def _stamp(folder: Path) -> Any:
     try:
-        return json.loads((folder / "stamp.json").read_text(encoding="utf-8"))
+        return read_json(folder / "stamp.json")
     except (OSError, ValueError):
         return None  # of a run that has not come to its end
 

@@ -11,7 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lightning_adv2.report.wandb_files import PIECE, pieces_of, starts
+from lightning_adv2.files import read_bytes, text_limit
+from lightning_adv2.report.wandb_files import PIECE, pieces_of, starts, sync_command
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def log_pieces(logger: WandbLogger, folder: Path, pieces: Sequence[Piece]) -> No
         online = [path for path in starts(root, experiment.id, "run") if path != own]
         sent = {mark for path in online for mark in pieces_of(path).items()}
         if any((one.name, one.digest) in sent for one in missing) and not (remembering and remembering.failed):
-            rank_zero_warn(f"a part of this was logged online; 'lightning-adv2 sync {folder}' completes it there")
+            rank_zero_warn(f"a part of this was logged online; complete it there by: {sync_command(folder)}")
     for piece in missing:
         mark = (piece.name, piece.digest)
         if mark in sent - there:
@@ -75,6 +76,6 @@ def digest_of(*parts: bytes | Path) -> str:
     """SHA-256 over bytes and the content of files, in this order."""
     total = hashlib.sha256()
     for part in parts:
-        content = part.read_bytes() if isinstance(part, Path) else part
+        content = read_bytes(part, text_limit()) if isinstance(part, Path) else part
         total.update(len(content).to_bytes(8, "little") + content)
     return total.hexdigest()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from pytorch_lightning.loggers import CSVLogger, Logger
 
+from lightning_adv2.report.wandb_files import sync_command
 from lightning_adv2.report.wandb_keys import has_key, warn
-from lightning_adv2.report.wandb_logger import PROJECT, SYNC, RunLogger, tear_down
+from lightning_adv2.report.wandb_logger import PROJECT, RunLogger, tear_down
 
 
 def wandb_logger(
@@ -42,7 +44,8 @@ def wandb_logger(
         try:
             logger.connect()  # a failure must not wait until the first result
         except Exception as error:
-            warn(error, f"the run goes on, offline; 'wandb sync {folder}/wandb/offline-run-*' uploads it later")
+            started = f"{shlex.quote(str(folder / 'wandb'))}/offline-run-*"
+            warn(error, f"the run goes on, offline; upload it later by: wandb sync {started}")
             tear_down(logger)
             os.environ.pop("WANDB_API_KEY", None)  # offline too, W&B refuses to start with a malformed one
             return RunLogger(folder, project, name, True, **about)  # type: ignore[arg-type]
@@ -58,5 +61,6 @@ def default_logger(folder: str | Path, group: str | None = None, job_type: str |
     except ModuleNotFoundError:
         pass
     except Exception as error:  # such as a malformed setting in the environment
-        warn(error, f"the run goes on with CSV files; '{SYNC} {folder}' logs an evaluation to W&B later")
+        command = sync_command(Path(folder))
+        warn(error, f"the run goes on with CSV files; log an evaluation to W&B later by: {command}")
     return CSVLogger(folder, name="", version="")

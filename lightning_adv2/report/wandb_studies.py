@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightning_adv2.files import read_json
 from lightning_adv2.report.wandb_files import FILE
 from lightning_adv2.report.wandb_pieces import Piece, digest_of
 
@@ -60,7 +60,7 @@ def _content(paths: Sequence[Path]) -> dict[str, Path | Table]:
         if path.suffix == ".png":
             content["figure"] = path
             continue
-        written = json.loads(path.read_text(encoding="utf-8"))
+        written = read_json(path)
         values = written if isinstance(written, dict) else {}
         if values and all(_plain(value) for value in values.values()):  # name -> measures
             content["table"] = [{"name": name, **value} for name, value in values.items()]

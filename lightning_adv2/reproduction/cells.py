@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from lightning_adv2.files import open_table, read_json
 from lightning_adv2.functional.bootstrap import bootstrap_interval, share_interval
 from lightning_adv2.report.page import Table
 from lightning_adv2.reproduction.plan import Plan
@@ -100,7 +100,7 @@ class Evaluation:
     def files(self, name: str) -> list[Any]:
         """The content of this JSON file in each run that has it."""
         paths = [folder / name for folder in self.folders]
-        return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+        return [read_json(path) for path in paths if path.is_file()]
 
     def pictures(self, pattern: str) -> list[Path]:
         """Figures of the runs, such as ``overview.png`` or ``*/gallery.png``."""
@@ -113,7 +113,7 @@ _TEXT = {
 
 
 def _image_rows(folder: Path) -> Iterable[Row]:
-    with (folder / "images.csv").open(newline="", encoding="utf-8") as file:
+    with open_table(folder / "images.csv") as file:
         for row in csv.DictReader(file):
             if row["valid"] == "True":
                 yield {

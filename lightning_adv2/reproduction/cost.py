@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 
+from lightning_adv2.files import read_json
 from lightning_adv2.report.page import Block, Section, Table
 from lightning_adv2.reproduction.jobs import Job
 from lightning_adv2.reproduction.plan import PAPER_IMAGES, Plan
@@ -43,7 +43,7 @@ def _clock(job: Job) -> str:
     seconds = job.seconds
     if not seconds:
         try:
-            seconds = float(json.loads(job.done_file.read_text(encoding="utf-8"))["seconds"])
+            seconds = float(read_json(job.done_file)["seconds"])
         except (OSError, ValueError, KeyError):
             return ""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
@@ -51,8 +51,8 @@ def _clock(job: Job) -> str:
 
 def _estimates(job: Job) -> Iterator[tuple[str, ...]]:
     try:
-        stamp = json.loads((job.folder / "stamp.json").read_text(encoding="utf-8"))
-        rows = json.loads((job.folder / "results.json").read_text(encoding="utf-8"))["rows"]
+        stamp = read_json(job.folder / "stamp.json")
+        rows = read_json(job.folder / "results.json")["rows"]
     except (OSError, ValueError):
         return
     for row in rows:

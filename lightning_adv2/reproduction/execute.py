@@ -21,7 +21,7 @@ from rich.live import Live
 from rich.table import Table
 
 from lightning_adv2.data.root import below_data_root
-from lightning_adv2.files import write_json, write_text
+from lightning_adv2.files import read_text, write_json, write_text
 from lightning_adv2.reproduction.jobs import Job
 
 GRACE_SECONDS = 60
@@ -95,7 +95,7 @@ def _count(jobs: list[Job], state: str) -> int:
 def _make_room(job: Job) -> None:
     """Move an evaluation of another configuration, or of weights that were trained anew, out of the way."""
     path = job.done_file.with_suffix(".sha256")
-    before = path.read_text(encoding="utf-8") if path.exists() else job.digest
+    before = read_text(path) if path.exists() else job.digest
     if job.run.command == "test" and before != job.digest and job.folder.exists():
         names = (job.folder.with_name(f"{job.folder.name}_before{n}") for n in itertools.count(1))
         job.folder.rename(next(name for name in names if not name.exists()))

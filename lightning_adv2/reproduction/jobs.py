@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_adv2.files import read_json
 from lightning_adv2.reproduction.plan import Plan, PlannedRun, compose
 
 
@@ -69,7 +70,7 @@ class Job:
         if self.run.command == "fit":
             return self.made.is_file()
         try:
-            known = json.loads(self.done_file.read_text(encoding="utf-8"))
+            known = read_json(self.done_file)
         except (OSError, ValueError):
             return False
         return bool(known["config_sha256"] == self.digest and self.made.is_file())

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import yaml
 
+from lightning_adv2.files import read_text
+
 PAPER_IMAGES = 1000
 ROLES = {
     "attacks": "PGD and ADV2 on the first classifier",
@@ -90,7 +92,7 @@ def read_plan(path: str | Path) -> Plan:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"config={str(path)!r} does not exist; try configs/reproduce/shapes.yaml")
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    content = yaml.safe_load(read_text(path))
     if not isinstance(content, dict) or not isinstance(content.get("runs"), dict):
         raise ValueError(f"config={str(path)!r}: expected the keys title, output and runs")
     known = {"title", "output", "num_images", "seeds", "runs"}
@@ -143,7 +145,7 @@ def compose(plan: Plan, name: str, seed: int) -> dict[str, Any]:
     for part in run.config:
         if not Path(part).is_file():
             raise FileNotFoundError(f"run {name!r}: config {part!r} does not exist; call it from the repository's root")
-        merge(config, yaml.safe_load(Path(part).read_text(encoding="utf-8")) or {})
+        merge(config, yaml.safe_load(read_text(part)) or {})
     if run.command == "test":
         put(config, "trainer.default_root_dir", str(plan.folder(name, seed)))
         if config["data"]["class_path"].endswith(".AttackDataModule"):

@@ -58,7 +58,7 @@ def bad_files() -> dict[str, bytes]:
 REASONS = {
     "truncated.jpg": "truncated",
     "empty.png": "the file is empty",
-    "text.jpg": "cannot identify image file",
+    "text.jpg": "it is no image of a format that is read: AVIF, BMP, GIF, JPEG, JPEG2000, PNG, PPM, TIFF, WEBP",
     "bomb.png": "9500 x 9500 pixels are more than PIL.Image.MAX_IMAGE_PIXELS",
     "int32.tif": "mode I has no known black and white",
     "float.tif": "mode F has no known black and white",

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,3 +155,53 @@ def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
             assert path.read_text() in {letter * 100_000 for letter in "abc"}
     assert not failed, "one took the other's temporary file"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library whose fsync fails with the errno that FSYNC names: what a file system does that has none."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler here to take fsync away from a process")
+    folder = tmp_path_factory.mktemp("fsync")
+    (folder / "refuse.c").write_text(
+        "#include <errno.h>\n#include <stdlib.h>\n"
+        'int fsync(int d) { (void)d; errno = atoi(getenv("FSYNC")); return -1; }\n'
+    )
+    library = folder / "refuse.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, folder / "refuse.c"], check=True)
+    return library
+
+
+def write_twice(library: Path, number: int, folder: Path) -> subprocess.CompletedProcess[str]:
+    code = """
+        import sys
+        from pathlib import Path
+        from lightning_adv2.files import write_text
+        write_text(Path(sys.argv[1]) / "a" / "1.txt", "new")
+        write_text(Path(sys.argv[1]) / "b" / "2.txt", "new")
+    """
+    environment = os.environ | {"LD_PRELOAD": str(library), "FSYNC": str(number)}
+    command = [sys.executable, "-c", textwrap.dedent(code), str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+
+
+@pytest.mark.parametrize("name", ["EINVAL", "ENOSYS", "EOPNOTSUPP", "EROFS"])
+def test_a_file_system_without_fsync_gets_its_files_and_one_warning(refusing: Path, name: str, tmp_path: Path) -> None:
+    done = write_twice(refusing, getattr(errno, name), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("refuses fsync") == 1
+    assert f"{tmp_path}/a: the file system refuses fsync ({os.strerror(getattr(errno, name))})" in done.stderr
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")} == {"a/1.txt", "b/2.txt"}
+    assert all(path.read_text() == "new" for path in tmp_path.rglob("*.txt"))
+
+
+@pytest.mark.parametrize("name", ["EIO", "ENOSPC", "EDQUOT"])
+def test_promise_24_a_disk_that_fails_at_the_end_leaves_the_old_file(refusing: Path, name: str, tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "1.txt", "old")
+    done = write_twice(refusing, getattr(errno, name), tmp_path)
+    assert done.returncode == 1
+    assert f"{os.strerror(getattr(errno, name))}; the file is not written and what was there" in done.stderr
+    assert "refuses fsync" not in done.stderr
+    assert (tmp_path / "a" / "1.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["1.txt"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,6 +14,9 @@ from callbacks.lab import run_python, wandb_environment
 
 from lightning_adv2.cli import main
 from lightning_adv2.report.records import record_path
+from lightning_adv2.report.run_page import _flat
+from lightning_adv2.report.wandb_files import sync_command
+from lightning_adv2.report.wandb_start import wandb_logger
 from lightning_adv2.report.wandb_sync import sync
 from report.build import make_record
 from report.runs import KEY, WANDB, check_report, history, make_run, offline_runs, summary
@@ -160,3 +164,62 @@ def test_wandb_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(RuntimeError, match="did not take it"):
         sync(run.folder)
     assert wandb.run is None
+
+
+HOSTILE = "it's $HOME; touch spoilt & (a b)"
+
+
+def arguments(line: str, folder: Path) -> list[str]:
+    """What a shell makes of a printed line, for a program that only says what it is given."""
+    for name in ("wandb", "lightning-adv2"):
+        program = folder / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+        program.chmod(0o755)
+    environment = {"PATH": f"{folder / 'bin'}:/usr/bin:/bin", "HOME": "/"}
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True, cwd=folder, env=environment)
+    assert not done.stderr
+    assert not (folder / "spoilt").exists()
+    return done.stdout.splitlines()
+
+
+def test_printed_lines_survive_a_shell_whatever_the_folder_is_called(tmp_path: Path) -> None:
+    run = make_run(tmp_path / HOSTILE, list(RECORDS))
+    said = sync(run.folder)
+    (offline,) = offline_runs(run.folder)
+    assert arguments(said.splitlines()[-1], tmp_path) == ["sync", str(offline)]
+    assert arguments(sync(run.folder).splitlines()[-1], tmp_path) == ["sync", str(offline)]
+    assert arguments(sync_command(run.folder), tmp_path) == ["sync", str(run.folder)]
+
+
+def said(caught: pytest.WarningsRecorder, before: str) -> str:
+    """The line that the one warning about W&B ends with."""
+    (text,) = [str(one.message) for one in caught if "W&B does not work" in str(one.message)]
+    assert before in text
+    return text.rpartition(before)[2]
+
+
+def test_warnings_lines_survive_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that W&B refuses at once; the folders of offline runs are found by the shell itself."""
+    folder = tmp_path / HOSTILE
+    (folder / "wandb" / "offline-run-1-a").mkdir(parents=True)
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "no key")
+    with pytest.warns(UserWarning, match="W&B does not work") as caught:
+        wandb_logger(folder).close()
+    assert arguments(said(caught, "upload it later by: "), tmp_path)[:2] == [
+        "sync",
+        f"{folder}/wandb/offline-run-1-a",
+    ]
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = wandb_logger(folder)
+    with pytest.warns(UserWarning, match="W&B does not work") as caught:
+        logger.log_metrics({"loss": object()})  # type: ignore[dict-item] - W&B raises a TypeError
+    assert arguments(said(caught, "an evaluation by: "), tmp_path) == ["sync", str(folder)]
+    logger.close()
+
+
+def test_the_stamps_command_can_be_copied_from_the_page() -> None:
+    words = ["lightning-adv2", "test", "--config", f"{HOSTILE}.yaml"]
+    (shown,) = _flat({"command": words})
+    assert shlex.split(shown[1]) == words

@@ -1,0 +1,68 @@
+"""Which image files are read: the formats of image datasets and no other of the many that Pillow can open.
+
+What lies in datasets: photographs (JPEG, also with several pictures in one file; WebP, AVIF), drawings and masks
+(PNG, GIF), scans and microscopy (TIFF, BMP), older benchmarks (PPM, PGM), medical and satellite images (JPEG 2000).
+What Pillow opens besides are formats of single programs and games, and some that start another program (EPS).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from lightning_adv2.files.regular import Limit, open_regular
+
+FORMATS: dict[str, tuple[str, ...]] = {
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg", ".mpo"),
+    "JPEG2000": (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),
+    "PNG": (".apng", ".png"),
+    "PPM": (".pbm", ".pfm", ".pgm", ".pnm", ".ppm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+"""Pillow's name of each format, and what the names of its files end in."""
+
+EXTENSIONS = tuple(sorted(ending for endings in FORMATS.values() for ending in endings))
+"""What an image's name may end in, in lower or upper case: the same on every machine, whatever Pillow opens there."""
+
+# Four channels of 16 bits without compression, and room for profiles; only PPM written as text may take more.
+_BYTES_PER_PIXEL, _BESIDE = 8, 2**24
+
+
+def formats() -> list[str]:
+    """Those of :data:`FORMATS` that this Pillow has, for ``Image.open(..., formats=...)``."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def image_limit() -> Limit | None:
+    """The size of an image file: 8 bytes for each of ``PIL.Image.MAX_IMAGE_PIXELS``, and 16 MiB (700 MiB together).
+
+    None where this is None.
+    """
+    pixels = Image.MAX_IMAGE_PIXELS
+    if pixels is None:
+        return None
+    return Limit(_BYTES_PER_PIXEL * pixels + _BESIDE, "if it has to be that large, raise PIL.Image.MAX_IMAGE_PIXELS")
+
+
+@contextmanager
+def opened_png(path: Path) -> Iterator[Image.Image]:
+    """The image in a PNG file.
+
+    Raises:
+        OSError: it is no regular file, is too large, or holds no PNG image.
+    """
+    with open_regular(path, image_limit()) as stream:
+        try:
+            opened = Image.open(stream, formats=["PNG"])
+        except UnidentifiedImageError as error:
+            raise UnidentifiedImageError("it is no PNG image") from error
+        with opened as image:
+            yield image
