@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_warn
 
-from lightning_adv2.files import written_whole
+from lightning_adv2.files import open_regular, written_whole
 
 _MARK = b"sha256:"
 _SEAL_LENGTH = len(_MARK) + 64
@@ -81,7 +81,7 @@ class SealedCheckpointIO(CheckpointIO):
                 raise CheckpointError(f"{path} {wrong}, and no intact {chosen.name} lies beside it; {_REMEDY}")
             rank_zero_warn(f"{path} {wrong}; going on with {chosen} instead, the checkpoint before it")
         try:
-            with chosen.open("rb") as stream:
+            with open_regular(chosen) as stream:
                 content: dict[str, Any] = torch.load(stream, map_location=map_location, weights_only=True)
         except Exception as error:  # the unpickler refuses in several ways
             raise CheckpointError(
@@ -105,7 +105,7 @@ def previous(path: Path) -> Path:
 def fault(path: Path) -> str | None:
     """What is wrong with a checkpoint file, or None if its seal is right. Nothing of it is unpickled."""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             size = stream.seek(0, os.SEEK_END)
             if size < _END_LENGTH + _SEAL_LENGTH:
                 return f"is cut off ({size} bytes)"

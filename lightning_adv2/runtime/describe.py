@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import sys
 import sysconfig
@@ -106,7 +105,8 @@ def describe_training(module: pl.LightningModule, data: Any, trainer: pl.Trainer
     """What a training run is: its module, hyper-parameters, architecture, frozen weights, data, and how a step is made.
 
     Not how long it is, where the data lie, how they are loaded, or how often it is validated: these may change when it
-    goes on. So may the number of processes, where all together still take as many images at once.
+    goes on. Its seed is the checkpoint's, whatever is set. The number of processes may change, too, where all together
+    still take as many images at once.
 
     Args:
         module: before its first step.
@@ -145,8 +145,7 @@ def _step(data: Any, trainer: pl.Trainer | None) -> dict[str, Any]:
     """From which images, and how, a step computes."""
     size, processes = getattr(data, "batch_size", None), trainer.world_size if trainer else 1
     found: dict[str, Any] = {"images at once": size * processes if isinstance(size, int) else size}
-    seed = os.environ.get("PL_GLOBAL_SEED")  # where nobody set one, it is drawn, and the checkpoint's counts
-    return found | {"seed": seed} | {name: describe(getattr(trainer, name, None)) for name in _STEP_SETTINGS}
+    return found | {name: describe(getattr(trainer, name, None)) for name in _STEP_SETTINGS}
 
 
 _DATA_SETTINGS = ("seed", "resize", "crop", "exif_rotation", "balanced")

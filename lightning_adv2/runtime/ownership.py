@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import sys
 import threading
@@ -15,6 +16,8 @@ from typing import Any
 from uuid import uuid4
 
 from pytorch_lightning.utilities import rank_zero_info
+
+from lightning_adv2.files import open_regular, read_json
 
 FILE = "run.lock"
 BEAT_SECONDS = 10.0
@@ -76,7 +79,7 @@ def _about_this_process() -> dict[str, Any]:
         "block": uuid4().hex,
         "started": _started(os.getpid()),
         "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200],
         **({"job": job} if job else {}),
     }
 
@@ -131,7 +134,7 @@ def _placed(path: Path, mine: dict[str, Any]) -> bool:
 def _read(path: Path) -> dict[str, Any] | None:
     """Who has the lock; empty if the file does not tell, None if there is no lock."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
@@ -166,7 +169,7 @@ def _wait_for_death(path: Path) -> None:
 
 def _renewed(path: Path) -> float | None:
     try:
-        with path.open("rb") as stream:  # opening it makes a network file system look anew
+        with open_regular(path) as stream:  # opening it makes a network file system look anew
             return os.fstat(stream.fileno()).st_mtime
     except OSError:
         return None
@@ -203,5 +206,5 @@ def _message(path: Path, owner: dict[str, Any]) -> str:
     said = f": {owner['command']}" if owner.get("command") else ""
     return (
         f"{path.parent} is in use by {_who(owner)}{said}\nWait until it has ended, end it, or take another folder "
-        f"(--trainer.default_root_dir). If you are sure that it is gone: rm {path}"
+        f"(--trainer.default_root_dir). If you are sure that it is gone: rm {shlex.quote(str(path))}"
     )

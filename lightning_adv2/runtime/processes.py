@@ -6,6 +6,7 @@ the usual groups give up after ten to thirty minutes), it notices dead ones at o
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,7 +83,15 @@ def _group() -> Any:
     if world not in _groups:
         _groups.clear()
         _groups[world] = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        atexit.unregister(_leave)
+        atexit.register(_leave)
     return _groups[world]
+
+
+def _leave() -> None:
+    """End gloo's threads before the interpreter: those that still run then now and then abort the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _finish(work: Any) -> None:

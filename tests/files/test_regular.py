@@ -32,6 +32,7 @@ from lightning_adv2.report import write_record
 from lightning_adv2.report.html_pictures import figure_uri
 from lightning_adv2.report.wandb_files import read_state
 from lightning_adv2.reproduction.plan import read_plan
+from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
 
 __all__ = ["bounded"]
 
@@ -57,6 +58,7 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "its metadata": ("a.safetensors", read_metadata),
     "its seal": ("a.safetensors", check_seal),
     "a figure": ("a.png", figure_uri),
+    "a checkpoint": ("a.ckpt", lambda path: SealedCheckpointIO().load_checkpoint(path)),
     "JSON": ("a.json", read_json),
     "text": ("a.txt", read_text),
     "a table": ("a.csv", open_table),
@@ -70,7 +72,7 @@ def test_nothing_but_regular_files_is_read(what: str, kind: str, tmp_path: Path)
     name, read = READERS[what]
     path = replace(tmp_path / name, kind)
     start = time.perf_counter()
-    with pytest.raises((OSError, ValueError), match=r"no regular file|no readable zip") as raised:
+    with pytest.raises((OSError, ValueError, RuntimeError), match=r"no regular file|no readable zip") as raised:
         read(path)
     assert time.perf_counter() - start < 5
     assert str(path) in str(raised.value), "it names the file"
