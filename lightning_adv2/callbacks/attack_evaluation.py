@@ -44,6 +44,7 @@ from lightning_adv2.runtime.folders import continues, results_folder
 from lightning_adv2.runtime.ownership import is_owned, owned
 from lightning_adv2.runtime.processes import on_rank_zero, wait_at_last_batch, wait_for_all
 from lightning_adv2.runtime.signals import Abandoned, interruption_of
+from lightning_adv2.runtime.threads import arithmetic, check_threads, computing_with
 from lightning_adv2.types import Batch
 
 
@@ -71,6 +72,8 @@ class AttackEvaluation(pl.Callback):
             before the run fails, when all is written; 0 is strict.
         acceleration: how gradients are computed; None takes what changes nothing but their rounding. Every figure is
             of the victim itself.
+        threads: of each process on a CPU; None takes ``OMP_NUM_THREADS``, or without it all cores for one process, and
+            refuses several. Their number is part of the experiment, because sums are rounded differently with another.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class AttackEvaluation(pl.Callback):
         target: Target | None = None,
         max_invalid: float = 0.05,
         acceleration: Acceleration | None = None,
+        threads: int | None = None,
     ) -> None:
         if num_images is not None and num_images < 1:
             raise ValueError(f"num_images={num_images}: attack at least 1, or leave it out for all")
@@ -88,6 +92,8 @@ class AttackEvaluation(pl.Callback):
             raise ValueError("attacks=[]: give at least one, or leave it out for PGD and ADV2")
         if not 0 <= max_invalid <= 1:
             raise ValueError(f"max_invalid={max_invalid}: a share in [0, 1]; 0 is strict")
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads={threads}: give at least 1, or leave it out for OMP_NUM_THREADS")
         for attack in attacks or []:
             check_name("attacks", attack.name)
             check_name("attacks", attack.schedule)
@@ -97,11 +103,12 @@ class AttackEvaluation(pl.Callback):
         self.attacks, self.num_images, self.seed, self.target = attacks, num_images, seed, target or BenignMap()
         check_name("target", self.target.name)
         self.max_invalid, self.acceleration = max_invalid, acceleration or Acceleration()
+        self.threads = threads
         self.summary: Summary | None = None
         self._run: Run | None = None
         self._attacked, self._running, self._pace = 0, RunningMeans(), Pace()
         self._attacker, self._rehearsed = Attacker(self.acceleration), False
-        self._ownership = ExitStack()
+        self._until_end = ExitStack()
 
     def fitting_batch(self, trainer: pl.Trainer, image: Tensor) -> int:
         """How many images like ``image`` ``(C, H, W)`` fit into the memory at once, for ``batch_size: auto``."""
@@ -122,7 +129,10 @@ class AttackEvaluation(pl.Callback):
                 f"num_images={self.num_images}: only for validation during fit, for it takes other images on another "
                 "number of processes; give the data module's num_images (AttackDataModule)"
             )
+        if trainer.state.fn != TrainerFn.FITTING:
+            check_threads(trainer, self.threads)
         check_attackable(trainer, pl_module, self._attacks)
+        self._until_end.enter_context(computing_with(self.threads))
         self._attacked, self._running, self._run, self._rehearsed = 0, RunningMeans(), None, False
         self._attacker.forget_weights()
         on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
@@ -226,11 +236,11 @@ class AttackEvaluation(pl.Callback):
         self._attacker.forget_weights()
         if not idle(trainer) and self._run is not None and finish(self._run, trainer.logger):
             print(f"{self._run.folder / FILE}: open it in a browser", flush=True)
-        self._ownership.close()
+        self._until_end.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Leave the folder to others; ``on_validation_end`` is not called then."""
-        self._ownership.close()
+        self._until_end.close()
 
     on_test_start = on_validation_start
     on_test_batch_end = on_validation_batch_end
@@ -249,7 +259,7 @@ class AttackEvaluation(pl.Callback):
         A rehearsal and a validation inside ``fit`` start with none.
         """
         if not is_owned(trainer.default_root_dir):  # the command line owns it from the start
-            self._ownership.enter_context(owned(trainer.default_root_dir))
+            self._until_end.enter_context(owned(trainer.default_root_dir))
         folder = results_folder(trainer) / "records"
         if not continues(trainer):
             shutil.rmtree(folder, ignore_errors=True)
@@ -260,6 +270,7 @@ class AttackEvaluation(pl.Callback):
             "attacks": {one.name: describe(self._attacks(one)) for one in interpreters},
             "target": describe(self.target),
             "acceleration": describe(self.acceleration),
+            "arithmetic": arithmetic(trainer.strategy.root_device),
             "seed": self.seed,
             "num_images": self.num_images,
             "batches": num_batches(trainer),
@@ -278,6 +289,7 @@ class AttackEvaluation(pl.Callback):
             processes=trainer.world_size,
             precision=str(trainer.precision),
             device=str(trainer.strategy.root_device),
+            arithmetic=arithmetic(trainer.strategy.root_device),
             classifier_sha256=weights_hash(pl_module.classifier),  # type: ignore[arg-type]
             interpreter_sha256=hashes,
             manifest_sha256=run.experiment["manifest"],

@@ -18,6 +18,7 @@ from lightning_adv2.runtime.processes import on_rank_zero
 from lightning_adv2.runtime.progress import begin_epoch, mend, validation_due
 from lightning_adv2.runtime.seeds import derived, run_seed, seed_global_generators
 from lightning_adv2.runtime.signals import interruption_of
+from lightning_adv2.runtime.threads import arithmetic
 
 _KEY = "training_checkpoint"
 
@@ -138,7 +139,12 @@ class TrainingCheckpoint(Checkpoint):
     ) -> None:
         """Add what Lightning does not keep, whoever saves."""
         left = interruption_of(trainer).left_validation
-        checkpoint[_KEY] = {"seed": self._seed, "validation_due": validation_due(trainer), "left_validation": left}
+        checkpoint[_KEY] = {
+            "seed": self._seed,
+            "validation_due": validation_due(trainer),
+            "left_validation": left,
+            "arithmetic": arithmetic(trainer.strategy.root_device),
+        }
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -153,6 +159,12 @@ class TrainingCheckpoint(Checkpoint):
             )
         else:
             self._seed = kept["seed"]
+            now = arithmetic(trainer.strategy.root_device)
+            if (before := kept.get("arithmetic", now)) != now:
+                rank_zero_warn(
+                    f"{trainer.ckpt_path} is of a run that computed with {before}, this one computes with {now}: "
+                    "it is the same training, but not bit for bit"
+                )
             self._new_epoch = mend(
                 checkpoint["loops"]["fit_loop"],
                 kept["validation_due"],

@@ -1,0 +1,51 @@
+"""How many threads a process computes with on a CPU: with another number, sums are taken in another order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytorch_lightning as pl
+import torch
+
+VARIABLE = "OMP_NUM_THREADS"
+_given = VARIABLE in os.environ  # as this is loaded: later Lightning sets it to each process's share of the cores
+
+
+def arithmetic(device: torch.device) -> str:
+    """What the last digits depend on beside the software: ``cuda``, or ``2 CPU threads (OMP_NUM_THREADS=2)``."""
+    if device.type != "cpu":
+        return device.type
+    count = torch.get_num_threads()
+    return f"{count} CPU thread{'s' * (count > 1)} ({VARIABLE}={count})"
+
+
+def check_threads(trainer: pl.Trainer, threads: int | None) -> None:
+    """Refuse a number of threads that the number of processes decides.
+
+    Args:
+        trainer: of the run.
+        threads: what was asked for, or None.
+
+    Raises:
+        ValueError: several processes on a CPU, and neither ``threads`` nor ``OMP_NUM_THREADS`` is given.
+    """
+    if threads is None and not _given and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        raise ValueError(
+            f"threads: each of {trainer.world_size} processes would compute with {torch.get_num_threads()}, its share "
+            "of the cores, so that on another number of processes the last digits would differ. Set "
+            f"{VARIABLE}=1 (or AttackEvaluation's threads), which is fastest with a process per core"
+        )
+
+
+@contextmanager
+def computing_with(threads: int | None) -> Iterator[None]:
+    """Compute with so many threads on the CPU inside the block; None leaves the number as it is."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
