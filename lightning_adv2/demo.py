@@ -94,7 +94,8 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     console.rule("4/4  PGD aims at the class alone, ADV2 at the map, too; RTS-A was trained against ADV2")
     for stale in ("records", "figures"):  # of an earlier demo, whose classifier was another one
         shutil.rmtree(output / stale, ignore_errors=True)
-    (output / "manifest.json").unlink(missing_ok=True)
+    for file in output.glob("manifest*.json"):
+        file.unlink()
     interpreters: list[Interpreter] = [Gradient(), CAM(), module.interpreter, rts_a]
     evaluation = AttackEvaluation(seed=seed)
     attacked = AttackDataModule(data, num_images=num_images, batch_size=32, seed=seed)

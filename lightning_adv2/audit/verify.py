@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ import numpy as np
 from lightning_adv2.audit.pictures import Layout
 from lightning_adv2.audit.recount import LEVELS, Contents, Row, digest
 from lightning_adv2.audit.stated import misstated
-from lightning_adv2.files.run import AGAIN, read_arrays, record_key, record_path
+from lightning_adv2.files.experiment import FILE, experiment_hash, find_experiment
+from lightning_adv2.files.run import AGAIN, find_records, read_arrays, record_key, record_path
 from lightning_adv2.files.sealed import Array
+from lightning_adv2.files.twice import read_twice
 
 _SHOWN = 50
 
@@ -34,15 +36,18 @@ def verify(folder: Path, images: Path | None = None) -> tuple[list[str], list[st
     """
     found: list[str] = []
     contents = Contents()
-    manifest = _json(folder / "manifest.json", ("entries",), found)
-    known = _json(folder / "records" / "experiment.json", ("experiment",), found)
+    manifest = _known(lambda: read_twice(folder / "manifest.json", _manifest_of), found)
+    known = _known(lambda: find_experiment(folder / "records"), found)
     experiment = known["experiment"] if known else {}
     entries = {entry["image_id"]: entry for entry in manifest["entries"]} if manifest else {}
     if images is not None and not images.is_dir():
         found.append(f"{images}: there is no such folder; give that of 'lightning-adv2 export', or leave --images out")
     images = images or folder / "images"
     shown: set[Path] = set()
-    paths = sorted((folder / "records").glob("*/batch_*.safetensors"))
+    paths, stray = find_records(folder / "records")
+    made_in = experiment_hash(experiment) if known else None
+    if paths and known is None and not (folder / "records" / FILE).exists():
+        found.append(f"{folder / 'records' / FILE}: it is missing, and so is its copy; {AGAIN}")
     layout = Layout(folder, paths) if images.is_dir() else None
     for path in paths:
         try:
@@ -52,6 +57,8 @@ def verify(folder: Path, images: Path | None = None) -> tuple[list[str], list[st
             continue
         try:
             wrong = [*_benign(header, arrays, entries)] if manifest else []
+            if made_in not in (None, header["experiment"]):
+                wrong.append("it is of another experiment than experiment.json says")
             wrong += _illegal(header, arrays, experiment)
             contents.add(path, header, arrays)
             if layout is not None:
@@ -60,6 +67,7 @@ def verify(folder: Path, images: Path | None = None) -> tuple[list[str], list[st
         except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
             found.append(f"{path}: its content does not fit together ({error!r}); {AGAIN}")
     checked = [f"{len(paths)} records of {len(contents.members)} interpreters"]
+    checked += [f"none of this run's, and left out: {path}" for path in stray]
     if not paths:
         found.append(f"{folder / 'records'}: there are no records; give the folder of an evaluation")
     if manifest:
@@ -86,18 +94,22 @@ def _classes(known: Row) -> int:
     return len(about.get("classes", ())) if isinstance(about, dict) else 0
 
 
-def _json(path: Path, keys: Sequence[str], found: list[str]) -> Any:
-    """Its content, or None where there is no such file or it is damaged."""
+def _known(read: Callable[[], tuple[dict[str, Any], list[str]]], found: list[str]) -> dict[str, Any] | None:
+    """What a file that is there twice holds, or None where there is none or it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in keys if key not in content]
-        if missing:
-            raise ValueError(f"{', '.join(missing)} not in it")
+        content, wrong = read()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
-        found.append(f"{path}: it is damaged ({error}); {AGAIN}")
+    except ValueError as error:
+        found.append(f"{error}; {AGAIN}")
         return None
+    found += [f"{line}; {AGAIN}" for line in wrong]
+    return content
+
+
+def _manifest_of(content: dict[str, Any]) -> dict[str, Any]:
+    if "entries" not in content:
+        raise ValueError("entries not in it")
     return content
 
 
@@ -115,7 +127,7 @@ def _benign(header: Row, arrays: dict[str, Array], entries: dict[str, Row]) -> I
 def _manifest(folder: Path, manifest: Row, experiment: Row, contents: Contents) -> Iterator[str]:
     """Every image of the manifest is in one record per interpreter, and no other image is."""
     path = folder / "manifest.json"
-    if experiment.get("manifest") not in (None, sha256(path.read_bytes()).hexdigest()):
+    if experiment.get("manifest") not in (None, sha256((json.dumps(manifest, indent=1) + "\n").encode()).hexdigest()):
         yield f"{path}: it is not the manifest that the records were made with"
     names = [entry["image_id"] for entry in manifest["entries"]]
     size = experiment.get("batch_size")

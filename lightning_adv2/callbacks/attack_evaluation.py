@@ -27,6 +27,7 @@ from lightning_adv2.callbacks.pilot import pilot
 from lightning_adv2.callbacks.progress import StepProgress
 from lightning_adv2.callbacks.running import RunningMeans
 from lightning_adv2.callbacks.stages import idle
+from lightning_adv2.files.run import experiments_of, stray_lines
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import weights_hash
 from lightning_adv2.modules.idls import interpreters_of
@@ -98,6 +99,7 @@ class AttackEvaluation(pl.Callback):
         self.max_invalid, self.acceleration = max_invalid, acceleration or Acceleration()
         self.summary: Summary | None = None
         self._run: Run | None = None
+        self._experiment = ""
         self._attacked, self._running, self._pace = 0, RunningMeans(), Pace()
         self._attacker, self._rehearsed = Attacker(self.acceleration), False
         self._ownership = ExitStack()
@@ -124,7 +126,7 @@ class AttackEvaluation(pl.Callback):
         check_attackable(trainer, pl_module, self._attacks)
         self._attacked, self._running, self._run, self._rehearsed = 0, RunningMeans(), None, False
         self._attacker.forget_weights()
-        on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
+        self._experiment = on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
         names = [one.name for one in interpreters_of(pl_module)]
         self._pace = make_pace(trainer, names, self.num_images is None)
         expected = expected_records(trainer, names)
@@ -191,6 +193,7 @@ class AttackEvaluation(pl.Callback):
                     )  # fmt: skip
                     with interruption.abandonable():
                         record = self._attacker.attack(run, batch, interpreter.name, shared)
+                    record.experiment = self._experiment
                     write_record(record, results_folder(trainer) / "records")
                 self._running.update(record)
                 count = max(count, len(record.image_id))
@@ -235,8 +238,8 @@ class AttackEvaluation(pl.Callback):
     def _stage(self, trainer: pl.Trainer) -> str:
         return "test" if trainer.testing else "val"
 
-    def _open(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
-        """Own the folder and say whose records these are, or check it.
+    def _open(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
+        """Own the folder and say whose records these are, or check it; returns the experiment's hash.
 
         A rehearsal and a validation inside ``fit`` start with none.
         """
@@ -257,8 +260,10 @@ class AttackEvaluation(pl.Callback):
             "batches": num_batches(trainer),
         }
         experiment, about = identity(trainer, pl_module, settings)
-        claim(folder, experiment, about)
-        return True
+        own = claim(folder, experiment, about, experiments_of(folder))
+        for line in stray_lines(folder):
+            print(line, flush=True)
+        return own
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Summary:
         wait_for_records(expected_records(trainer, [one.name for one in interpreters_of(pl_module)]))

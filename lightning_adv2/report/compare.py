@@ -12,6 +12,7 @@ import rich.table
 from rich.console import Console
 from rich.text import Text
 
+from lightning_adv2.files.run import stray_lines
 from lightning_adv2.report import figures
 from lightning_adv2.report.html import numeric_columns, write_page
 from lightning_adv2.report.page import Picture, Section, Table
@@ -193,6 +194,8 @@ def report(folders: Sequence[Path], output: Path | None = None) -> Path:
         ValueError: a file of it is damaged, or a folder is given twice.
     """
     runs = [read_run(folder) for folder in folders]
+    for line in (line for folder in folders for line in stray_lines(folder / "records")):
+        print(line, flush=True)
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(f"RUN: {', '.join(map(str, folders))} has a folder twice; give each once")
     if len(runs) == 1:

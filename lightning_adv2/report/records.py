@@ -114,6 +114,7 @@ class BatchRecord:
         place: the interpreter's place among those of the module.
         target: the target map's name; ``benign`` when it is the benign map.
         pieces: in how many parts it was attacked, more than one where the memory was too small for the whole.
+        experiment: hash of the experiment that it is of; see ``files.experiment``.
     """
 
     batch_index: int
@@ -132,6 +133,7 @@ class BatchRecord:
     place: int = 0
     target: str = BENIGN
     pieces: int = 1
+    experiment: str = ""
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -152,6 +154,7 @@ _ATTACK = (
 _ATTACK_HEADER = ("attack", "schedule", "steps", "seconds", "unit", "flags", "epsilon")
 _HEADER = (
     "batch_index", "image_id", "already_wrong", "invalid", "skipped", "interpreter", "place", "target", "pieces",
+    "experiment",
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from lightning_adv2.audit.export import export
 from lightning_adv2.audit.verify import verify
 from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.data import ShapesDataset
+from lightning_adv2.files.twice import SEAL, write_twice
 from lightning_adv2.report import BatchRecord, read_records, write_record
 from lightning_adv2.report.records import read_record, record_path
 
@@ -368,8 +369,12 @@ def test_an_image_that_changed_sides(run: Path) -> None:
 
 def edit(run: Path, name: str, change: Callable[[Any], None]) -> None:
     content = json.loads((run / name).read_text())
+    sealed = content.pop(SEAL, None)
     change(content)
-    (run / name).write_text(json.dumps(content, indent=1) + "\n")
+    if sealed:
+        write_twice(run / name, content)
+    else:
+        (run / name).write_text(json.dumps(content, indent=1) + "\n")
 
 
 def set_row(content: Any, key: str, value: Any) -> None:
