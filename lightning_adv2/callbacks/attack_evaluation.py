@@ -28,6 +28,8 @@ from lightning_adv2.callbacks.progress import StepProgress
 from lightning_adv2.callbacks.running import RunningMeans
 from lightning_adv2.callbacks.stages import idle
 from lightning_adv2.files.run import experiments_of, stray_lines
+from lightning_adv2.files.sums import FILE as SUMS
+from lightning_adv2.files.sums import write_sums
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import weights_hash
 from lightning_adv2.modules.idls import interpreters_of
@@ -219,7 +221,9 @@ class AttackEvaluation(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """When all other callbacks have written what is theirs: the page, and W&B's share of it."""
         self._attacker.forget_weights()
-        if not idle(trainer) and self._run is not None and finish(self._run, trainer.logger):
+        if idle(trainer) and self._run is not None:
+            write_sums(self._run.folder)
+        elif self._run is not None and finish(self._run, trainer.logger):
             print(f"{self._run.folder / FILE}: open it in a browser", flush=True)
         self._ownership.close()
 
@@ -261,6 +265,7 @@ class AttackEvaluation(pl.Callback):
         }
         experiment, about = identity(trainer, pl_module, settings)
         own = claim(folder, experiment, about, experiments_of(folder))
+        (folder.parent / SUMS).unlink(missing_ok=True)  # from here on files change
         for line in stray_lines(folder):
             print(line, flush=True)
         return own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 from lightning_adv2.files.experiment import COPY, FILE, find_experiment
 from lightning_adv2.files.sealed import Array, read_metadata, read_sealed
+from lightning_adv2.files.strict import parse_json
 
 FORMAT = "lightning_adv2 record 7"
 AGAIN = "run the same command again, and it is made anew"
@@ -80,10 +80,12 @@ def experiments_of(folder: Path) -> dict[Path, str]:
 
 
 def _interpreters(folder: Path) -> list[str] | None:
+    """The names of those of the experiment; None where it is not known."""
     try:
-        return list(find_experiment(folder)[0]["experiment"]["interpreters"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        names = find_experiment(folder)[0]["experiment"].get("interpreters")
+    except (FileNotFoundError, ValueError):
         return None
+    return list(names) if isinstance(names, dict) else None
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -121,7 +123,7 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: the file is missing or no sealed file.
     """
-    header: dict[str, Any] = json.loads(read_metadata(path).get("header", "{}"))
+    header: dict[str, Any] = parse_json(read_metadata(path).get("header", "{}"))
     return header
 
 
@@ -141,7 +143,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     metadata, arrays = read_sealed(path)
     _check(metadata)
     try:
-        header: dict[str, Any] = json.loads(metadata["header"])
+        header: dict[str, Any] = parse_json(metadata["header"])
         own = record_path(path.parent.parent, header["interpreter"], header["batch_index"])
     except (KeyError, TypeError) as error:
         raise ValueError("it has no header of a record") from error

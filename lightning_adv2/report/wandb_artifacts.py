@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_adv2.files.run import record_paths
+from lightning_adv2.files.sums import FILE as SUMS
 from lightning_adv2.report.wandb_files import FILE
 from lightning_adv2.report.wandb_pieces import Piece, digest_of, log_pieces
 
@@ -57,6 +58,7 @@ def evaluation(folder: Path, digest: str) -> Piece:
             *folder.glob("*.csv"),
             *folder.glob("*.html"),
             *folder.glob("figures/**/*"),
+            folder / SUMS,
         ]
         if path.is_file() and path.name != FILE
     )

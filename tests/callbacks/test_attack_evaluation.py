@@ -33,7 +33,7 @@ from lightning_adv2.types import Interpretation
 
 OWNER = Path(__file__).parents[1] / "runtime" / "owner.py"
 FILES = {
-    "results.json", "results.csv", "images.csv", "status.csv", "stamp.json", "manifest.json", "manifest.copy.json",
+    "results.json", "results.csv", "images.csv", "status.csv", "stamp.json", "manifest.json", "manifest.copy.json", "SHA256SUMS",
     "records", "figures",
     "report.html",
 }  # fmt: skip
