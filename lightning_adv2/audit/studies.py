@@ -45,6 +45,9 @@ def study_findings(folder: Path, contents: Contents, table: dict[Key, Row]) -> I
 
 def _study(path: Path, contents: Contents, table: dict[Key, Row]) -> Iterator[str]:
     content = read_json(path)
+    missing = [key for key in _KEYS.get(path.stem, ()) if not content[key]]
+    if missing:
+        yield f"nothing under {', '.join(missing)}"
     yield from _ranges(content, "")
     yield from STUDIES[path.stem](content, contents, table, path.parent)
 
@@ -245,9 +248,12 @@ def _classifier_transfer(content: Row, contents: Contents, table: dict[Key, Row]
         name = f"{row['classifier']}/{'/'.join(key)}"
         if row["classifier"] == victim:
             source, valid = table[key], [one for one in contents.rows[key] if one["valid"]]
-            wrong = sum(one["adv_predicted"] != one["label"] for one in valid)
-            wanted = {"n": len(valid), "fooled": wrong, "wrong": wrong / len(valid) if valid else None}
-            wanted |= {"asr": source["asr"], "confidence": source["confidence"]}
+            wrong = [one for one in valid if one["adv_predicted"] != one["label"]]
+            wanted = {"n": len(valid), "maps": len(valid), "asr": source["asr"], "confidence": source["confidence"]}
+            wanted |= {"fooled": len(wrong), "wrong": len(wrong) / len(valid) if valid else None}
+            for ending, own in (("", valid), ("_fooled", wrong)):
+                wanted |= {f"{one}{ending}": mean(image[f"{one}_benign"] for image in own) for one in ("l1", "iou")}
+                wanted[f"empty{ending}"] = sum(math.isnan(image["iou_benign"]) for image in own)
             yield from _same(name, row, wanted)
         if not row["fooled"] <= row["n"] or not row["maps"] <= row["n"]:
             yield f"{name}: {row['fooled']} fooled and {row['maps']} maps of {row['n']} images"
@@ -285,6 +291,10 @@ def _noise(content: Row, contents: Contents, table: dict[Key, Row], folder: Path
 
 def _localization(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
     lines = read_table(folder / "localization.csv")
+    for part in ("calibration", "reported"):
+        count = Counter(one["interpreter"] for one in lines if one["part"] == part)
+        if any(count[name] != content["images"][part] for name in content["calibration"]):
+            yield f"images: {content['images'][part]} of {part}, in localization.csv {dict(count)}"
     for row in content["rows"]:
         own = [one for one in lines if one["interpreter"] == row["interpreter"] and one["part"] == "reported"]
         own = [one for one in own if one["iou"]]
@@ -393,6 +403,12 @@ def _flat_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
         yield from same_cells(str(row.get("interpreter")), line, {key: row.get(key) for key in keys})
 
 
+_KEYS = {
+    "gap": ["rows"], "curves": ["curves"], "transfer": ["rows"], "proposition": ["steps", "tolerance", "rows"],
+    "detection": ["rows", "settings", "scores"], "classifier_transfer": ["classifiers", "rows"],
+    "noise": ["levels", "rows"], "localization": ["settings", "images", "rows", "calibration"],
+    "resilience": ["reference", "rows"],
+}  # fmt: skip
 STUDIES: dict[str, Study] = {
     "gap": _gap, "curves": _curves, "transfer": _transfer, "proposition": _proposition, "detection": _detection,
     "classifier_transfer": _classifier_transfer, "confusion": _confusion, "noise": _noise,
