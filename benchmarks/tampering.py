@@ -202,7 +202,7 @@ def _change_record(path: Path, draw: random.Random, fitting: bool) -> str:
         elif flat.dtype.kind == "f":
             flat[place] = draw.random()
         else:
-            flat[place] = old + 1 if old == 0 else old + draw.choice([-1, 1]) if old < 255 else old - 1
+            flat[place] = int(old) + (1 if old < 1 else -1 if old > 254 else draw.choice([-1, 1]))
         what = f"{name}[{place}]: {old} -> {flat[place]}"
     if fitting:
         stored = {n: Stored(_TYPES[a.dtype.name], a.shape, memoryview(a.tobytes())) for n, a in arrays.items()}
