@@ -184,19 +184,22 @@ def _equal(first: Array, second: Array) -> Array:
 def illegal(header: Row, arrays: dict[str, Array], experiment: Row) -> Iterator[str]:
     """Which adversarial images no attacker may show: farther from the benign one than epsilon."""
     images = arrays["benign/images"]
+    described = experiment.get("attacks", {}).get(header["interpreter"], [])
     asked: dict[str, Any] = {
-        record_key(one["name"], one["schedule"]): one.get("perturbation", {}).get("epsilon")
-        for one in experiment.get("attacks", {}).get(header["interpreter"], [])
+        record_key(one["name"], one["schedule"]): one.get("perturbation", {}).get("epsilon") for one in described
     }
     keys = [record_key(one["attack"], one["schedule"]) for one in header["attacks"]]
     if asked and keys and keys != ["noise", "target_class", *asked]:
         yield f"its attacks are {', '.join(keys)}, in experiment.json {', '.join(asked)} and two controls"
+    asked["target_class"] = 0.0  # the benign images themselves
+    pixels = [one["perturbation"] for one in described if "PixelDelta" in one["perturbation"]["class"]]
+    asked |= {"noise": pixels[0]["epsilon"]} if pixels else {}  # within the first attack's
     for attack, key in zip(header["attacks"], keys, strict=True) if len(images) else ():
         adv = arrays[f"{key}/adv_images"]
         if adv.dtype != np.uint8 or adv.shape != images.shape:
             yield f"{key}: the images are {adv.dtype} {adv.shape}, the benign ones uint8 {images.shape}"
         elif attack["epsilon"] != asked.get(key, attack["epsilon"]):
-            yield f"{key}: epsilon is {attack['epsilon']}, in experiment.json {asked[key]}"
+            yield f"{key}: epsilon is {attack['epsilon']}, by experiment.json {asked[key]}"
         elif attack["epsilon"] is not None:
             allowed = math.floor(attack["epsilon"] * LEVELS + 1e-3)
             moved = np.abs(adv.astype(np.int16) - images)

@@ -242,7 +242,11 @@ def _auroc(benign: Sequence[float], adversarial: Sequence[float]) -> float | Non
 
 
 def _classifier_transfer(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
-    victim = content["classifiers"][0]["name"]
+    victim, names = content["classifiers"][0]["name"], [one["name"] for one in content["classifiers"]]
+    wanted_rows = {(*key, name) for key in table if key[1:] != ("target_class", "control") for name in names}
+    keys = [(row["interpreter"], row["attack"], row["schedule"], row["classifier"]) for row in content["rows"]]
+    if len(set(keys)) < len(keys) or not set(keys) <= wanted_rows:
+        yield f"its rows are {keys}, the classifiers {names}"
     for row in content["rows"]:
         key = row["interpreter"], row["attack"], row["schedule"]
         name = f"{row['classifier']}/{'/'.join(key)}"
@@ -283,6 +287,9 @@ def _noise(content: Row, contents: Contents, table: dict[Key, Row], folder: Path
         yield from _same(
             f"{key}", one, {"rate_reached": one["misclassified"] / one["images"] if one["images"] else None}
         )
+    keys = [(row["interpreter"], row["kind"], row["rate"]) for row in content["rows"]]
+    if keys != [(name, *level) for name in contents.statuses for level in levels]:
+        yield f"its rows are {keys}"
     for row in content["rows"]:
         images = levels[row["kind"], row["rate"]]["images"]
         if row["n"] + row["invalid"] != images:

@@ -261,7 +261,7 @@ def test_an_epsilon_made_larger_does_not_help(run: Path) -> None:
     def change(record: BatchRecord) -> None:
         record.attacks[2].epsilon = 0.5
 
-    found_in(run, changed(run, change).name, "pgd-fast: epsilon is 0.5, in experiment.json 0.031")
+    found_in(run, changed(run, change).name, "pgd-fast: epsilon is 0.5, by experiment.json 0.031")
 
 
 def test_a_clean_image_that_is_not_clean(run: Path) -> None:
