@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +82,21 @@ def in_range(value: Any, low: float = 0.0, high: float = 1e15) -> bool:
 def is_count(value: Any) -> bool:
     """Whether a value is a whole number, 0 or more."""
     return isinstance(value, int) and in_range(value)
+
+
+def same(name: str, said: Mapping[str, Any], wanted: Mapping[str, Any], tolerance: float = 1e-6) -> Iterator[str]:
+    """In what a row of a file is not what it should be, by its name."""
+    for key, value in wanted.items():
+        if differing(said.get(key), value, tolerance):
+            yield f"{name}: {key} is {said.get(key)}, counted again {value}"
+
+
+def same_rows(
+    stated: Sequence[Mapping[str, Any]], keys: Sequence[str], wanted: Mapping[tuple[Any, ...], Mapping[str, Any]]
+) -> Iterator[str]:
+    """Rows against what they should be, by their keys, which come once each and in this order."""
+    found = [tuple(row[key] for key in keys) for row in stated]
+    if found != list(wanted):
+        yield f"its rows are {found}, from the records {list(wanted)}"
+    for key, row in zip(found, stated, strict=True):
+        yield from same("/".join(map(str, key)), row, wanted.get(key, {}))

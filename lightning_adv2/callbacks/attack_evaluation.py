@@ -196,6 +196,7 @@ class AttackEvaluation(pl.Callback):
                     with interruption.abandonable():
                         record = self._attacker.attack(run, batch, interpreter.name, shared)
                     record.experiment = self._experiment
+                    (results_folder(trainer) / SUMS).unlink(missing_ok=True)  # from here on files change
                     write_record(record, results_folder(trainer) / "records")
                 self._running.update(record)
                 count = max(count, len(record.image_id))
@@ -265,7 +266,6 @@ class AttackEvaluation(pl.Callback):
         }
         experiment, about = identity(trainer, pl_module, settings)
         own = claim(folder, experiment, about, experiments_of(folder))
-        (folder.parent / SUMS).unlink(missing_ok=True)  # from here on files change
         for line in stray_lines(folder):
             print(line, flush=True)
         return own
@@ -273,6 +273,7 @@ class AttackEvaluation(pl.Callback):
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Summary:
         wait_for_records(expected_records(trainer, [one.name for one in interpreters_of(pl_module)]))
         self._run = run = read_run(results_folder(trainer))
+        (run.folder / SUMS).unlink(missing_ok=True)
         pieces = {name: sum(record.pieces - 1 for record in run.records(name)) for name in run.interpreters}
         hashes = {interpreter.name: weights_hash(interpreter) for interpreter in interpreters_of(pl_module)}
         stamp = make_stamp(
