@@ -56,7 +56,7 @@ def _record(index: int, ids: list[str], side: int) -> BatchRecord:
             size=(adv.int() - images.int()).abs().flatten(1).amax(1) / 255,
             steps_taken=torch.full((n,), steps),
             adv_map_true_class=benign if clean else adv_map, adv_map_target_class=asked if clean else adv_map,
-            epsilon=0.031,
+            epsilon=0.0 if clean else 0.031,
         )  # fmt: skip
         if name == "adv2":
             keys = ("confidence", "success", "l1", "iou")
