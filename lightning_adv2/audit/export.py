@@ -14,7 +14,7 @@ from PIL import Image
 
 from lightning_adv2.audit.pictures import Layout, Picture
 from lightning_adv2.files import written_whole
-from lightning_adv2.files.run import AGAIN, read_arrays, record_paths
+from lightning_adv2.files.run import AGAIN, find_records, read_arrays, stray_lines
 from lightning_adv2.files.sealed import Array
 
 CLASSES_FILE, FILES_FILE = "classes.csv", "files.csv"
@@ -40,7 +40,7 @@ def export(folder: Path, output: Path | None = None) -> list[Path]:
         ValueError: a record is damaged, its images are neither grey nor RGB, or ``output`` is so long that no path
             below it is short enough.
     """
-    paths = record_paths(folder / "records")
+    paths, _ = find_records(folder / "records")
     if not paths:
         raise FileNotFoundError(f"{folder}: there are no records in it; give the folder of a finished evaluation")
     output = output or folder / "images"
@@ -116,6 +116,8 @@ def main(words: Sequence[str]) -> int:
         written = export(options.run, options.output)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
+    for line in stray_lines(options.run / "records"):
+        print(line)
     output = options.output or options.run / "images"
     print(f"{len(written)} images in {output}, listed in {output / FILES_FILE}")
     others = len({*output.rglob("*.png")} - {*written})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -25,9 +25,9 @@ MEANS = (
     "confidence", "l1", "l2", "iou", "plausible", "linf", "l1_benign", "iou_benign",
     "l1_true_class", "iou_true_class", "l1_target_class", "iou_target_class", "size",
 )  # fmt: skip
-_OWN = (
+OWN = (
     "adv_images", "adv_map", "adv_map_true_class", "adv_map_target_class", "adv_predicted", "confidence", "valid",
-    "size",
+    "size", "steps_taken",
 )  # fmt: skip
 LEVELS = 255
 
@@ -48,7 +48,7 @@ def image_rows(header: Row, arrays: dict[str, Array]) -> Iterator[Row]:
         return
     images, target_class = arrays["benign/images"].astype(np.int16), arrays["benign/target_class"]
     for attack in header["attacks"]:
-        own = {name: arrays[f"{record_key(attack['attack'], attack['schedule'])}/{name}"] for name in _OWN}
+        own = {name: arrays[f"{record_key(attack['attack'], attack['schedule'])}/{name}"] for name in OWN}
         with np.errstate(invalid="ignore"):  # NaN in, NaN out
             l1, l2, iou = _agreement(own["adv_map"], arrays["benign/target_map"])
             l1_benign, _, iou_benign = _agreement(own["adv_map"], arrays["benign/benign_map"])
@@ -69,6 +69,7 @@ def image_rows(header: Row, arrays: dict[str, Array]) -> Iterator[Row]:
                 "success": bool(own["adv_predicted"][i] == target_class[i]),
                 "valid": bool(own["valid"][i]),
                 "confidence": float(own["confidence"][i]),
+                "steps": int(own["steps_taken"][i]),
                 "l1": float(l1[i]),
                 "l2": float(l2[i]),
                 "iou": float(iou[i]),
@@ -101,61 +102,100 @@ class Contents:
     Attributes:
         members: interpreter -> file -> the images that it speaks of.
         statuses: interpreter -> image -> ``attacked``, ``already_wrong``, ``invalid`` or ``skipped``, and the reason.
-        rows: one per image, interpreter and attack.
+        rows: of each attack, one per image, in the order of the records.
         heads: of each attack, what all its images share.
+        order: of ``images.csv``: interpreter, attack, schedule and image.
         flags: of each attack, how many batches raised which.
+        seconds: of each attack, all batches together.
         joint: the attacks that aim at the map: their records have curves of it.
         sizes: interpreter -> height and width of its maps.
         areas: interpreter -> image -> the share of its benign map that is at least 0.5.
+        halvings: interpreter -> how often a batch had to be halved.
+        shared: image -> label, target class and hash of its benign pixels.
+        images: interpreter -> the order of images in which its benign maps agree with the target maps: L1 and IoU.
+        targets: the names of target maps.
     """
 
     members: dict[str, dict[Path, list[str]]] = field(default_factory=dict)
     statuses: dict[str, dict[str, Status]] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
+    rows: dict[Key, list[Row]] = field(default_factory=dict)
     heads: dict[Key, Row] = field(default_factory=dict)
+    order: list[tuple[str, ...]] = field(default_factory=list)
     flags: dict[Key, Counter[str]] = field(default_factory=dict)
+    seconds: dict[Key, float] = field(default_factory=dict)
     joint: set[Key] = field(default_factory=set)
     sizes: dict[str, set[tuple[int, ...]]] = field(default_factory=dict)
     areas: dict[str, dict[str, float]] = field(default_factory=dict)
+    halvings: Counter[str] = field(default_factory=Counter)
+    shared: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    images: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    targets: set[str] = field(default_factory=set)
 
-    def add(self, path: Path, header: Row, arrays: dict[str, Array]) -> None:
-        """Take in one record; an image that came before (a padded sampler) counts once."""
+    def add(self, path: Path, header: Row, arrays: dict[str, Array]) -> Iterator[str]:
+        """Take in one record; an image that came before (a padded sampler) counts once.
+
+        Yields:
+            In what it does not agree with those before.
+        """
         name = header["interpreter"]
         known = self.statuses.setdefault(name, {})
-        self.rows += [row for row in image_rows(header, arrays) if row["image_id"] not in known]
-        maps = arrays["benign/benign_map"]
-        for image_id, own in zip(header["image_id"], maps, strict=True):
-            if image_id not in known:
-                self.sizes.setdefault(name, set()).add(own.shape[-2:])
-                self.areas.setdefault(name, {}).setdefault(image_id, int((own >= 0.5).sum()) / own.size)
-        groups = [dict.fromkeys(header["image_id"], ("attacked", ""))]
-        groups += [dict.fromkeys(header["already_wrong"], ("already_wrong", ""))]
+        fresh = {image_id for image_id in header["image_id"] if image_id not in known}
+        for row in image_rows(header, arrays):
+            if row["image_id"] in fresh:
+                self.rows.setdefault(key_of(row), []).append(row)
+                self.order.append((*key_of(row), row["image_id"]))
+        yield from self._benign(name, header["image_id"], arrays, fresh)
+        for image_id in header["image_id"]:
+            known.setdefault(image_id, ("attacked", ""))
+        for image_id in header["already_wrong"]:
+            known.setdefault(image_id, ("already_wrong", ""))
         for status in ("invalid", "skipped"):
-            groups += [{image_id: (status, reason) for image_id, reason in header[status].items()}]
-        for group in groups:
-            self.statuses[name] = known = {**group, **known}
+            for image_id, reason in header[status].items():
+                known.setdefault(image_id, (status, reason))
         lists = [header[name] for name in ("image_id", "already_wrong", "invalid", "skipped")]
         self.members.setdefault(name, {})[path] = [image_id for ids in lists for image_id in ids]
+        self.halvings[name] += header["pieces"] - 1
+        self.targets.add(header["target"])
         for attack in header["attacks"]:
             key = name, attack["attack"], attack["schedule"]
-            self.heads.setdefault(key, {"steps": attack["steps"], "unit": attack["unit"], "target": header["target"]})
+            head = {"target": header["target"], "steps": attack["steps"], "unit": attack["unit"]}
+            if self.heads.setdefault(key, head) != head:
+                yield f"{record_key(*key[1:])}: target, steps or unit are not those of the records before"
             self.flags.setdefault(key, Counter()).update(set(attack["flags"]))
+            self.seconds[key] = self.seconds.get(key, 0.0) + attack["seconds"]
             if any(one.startswith(f"{record_key(*key[1:])}/trace/") for one in arrays):
                 self.joint.add(key)
 
+    def _benign(self, name: str, names: list[str], arrays: dict[str, Array], fresh: set[str]) -> Iterator[str]:
+        maps = arrays["benign/benign_map"]
+        l1, _, iou = _agreement(maps, arrays["benign/target_map"]) if names else (maps, maps, maps)
+        for i, image_id in enumerate(names):
+            same = (
+                int(arrays["benign/label"][i]),
+                int(arrays["benign/target_class"][i]),
+                digest(arrays["benign/images"][i]),
+            )
+            if self.shared.setdefault(image_id, same) != same:
+                yield f"image {image_id!r}: label, target class or pixels are not those of another record"
+            if image_id in fresh:
+                self.sizes.setdefault(name, set()).add(maps.shape[-2:])
+                self.areas.setdefault(name, {})[image_id] = int((maps[i] >= 0.5).sum()) / maps[i].size
+                self.images.setdefault(name, {})[image_id] = float(l1[i]), float(iou[i])
+
     def table(self) -> dict[Key, Row]:
         """What ``results.json`` says of each attack, and under ``counts`` what its denominators say."""
-        table = {}
+        table: dict[Key, Row] = {}
         for key, head in self.heads.items():
-            own = [row for row in self.rows if key_of(row) == key]
+            own = self.rows.get(key, [])
             kept = [row for row in own if row["valid"]]
             n, successful = len(kept), sum(row["success"] for row in kept)
             table[key] = {
                 **head,
+                "mean_steps": sum(row["steps"] for row in kept) / n if n else None,
                 "n": n,
-                "asr": successful / n if n else None,
                 "empty": sum(math.isnan(row["iou"]) for row in kept),
-                **{name: _mean([row[name] for row in kept]) for name in MEANS},
+                "asr": successful / n if n else None,
+                **{name: mean([row[name] for row in kept]) for name in MEANS},
                 "flags": {**self.flags[key], **self._blind(key)},
                 "counts": {"n": n, "invalid": len(own) - n, "successful": successful},
             }
@@ -176,7 +216,7 @@ class Contents:
         ]
         judged, wrong = len(verdicts), sum(verdicts)
         areas = list(self.areas.get(name, {}).values())
-        chance, area = 1 / classes if classes > 1 else None, _mean(areas)
+        chance, area = 1 / classes if classes > 1 else None, mean(areas)
         low = chance is not None and judged >= 5 and judged - wrong < judged * (chance + (1 - chance) / 4)
         share = area if area is not None and len(areas) >= 5 else 0.5
         found = {"low_accuracy": low, "empty_maps": share < 0.02, "full_maps": share > 0.8}
@@ -201,7 +241,7 @@ class Contents:
 
     def _no_better(self, key: Key, other: Key) -> bool:
         """See ``report.blind``: a gain below two standard errors or below a tenth of what was missing to 1."""
-        own, than = ({r["image_id"]: r for r in self.rows if key_of(r) == k and r["valid"]} for k in (key, other))
+        own, than = ({r["image_id"]: r for r in self.rows.get(k, []) if r["valid"]} for k in (key, other))
         both = [name for name in own if name in than]
         pairs = np.array([(own[name]["iou"], than[name]["iou"]) for name in both]).reshape(-1, 2)
         pairs = pairs[np.isfinite(pairs).all(1)]
@@ -215,6 +255,7 @@ class Contents:
         return bool(kept < 0.9 and (gains.mean() <= 2 * error or gains.mean() < 0.1 * (1 - spared)))
 
 
-def _mean(values: list[float]) -> float | None:
+def mean(values: Iterable[float]) -> float | None:
+    """The mean of the values that are numbers; None where there is none."""
     numbers = [value for value in values if not math.isnan(value)]
     return math.fsum(numbers) / len(numbers) if numbers else None

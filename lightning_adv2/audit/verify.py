@@ -3,175 +3,130 @@
 from __future__ import annotations
 
 import argparse
-import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from lightning_adv2.audit.known import inconsistent, misplaced, other_images, read_known, stamped
 from lightning_adv2.audit.pictures import Layout
-from lightning_adv2.audit.recount import LEVELS, Contents, Row, digest
+from lightning_adv2.audit.reading import guarded
+from lightning_adv2.audit.record import check_form, illegal, implausible
+from lightning_adv2.audit.recount import Contents, Row
 from lightning_adv2.audit.stated import misstated
-from lightning_adv2.files import read_bytes, read_json, text_limit
-from lightning_adv2.files.run import AGAIN, read_arrays, record_key, record_path
+from lightning_adv2.audit.studies import STUDIES, study_findings
+from lightning_adv2.files.experiment import FILE, experiment_hash
+from lightning_adv2.files.run import AGAIN, find_records, read_arrays
 from lightning_adv2.files.sealed import Array
+from lightning_adv2.files.sums import FILE as SUMS
+from lightning_adv2.files.sums import wrong_sums
 
 _SHOWN = 50
 
 
-def verify(folder: Path, images: Path | None = None) -> tuple[list[str], list[str]]:
+def verify(folder: Path, images: Path | None = None, sums: bool = True) -> tuple[list[str], list[str]]:
     """Check a run's folder against itself.
 
     Args:
         folder: with ``records``, ``manifest.json`` and the files of the report.
         images: exported pictures; None takes ``images`` in ``folder``, where there is one.
+        sums: whether to compare all files with ``SHA256SUMS``, too.
 
     Returns:
         What is wrong, one sentence each that names file and image, and what was checked.
     """
     found: list[str] = []
     contents = Contents()
-    manifest = _json(folder / "manifest.json", ("entries",), found)
-    known = _json(folder / "records" / "experiment.json", ("experiment",), found)
-    experiment = known["experiment"] if known else {}
-    entries = {entry["image_id"]: entry for entry in manifest["entries"]} if manifest else {}
+    manifest, known = read_known(folder, found)
     if images is not None and not images.is_dir():
         found.append(f"{images}: there is no such folder; give that of 'lightning-adv2 export', or leave --images out")
     images = images or folder / "images"
-    shown: set[Path] = set()
-    paths = sorted((folder / "records").glob("*/batch_*.safetensors"))
-    layout = Layout(folder, paths) if images.is_dir() else None
+    paths, stray = find_records(folder / "records")
+    run = _Run(folder, manifest, known, images, paths)
     for path in paths:
-        try:
-            header, arrays = read_arrays(path)
-        except ValueError as error:
-            found.append(str(error))
-            continue
-        try:
-            wrong = [*_benign(header, arrays, entries)] if manifest else []
-            wrong += _illegal(header, arrays, experiment)
-            contents.add(path, header, arrays)
-            if layout is not None:
-                wrong += _pictures(images, layout, header, arrays, shown)
-            found += [f"{path}: {one}" for one in wrong]
-        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-            found.append(f"{path}: its content does not fit together ({error!r}); {AGAIN}")
+        found += guarded(path, partial(run.record, path, contents), named=True)
     checked = [f"{len(paths)} records of {len(contents.members)} interpreters"]
+    checked += [f"none of this run's, and left out: {path}" for path in stray]
     if not paths:
         found.append(f"{folder / 'records'}: there are no records; give the folder of an evaluation")
+    elif known is None and not (folder / "records" / FILE).exists():
+        found.append(f"{folder / 'records' / FILE}: it is missing, and so is its copy; {AGAIN}")
+    found += inconsistent(folder, manifest, known)
+    path = folder / "manifest.json"
     if manifest:
-        found += _manifest(folder, manifest, experiment, contents)
-        checked.append(f"manifest.json: {len(entries)} images")
-    elif experiment.get("manifest") and not (folder / "manifest.json").exists():
-        found.append(f"{folder / 'manifest.json'}: it is missing")
+        found += guarded(path, lambda: misplaced(folder, manifest, run.experiment, contents), named=True)
+        checked.append(f"manifest.json: {len(manifest['entries'])} images")
+    elif run.experiment.get("manifest") and not path.exists():
+        found.append(f"{path}: it is missing, and so is its copy; {AGAIN}")
     else:
         checked.append("no manifest.json: the benign images are compared with nothing")
-    found += misstated(folder, contents, manifest or {}, _classes(known or {}))
-    checked.append(
-        f"results.json, results.csv, images.csv, status.csv: {len(contents.rows)} rows of an image under an attack"
-    )
+    table = contents.table()
+    found += misstated(folder, contents, table, manifest or {}, known["about"] if known else None)
+    found += stamped(folder, contents, known)
+    count = sum(map(len, contents.rows.values()))
+    checked.append(f"results.json, results.csv, images.csv, status.csv: {count} rows of an image under an attack")
+    found += study_findings(folder, contents, table)
+    studies = [f"{name}.json" for name in STUDIES if (folder / f"{name}.json").exists()]
+    checked += [f"{', '.join(studies)}: as far as it follows from the records"] if studies else []
     if images.is_dir():
         if sum(map(len, contents.members.values())) == len(paths):  # else they may be a damaged record's
-            found += [f"{path}: it belongs to no record" for path in sorted({*images.rglob("*.png")} - shown)]
-        checked.append(f"{images}: {len(shown)} pictures")
+            found += [f"{one}: it belongs to no record" for one in sorted({*images.rglob("*.png")} - run.shown)]
+        checked.append(f"{images}: {len(run.shown)} pictures")
+    if sums:
+        found += _sums(folder, checked)
     return found, checked
 
 
-def _classes(known: Row) -> int:
-    """How many classes there are, 0 where ``experiment.json`` does not say."""
-    about = known.get("about")
-    return len(about.get("classes", ())) if isinstance(about, dict) else 0
+class _Run:
+    """What each record is compared with.
+
+    Attributes:
+        experiment: from ``experiment.json``; empty where it is not known.
+        shown: the pictures that belong to a record.
+    """
+
+    def __init__(self, folder: Path, manifest: Row | None, known: Row | None, images: Path, paths: list[Path]) -> None:
+        self.experiment: Row = known["experiment"] if known else {}
+        self._made_in = experiment_hash(self.experiment) if known else None
+        classes = known["about"].get("classes") if known else None
+        self._classes = len(classes) if isinstance(classes, list) else 0
+        self._entries = {one["image_id"]: one for one in manifest["entries"]} if manifest else None
+        self._images, self.shown = images, set[Path]()
+        self._layout = Layout(folder, paths) if images.is_dir() else None
+
+    def record(self, path: Path, contents: Contents) -> Iterator[str]:
+        """What is wrong with one record, which is taken in where it has all that it should have."""
+        try:
+            header, arrays = read_arrays(path)
+        except ValueError as error:
+            yield str(error)
+            return
+        check_form(header, arrays)
+        for one in self._wrong(path, header, arrays, contents):
+            yield f"{path}: {one}"
+
+    def _wrong(self, path: Path, header: Row, arrays: dict[str, Array], contents: Contents) -> Iterator[str]:
+        if self._made_in not in (None, header["experiment"]):
+            yield "it is of another experiment than experiment.json says"
+        if self._entries is not None:
+            yield from other_images(header, arrays, self._entries)
+        yield from illegal(header, arrays, self.experiment)
+        yield from implausible(header, arrays, self._classes)
+        yield from contents.add(path, header, arrays)
+        if self._layout is not None:
+            yield from _pictures(self._images, self._layout, header, arrays, self.shown)
 
 
-def _json(path: Path, keys: Sequence[str], found: list[str]) -> Any:
-    """Its content, or None where there is no such file or it is damaged."""
+def _sums(folder: Path, checked: list[str]) -> list[str]:
     try:
-        content = read_json(path)
-        missing = [key for key in keys if key not in content]
-        if missing:
-            raise ValueError(f"{', '.join(missing)} not in it")
+        found, count = wrong_sums(folder)
     except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        found.append(f"{path}: it is damaged ({error}); {AGAIN}")
-        return None
-    return content
-
-
-def _benign(header: Row, arrays: dict[str, Array], entries: dict[str, Row]) -> Iterator[str]:
-    for i, image_id in enumerate(header["image_id"]):
-        entry = entries.get(image_id, {})
-        if entry.get("sha256", "") != digest(arrays["benign/images"][i]):
-            yield f"image {image_id!r}: its benign pixels are not those of manifest.json"
-        for name in ("label", "target_class"):
-            value = int(arrays[f"benign/{name}"][i])
-            if entry.get(name) != value:
-                yield f"image {image_id!r}: {name} is {value}, in manifest.json {entry.get(name)}"
-
-
-def _manifest(folder: Path, manifest: Row, experiment: Row, contents: Contents) -> Iterator[str]:
-    """Every image of the manifest is in one record per interpreter, and no other image is."""
-    path = folder / "manifest.json"
-    if experiment.get("manifest") not in (None, sha256(read_bytes(path, text_limit())).hexdigest()):
-        yield f"{path}: it is not the manifest that the records were made with"
-    names = [entry["image_id"] for entry in manifest["entries"]]
-    size = experiment.get("batch_size")
-    for interpreter in list(experiment.get("interpreters", contents.members)):
-        files = contents.members.get(interpreter, {})
-        folder_of = folder / "records" / interpreter
-        wanted = {folder_of: names}
-        held = {folder_of: [image_id for members in files.values() for image_id in members]}
-        if size:
-            starts = range(0, len(names), size)
-            wanted = {record_path(folder_of.parent, interpreter, k // size): names[k : k + size] for k in starts}
-            held = files
-        for place in dict.fromkeys([*wanted, *held]):
-            ids, counts = wanted.get(place, []), Counter(held.get(place, []))
-            if place in wanted and place not in held:
-                if not place.is_file():  # else it is damaged, and named already
-                    yield f"{place}: it is missing, and with it {_listed(ids)}; {AGAIN}"
-                continue
-            absent = [image_id for image_id in ids if image_id not in counts]
-            if absent:
-                yield f"{place}: {_listed(absent)} of manifest.json not in it"
-            for image_id, count in counts.items():
-                if image_id not in ids:
-                    yield f"{place}: image {image_id!r} does not belong in it, says manifest.json"
-                elif count > 1:
-                    yield f"{place}: image {image_id!r} is in it {count} times"
-
-
-def _listed(ids: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, ids[:5])) + (", ..." if len(ids) > 5 else "")
-    return f"{len(ids)} image{'s' * (len(ids) > 1)} ({shown})"
-
-
-def _illegal(header: Row, arrays: dict[str, Array], experiment: Row) -> Iterator[str]:
-    """Which adversarial images no attacker may show: farther from the benign one than epsilon."""
-    images = arrays["benign/images"]
-    asked = {
-        record_key(one["name"], one["schedule"]): one.get("perturbation", {}).get("epsilon")
-        for one in experiment.get("attacks", {}).get(header["interpreter"], [])
-    }
-    for attack in header["attacks"] if len(images) else ():
-        key = record_key(attack["attack"], attack["schedule"])
-        adv = arrays[f"{key}/adv_images"]
-        if adv.dtype != np.uint8 or adv.shape != images.shape:
-            yield f"{key}: the images are {adv.dtype} {adv.shape}, the benign ones uint8 {images.shape}"
-        elif attack["epsilon"] != asked.get(key, attack["epsilon"]):
-            yield f"{key}: epsilon is {attack['epsilon']}, in experiment.json {asked[key]}"
-        elif attack["epsilon"] is not None:
-            allowed = math.floor(attack["epsilon"] * LEVELS + 1e-3)
-            moved = np.abs(adv.astype(np.int16) - images)
-            for i in np.flatnonzero(moved.reshape(len(moved), -1).max(1) > allowed):
-                c, y, x = np.unravel_index(moved[i].argmax(), moved[i].shape)
-                yield (
-                    f"{key}, image {header['image_id'][i]!r}: row {y}, column {x}, channel {c} is {moved[i][c, y, x]} "
-                    f"levels of 255 away from the benign image; epsilon {attack['epsilon']} allows {allowed}"
-                )
+        return [f"{folder / SUMS}: it is missing: the run has not come to its end; {AGAIN}"]
+    except (OSError, ValueError) as error:
+        return [f"{error}; {AGAIN}"]
+    checked.append(f"{SUMS}: {count} files")
+    return found
 
 
 def _pictures(folder: Path, layout: Layout, header: Row, arrays: dict[str, Array], shown: set[Path]) -> Iterator[str]:

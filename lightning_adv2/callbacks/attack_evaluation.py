@@ -27,6 +27,9 @@ from lightning_adv2.callbacks.pilot import pilot
 from lightning_adv2.callbacks.progress import StepProgress
 from lightning_adv2.callbacks.running import RunningMeans
 from lightning_adv2.callbacks.stages import idle
+from lightning_adv2.files.run import experiments_of, stray_lines
+from lightning_adv2.files.sums import FILE as SUMS
+from lightning_adv2.files.sums import write_sums
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import weights_hash
 from lightning_adv2.modules.idls import interpreters_of
@@ -106,6 +109,7 @@ class AttackEvaluation(pl.Callback):
         self.threads = threads
         self.summary: Summary | None = None
         self._run: Run | None = None
+        self._experiment = ""
         self._attacked, self._running, self._pace = 0, RunningMeans(), Pace()
         self._attacker, self._rehearsed = Attacker(self.acceleration), False
         self._until_end = ExitStack()
@@ -135,7 +139,7 @@ class AttackEvaluation(pl.Callback):
         self._until_end.enter_context(computing_with(self.threads))
         self._attacked, self._running, self._run, self._rehearsed = 0, RunningMeans(), None, False
         self._attacker.forget_weights()
-        on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
+        self._experiment = on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
         names = [one.name for one in interpreters_of(pl_module)]
         self._pace = make_pace(trainer, names, self.num_images is None)
         expected = expected_records(trainer, names)
@@ -209,6 +213,8 @@ class AttackEvaluation(pl.Callback):
                     )  # fmt: skip
                     with interruption.abandonable():
                         record = self._attacker.attack(run, batch, interpreter.name, shared)
+                    record.experiment = self._experiment
+                    (results_folder(trainer) / SUMS).unlink(missing_ok=True)  # from here on files change
                     write_record(record, results_folder(trainer) / "records")
                 self._running.update(record)
                 count = max(count, len(record.image_id))
@@ -234,7 +240,9 @@ class AttackEvaluation(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """When all other callbacks have written what is theirs: the page, and W&B's share of it."""
         self._attacker.forget_weights()
-        if not idle(trainer) and self._run is not None and finish(self._run, trainer.logger):
+        if idle(trainer) and self._run is not None:
+            write_sums(self._run.folder)
+        elif self._run is not None and finish(self._run, trainer.logger):
             print(f"{self._run.folder / FILE}: open it in a browser", flush=True)
         self._until_end.close()
 
@@ -253,8 +261,8 @@ class AttackEvaluation(pl.Callback):
     def _stage(self, trainer: pl.Trainer) -> str:
         return "test" if trainer.testing else "val"
 
-    def _open(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
-        """Own the folder and say whose records these are, or check it.
+    def _open(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
+        """Own the folder and say whose records these are, or check it; returns the experiment's hash.
 
         A rehearsal and a validation inside ``fit`` start with none.
         """
@@ -276,12 +284,15 @@ class AttackEvaluation(pl.Callback):
             "batches": num_batches(trainer),
         }
         experiment, about = identity(trainer, pl_module, settings)
-        claim(folder, experiment, about)
-        return True
+        own = claim(folder, experiment, about, experiments_of(folder))
+        for line in stray_lines(folder):
+            print(line, flush=True)
+        return own
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Summary:
         wait_for_records(expected_records(trainer, [one.name for one in interpreters_of(pl_module)]))
         self._run = run = read_run(results_folder(trainer))
+        (run.folder / SUMS).unlink(missing_ok=True)
         pieces = {name: sum(record.pieces - 1 for record in run.records(name)) for name in run.interpreters}
         hashes = {interpreter.name: weights_hash(interpreter) for interpreter in interpreters_of(pl_module)}
         stamp = make_stamp(

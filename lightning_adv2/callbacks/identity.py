@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import pytorch_lightning as pl
@@ -33,7 +32,7 @@ def identity(
         "classifier": describe(classifier),
         "interpreters": {one.name: describe(one) for one in interpreters_of(pl_module)},
         **settings,
-        "manifest": manifest and hashlib.sha256(manifest.to_json().encode()).hexdigest(),
+        "manifest": manifest and manifest.sha256,
         "batch_size": getattr(data, "batch_size", None),
         "precision": str(trainer.precision),
         "format": FORMAT,

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO, previous
 from lightning_adv2.runtime.describe import describe_training
-from lightning_adv2.runtime.experiment import claim
+from lightning_adv2.runtime.experiment import claim, forget
 from lightning_adv2.runtime.processes import on_rank_zero
 from lightning_adv2.runtime.progress import begin_epoch, mend, validation_due
 from lightning_adv2.runtime.seeds import derived, run_seed, seed_global_generators
@@ -75,7 +75,7 @@ class TrainingCheckpoint(Checkpoint):
         folder = self.file(trainer.default_root_dir).parent
         data: Any = getattr(trainer, "datamodule", None)
         if not self.found(trainer.default_root_dir):
-            (folder / "experiment.json").unlink(missing_ok=True)  # nothing there to go on with
+            forget(folder)  # nothing there to go on with
         claim(folder, describe_training(pl_module, data, trainer))
         for rest in folder.glob(".*.ckpt*.tmp"):
             rest.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from lightning_adv2.data.scan import build_manifest
 from lightning_adv2.data.target_classes import RANDOM, TargetClass, target_classes
 from lightning_adv2.data.workers import shield
 from lightning_adv2.models import weights_hash
-from lightning_adv2.runtime.experiment import FILE, check_same, read_experiment
+from lightning_adv2.runtime.experiment import check_same, former_batch_size, former_part
 from lightning_adv2.runtime.folders import continues, results_folder
 from lightning_adv2.runtime.processes import on_rank_zero
 from lightning_adv2.runtime.signals import interruption_of
@@ -139,8 +139,9 @@ class AttackDataModule(pl.LightningDataModule):
         manifest = self._choose(folder, classifier, trainer.strategy.root_device, reuse)
         if self.batch_size != "auto":
             return manifest, self.batch_size
-        if reuse and (folder / "records" / FILE).exists():  # another size would be another experiment
-            return manifest, int(read_experiment(folder / "records")["experiment"]["batch_size"])
+        known = former_batch_size(folder / "records") if reuse else None
+        if known is not None:  # another size would be another experiment
+            return manifest, known
         image = self.source.dataset(self.split)[manifest.entries[0].index]["images"]
         # Only whoever attacks knows what it takes.
         asked = [one.fitting_batch(trainer, image) for one in trainer.callbacks if hasattr(one, "fitting_batch")]  # type: ignore[attr-defined]
@@ -152,9 +153,10 @@ class AttackDataModule(pl.LightningDataModule):
         self, folder: Path, classifier: Callable[[Tensor], Tensor], device: torch.device, reuse: bool
     ) -> Manifest:
         """The choice of an earlier run of the same experiment, or a new one, kept in the folder."""
-        path = folder / "manifest.json"
-        if path.exists() and reuse:
-            manifest = Manifest.load(path)
+        path, manifest = folder / "manifest.json", None
+        if reuse:
+            manifest = self._former(path)
+        if manifest is not None:
             sha256 = weights_hash(classifier) if isinstance(classifier, nn.Module) else ""
             targets = None
             if self.target_class is not None:
@@ -163,7 +165,24 @@ class AttackDataModule(pl.LightningDataModule):
             check_same(folder, manifest.differences(*arguments))
             return manifest
         manifest = self.manifest_for(classifier, device)
+        if reuse and former_part(folder / "records", "manifest") not in (None, manifest.sha256):
+            check_same(folder, ["manifest: the records are of other images, or of other targets, than are chosen now"])
         manifest.save(path)
+        return manifest
+
+    def _former(self, path: Path) -> Manifest | None:
+        """The choice of an earlier run, whole again where a file of it was not; None where it is lost."""
+        try:
+            manifest, wrong = Manifest.load_noting(path)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            print(f"{error}\nThe images are chosen again", flush=True)
+            return None
+        for line in wrong:
+            print(f"{line}; it is written anew", flush=True)
+        if wrong:
+            manifest.save(path)
         return manifest
 
     def test_dataloader(self) -> DataLoader[AttackBatch]:

@@ -6,13 +6,14 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_adv2.data.images import Item
 from lightning_adv2.data.target_classes import RANDOM
-from lightning_adv2.files import read_text, written_whole
+from lightning_adv2.files.twice import read_twice, write_twice
 
 
 def content_hash(images: Tensor) -> str:
@@ -113,6 +114,11 @@ class Manifest:
         found = {name: getattr(self, name) for name in now}
         return [f"{name}: {found[name]} before, {now[name]} now" for name in now if found[name] != now[name]]
 
+    @property
+    def sha256(self) -> str:
+        """Of ``to_json``, by which an experiment knows it."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
     def to_json(self) -> str:
         """As JSON text; ``targets`` only where they are not drawn, so that earlier manifests are the same text."""
         fields = asdict(self)
@@ -128,27 +134,37 @@ class Manifest:
             ValueError: the text is no manifest.
         """
         try:
-            fields = json.loads(text)
+            return cls._from(json.loads(text))
+        except ValueError as error:
+            raise ValueError(f"this is no manifest ({error}); delete the file and let it be written anew") from error
+
+    @classmethod
+    def _from(cls, fields: dict[str, Any]) -> Manifest:
+        try:
             pairs = {name: tuple((str(i), str(why)) for i, why in fields[name]) for name in ("skipped", "invalid")}
             entries = tuple(ManifestEntry(**entry) for entry in fields["entries"])
             return cls(**fields | pairs | {"entries": entries, "wrong": tuple(fields["wrong"])})
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise ValueError(f"this is no manifest ({error}); delete the file and let it be written anew") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from error
 
     def save(self, path: str | Path) -> None:
-        """Write to ``path`` atomically: whoever reads it finds the old content or the new, never a part."""
-        with written_whole(path) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
+        """Write to ``path``, sealed, and a copy beside it: whoever reads either finds the old content or the new."""
+        write_twice(Path(path), json.loads(self.to_json()))
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
-        """Read from ``path``.
+        """Read from ``path`` or, where that is damaged or missing, from its copy.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: the file is no manifest.
+            FileNotFoundError: there is neither.
+            ValueError: neither is a manifest.
         """
+        return cls.load_noting(path)[0]
+
+    @classmethod
+    def load_noting(cls, path: str | Path) -> tuple[Manifest, list[str]]:
+        """The same, and what is wrong with the file or with its copy, in a line."""
         try:
-            return cls.from_json(read_text(path))
+            return read_twice(Path(path), cls._from)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError(f"{error}: this is no manifest; delete the file and let it be written anew") from error

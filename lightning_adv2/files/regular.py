@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import os
 import stat
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
+
+from lightning_adv2.files.strict import parse_json
 
 MAX_GIB = "LIGHTNING_ADV2_MAX_GIB"
 _TEXT_GIB, _TENSORS_GIB = 1, 16
@@ -123,9 +124,6 @@ def read_json(path: str | Path) -> Any:
 
     Raises:
         OSError: see :func:`open_regular`.
-        ValueError: it is no JSON text in UTF-8.
+        ValueError: it is not UTF-8; or see :func:`~lightning_adv2.files.strict.parse_json`.
     """
-    try:
-        return json.loads(read_text(path))
-    except RecursionError as error:
-        raise ValueError("its brackets are nested too deeply") from error
+    return parse_json(read_text(path))

@@ -1,25 +1,19 @@
-"""A run's record files: what they are called, and what is in them as NumPy arrays. Needs no torch."""
+"""A run's record files: which they are, and what is in them as NumPy arrays. Needs no torch."""
 
 from __future__ import annotations
 
-import json
 import re
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from lightning_adv2.files.experiment import COPY, FILE, find_experiment
+from lightning_adv2.files.names import check_name
 from lightning_adv2.files.sealed import Array, read_metadata, read_sealed
+from lightning_adv2.files.strict import parse_json
 
-FORMAT = "lightning_adv2 record 6"
+FORMAT = "lightning_adv2 record 7"
 AGAIN = "run the same command again, and it is made anew"
-
-
-def check_name(argument: str, name: object) -> None:
-    """Raise a ValueError for a name that cannot stand in a file's path or a log key."""
-    if not isinstance(name, str) or not re.fullmatch(r"(?!\.)[a-z0-9._-]+", name):
-        raise ValueError(
-            f"{argument}: the name {name!r} becomes part of files and log keys; "
-            "take lower-case letters, digits, '.', '_' and '-' only, such as 'adv2-smooth'"
-        )
 
 
 def record_key(attack: str, schedule: str) -> str:
@@ -32,27 +26,89 @@ def record_path(folder: Path, interpreter: str, batch_index: int) -> Path:
     return folder / interpreter / f"batch_{batch_index:05d}.safetensors"
 
 
-def record_paths(folder: Path) -> list[Path]:
-    """All record files below ``folder``: by interpreter in the module's order, then by batch.
+class Found(NamedTuple):
+    """What lies in a run's ``records``.
 
-    ``folder`` is a run's ``records``, or one interpreter's folder in it.
-
-    Raises:
-        ValueError: a file is no record of this version.
+    Attributes:
+        records: the run's record files: by interpreter in the module's order, then by batch.
+        stray: what is none of the run's, such as a copy, a backup folder, another interpreter's folder; of a folder
+            the folder alone.
     """
-    folders = {path.parent for path in folder.rglob("batch_*.safetensors")}
-    ordered = sorted(folders, key=lambda one: (_place(min(one.glob("batch_*.safetensors"))), one.name))
-    # By number: a name has five digits or more.
-    return [p for one in ordered for p in sorted(one.glob("batch_*.safetensors"), key=lambda p: (len(p.name), p.name))]
+
+    records: list[Path]
+    stray: list[Path]
 
 
-def _place(path: Path) -> int:
+def find_records(folder: Path) -> Found:
+    """Which files in a run's ``records`` are the run's own, and what else lies there.
+
+    Its own are ``<interpreter>/batch_00000.safetensors`` of the experiment's interpreters; where no experiment is
+    known, of any.
+    """
+    names = _interpreters(folder)
+    if names is None:
+        folders = [one for one in _inside(folder) if not one.name.startswith(".") and _own(one)]
+        names = [one.name for one in sorted(folders, key=lambda one: (_place(one), one.name))]
+    own = [path for name in names for path in _own(folder / name)]
+    known = {*own, folder / FILE, folder / COPY, *(folder / name for name in names)}
+    return Found(
+        own, [path for one in (folder, *(folder / n for n in names)) for path in _inside(one) if path not in known]
+    )
+
+
+def record_paths(folder: Path) -> list[Path]:
+    """All record files below ``folder``, which is a run's ``records``, or one interpreter's folder in it."""
+    return (_own(folder) if _interpreters(folder) is None else []) or find_records(folder).records
+
+
+def stray_lines(folder: Path) -> list[str]:
+    """In a line each what lies in a run's ``records`` and is none of the run's."""
+    return [f"{path}: it is none of this run's records, and is left out" for path in find_records(folder).stray]
+
+
+def foreign_records(folder: Path, experiment: str) -> list[Path]:
+    """The records of another experiment than that with this hash; of those that cannot be read nothing is known."""
+    return [path for path, own in experiments_of(folder).items() if own != experiment]
+
+
+def experiments_of(folder: Path) -> dict[Path, str]:
+    """Of each record in a run's ``records`` that can be read the hash of its experiment, from the headers alone."""
+    found: dict[Path, str] = {}
+    for path in find_records(folder).records:
+        with suppress(OSError, ValueError, AttributeError):
+            found[path] = str(read_header(path).get("experiment", ""))
+    return found
+
+
+def _interpreters(folder: Path) -> list[str] | None:
+    """The names of those of the experiment; None where it is not known."""
     try:
-        metadata = read_metadata(path)
-        _check(metadata)
-        return int(json.loads(metadata["header"])["place"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}; {AGAIN}") from error
+        names = find_experiment(folder)[0]["experiment"].get("interpreters")
+    except (FileNotFoundError, ValueError):
+        return None
+    return list(names) if isinstance(names, dict) else None
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What lies in a folder, without what a killed process left of a file."""
+    return sorted(one for one in folder.glob("*") if not (one.name.startswith(".") and one.suffix == ".tmp"))
+
+
+def _own(folder: Path) -> list[Path]:
+    # By number: a name has five digits or more.
+    return sorted(filter(_is_record, _inside(folder)), key=lambda one: (len(one.name), one.name))
+
+
+def _is_record(path: Path) -> bool:
+    return re.fullmatch(r"batch_(\d{5}|[1-9]\d{5,})\.safetensors", path.name) is not None
+
+
+def _place(folder: Path) -> int:
+    """The interpreter's place in the module; of a folder whose first record cannot be read, none."""
+    try:
+        return int(read_header(_own(folder)[0])["place"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _check(metadata: dict[str, str]) -> None:
@@ -68,7 +124,7 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: the file is missing or no sealed file.
     """
-    header: dict[str, Any] = json.loads(read_metadata(path).get("header", "{}"))
+    header: dict[str, Any] = parse_json(read_metadata(path).get("header", "{}"))
     return header
 
 
@@ -88,7 +144,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     metadata, arrays = read_sealed(path)
     _check(metadata)
     try:
-        header: dict[str, Any] = json.loads(metadata["header"])
+        header: dict[str, Any] = parse_json(metadata["header"])
         # Somebody else may have written it: its names become paths and log keys, and must not lead anywhere else.
         check_name("interpreter", header["interpreter"])
         for attack in header["attacks"]:
@@ -99,6 +155,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         raise ValueError("it has no header of a record") from error
     if own != path:
         raise ValueError(f"it is the record of {own.parent.name}/{own.name}")
+    if not isinstance(header.get("experiment"), str):
+        raise ValueError("it does not say of which experiment it is")
     return header, arrays
 
 

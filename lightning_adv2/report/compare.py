@@ -12,6 +12,8 @@ import rich.table
 from rich.console import Console
 from rich.text import Text
 
+from lightning_adv2.files.run import stray_lines
+from lightning_adv2.files.sums import renew_sum
 from lightning_adv2.report import figures
 from lightning_adv2.report.html import numeric_columns, write_page
 from lightning_adv2.report.page import Picture, Section, Table
@@ -193,10 +195,14 @@ def report(folders: Sequence[Path], output: Path | None = None) -> Path:
         ValueError: a file of it is damaged, or a folder is given twice.
     """
     runs = [read_run(folder) for folder in folders]
+    for line in (line for folder in folders for line in stray_lines(folder / "records")):
+        print(line, flush=True)
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(f"RUN: {', '.join(map(str, folders))} has a folder twice; give each once")
     if len(runs) == 1:
-        return write_run_page(runs[0], output)
+        page = write_run_page(runs[0], output)
+        renew_sum(runs[0].folder, page)
+        return page
     names = names_of(runs)
     print_comparison(comparison(runs, names, {key: MAIN[key] for key in ("asr", "iou")}, "Attacks"))
     print_comparison(experiment_table(runs, names))

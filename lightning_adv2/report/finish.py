@@ -5,6 +5,8 @@ from __future__ import annotations
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
+from lightning_adv2.files.sums import FILE as SUMS
+from lightning_adv2.files.sums import write_sums
 from lightning_adv2.report.run import Run
 from lightning_adv2.report.run_page import write_run_page
 from lightning_adv2.report.wandb_artifacts import evaluation
@@ -15,7 +17,9 @@ from lightning_adv2.report.wandb_studies import study_pieces
 
 
 def finish(run: Run, logger: Logger | None = None) -> bool:
-    """Write the run's page, and log to W&B the studies and all files, each piece once; errors become warnings.
+    """Write the run's page and the sums of all files, and log to W&B the studies and all files, each piece once.
+
+    Errors become warnings.
 
     Args:
         run: an evaluation that has come to its end.
@@ -30,6 +34,10 @@ def finish(run: Run, logger: Logger | None = None) -> bool:
     except Exception as error:  # all results are on disk: a page must not cost a run its success
         rank_zero_warn(f"{run.folder}: the page was not written ({error}); 'lightning-adv2 report' writes it")
         written = False
+    try:
+        write_sums(run.folder)
+    except OSError as error:
+        rank_zero_warn(f"{run.folder}: {SUMS} was not written ({error}); the same command again writes it")
     if isinstance(logger, WandbLogger):
         attempt(logger, lambda: log_pieces(logger, run.folder, pieces(run)))
     return written

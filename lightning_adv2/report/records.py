@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_adv2.files.names import check_name as check_name
 from lightning_adv2.files.run import FORMAT as FORMAT
-from lightning_adv2.files.run import check_name as check_name
 from lightning_adv2.files.run import damaged as damaged
 from lightning_adv2.files.run import read_arrays, record_paths
 from lightning_adv2.files.run import record_key as record_key
@@ -105,6 +105,7 @@ class BatchRecord:
         place: the interpreter's place among those of the module.
         target: the target map's name; ``benign`` when it is the benign map.
         pieces: in how many parts it was attacked, more than one where the memory was too small for the whole.
+        experiment: hash of the experiment that it is of; see ``files.experiment``.
     """
 
     batch_index: int
@@ -123,6 +124,7 @@ class BatchRecord:
     place: int = 0
     target: str = BENIGN
     pieces: int = 1
+    experiment: str = ""
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -143,6 +145,7 @@ _ATTACK = (
 _ATTACK_HEADER = ("attack", "schedule", "steps", "seconds", "unit", "flags", "epsilon")
 _HEADER = (
     "batch_index", "image_id", "already_wrong", "invalid", "skipped", "interpreter", "place", "target", "pieces",
+    "experiment",
 )  # fmt: skip
 
 

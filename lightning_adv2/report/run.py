@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_adv2.report.records import BatchRecord, check_name, read_records
+from lightning_adv2.files.experiment import experiment_hash
+from lightning_adv2.files.run import foreign_records
+from lightning_adv2.report.records import BatchRecord, read_records
 from lightning_adv2.report.results import write_figures, write_results
 from lightning_adv2.report.summary import Summary
 from lightning_adv2.report.tables import summarize
@@ -47,14 +49,19 @@ def read_run(folder: Path) -> Run:
 
     Raises:
         FileNotFoundError: there is no evaluation in ``folder``.
-        ValueError: a file of it is damaged.
+        ValueError: a file of it is damaged, or a record is of another experiment.
     """
     try:
         known = read_experiment(folder / "records")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{folder} holds no evaluation: there is no {error.filename}") from error
-    for name in known["experiment"].get("interpreters", ()):
-        check_name(f"{folder / 'records' / 'experiment.json'}", name)  # it becomes a folder's
+    foreign = foreign_records(folder / "records", experiment_hash(known["experiment"]))
+    if foreign:
+        raise ValueError(
+            f"{foreign[0]} is of another experiment"
+            + (f", and so are {len(foreign) - 1} more records" if len(foreign) > 1 else "")
+            + "; take it away and run the same command again, which makes its batch anew"
+        )
     about = known["about"]
     names = {"dataset": about["dataset"], "classifier": about["classifier"]}
     summary = summarize(

@@ -13,6 +13,8 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_adv2.files import open_regular
+from lightning_adv2.files.run import record_paths
+from lightning_adv2.files.sums import FILE as SUMS
 from lightning_adv2.report.wandb_files import FILE
 from lightning_adv2.report.wandb_pieces import Piece, digest_of, log_pieces
 
@@ -57,6 +59,7 @@ def evaluation(folder: Path, digest: str) -> Piece:
             *folder.glob("*.csv"),
             *folder.glob("*.html"),
             *folder.glob("figures/**/*"),
+            folder / SUMS,
         ]
         if path.is_file() and path.name != FILE
     )
@@ -66,7 +69,7 @@ def evaluation(folder: Path, digest: str) -> Piece:
     total = digest_of(digest.encode(), *(part for path in measured for part in (path.name.encode(), path)))
 
     def row(experiment: Any) -> dict[str, Any]:
-        records = sorted(path for path in (folder / "records").rglob("*") if path.is_file())
+        records = [*record_paths(folder / "records"), *sorted((folder / "records").glob("experiment*.json"))]
         facts = {"report": digest, "records": len(records), "bytes": sum(path.stat().st_size for path in records)}
         _log(experiment, "evaluation", "evaluation", facts, _frozen(folder, total, small), records)
         return {}

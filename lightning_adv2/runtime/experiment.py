@@ -4,36 +4,87 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lightning_adv2.files import write_json
+from lightning_adv2.files.experiment import COPY, FILE, experiment_hash, find_experiment, write_experiment
+from lightning_adv2.files.run import find_records, read_header
 from lightning_adv2.runtime.describe import differences
 
-FILE = "experiment.json"
+_SHOWN = 10
 
 
 class DifferentExperimentError(RuntimeError):
     """The folder belongs to another experiment."""
 
 
-def claim(folder: Path, experiment: Mapping[str, Any], about: Mapping[str, Any] | None = None) -> None:
+def claim(
+    folder: Path,
+    experiment: Mapping[str, Any],
+    about: Mapping[str, Any] | None = None,
+    made_in: Mapping[Path, str] | None = None,
+) -> str:
     """Say that the files in ``folder`` are this experiment's, or check that they are.
 
+    ``experiment.json`` and its copy are written anew, so that what was damaged is whole again. Where both are damaged
+    or gone, the files themselves say whose they are, if they can.
+
     Args:
-        folder: of checkpoints or records; ``experiment.json`` is written there by the first run. Where nothing else
-            lies in it, that run came to nothing, and any other may have the folder.
+        folder: of checkpoints or records. Where nothing else lies in it, the run that wrote ``experiment.json`` came to
+            nothing, and any other may have the folder.
         experiment: all that the results depend on, as plain data; see :func:`describe`.
         about: what reports want to know besides, not compared.
+        made_in: of each file in the folder the hash of the experiment that it was made in; None where the files do not
+            carry one.
+
+    Returns:
+        The experiment's hash.
 
     Raises:
-        DifferentExperimentError: the folder is another experiment's; names what differs.
+        DifferentExperimentError: the folder is another experiment's; names what differs, or which files are.
+        ValueError: nobody can tell whose the files are; says what to do.
     """
-    path = folder / FILE
-    if path.exists() and any(one.is_file() and one != path for one in folder.rglob("*")):
-        check_same(folder, differences(read_experiment(folder)["experiment"], json.loads(json.dumps(experiment))))
-    content = {"experiment": experiment, "about": about or {}}
-    write_json(path, content)
+    now = json.loads(json.dumps(experiment))
+    own = experiment_hash(now)
+    if any(one.is_file() and one.name not in (FILE, COPY) for one in folder.rglob("*")):
+        known, wrong = _former(folder, made_in)
+        if known is not None:
+            check_same(folder, differences(known["experiment"], now))
+        foreign = [path for path, made in (made_in or {}).items() if made != own]
+        if foreign:
+            raise DifferentExperimentError(
+                f"{folder}: {len(foreign)} of {len(made_in or {})} files are of another experiment:\n"
+                f"  {_listed([str(path) for path in foreign])}\n"
+                "Take these files away, and what is missing is made anew; or go back to the settings that they were "
+                "made with, or take another folder (--trainer.default_root_dir)"
+            )
+        for line in wrong:
+            print(f"{line}; it is written anew", flush=True)
+    write_experiment(folder, now, about or {})
+    return own
+
+
+def _former(folder: Path, made_in: Mapping[Path, str] | None) -> tuple[dict[str, Any] | None, list[str]]:
+    """What a former run wrote, None where it is lost; and what is wrong with it, a line each."""
+    try:
+        return find_experiment(folder)
+    except FileNotFoundError:
+        rest = " and nothing in the folder says whose it is" if made_in is None else ""
+        return None, [f"{folder / FILE} and {COPY} are missing{rest}"]
+    except ValueError as error:
+        if made_in is None:
+            raise ValueError(
+                f"{error}. Nothing else in {folder} is touched: if it was made with the settings of this command, "
+                f"delete {FILE} and {COPY} there and run the same command again, which goes on with it"
+            ) from error
+        return None, [str(error)]
+
+
+def forget(folder: Path) -> None:
+    """Let any experiment have the folder."""
+    for name in (FILE, COPY):
+        (folder / name).unlink(missing_ok=True)
 
 
 def check_same(folder: Path, found: Sequence[str]) -> None:
@@ -43,25 +94,46 @@ def check_same(folder: Path, found: Sequence[str]) -> None:
         DifferentExperimentError: ``found`` is not empty; names the first ten.
     """
     if found:
-        listed = "\n  ".join([*found[:10], *([f"and {len(found) - 10} more"] if len(found) > 10 else [])])
         raise DifferentExperimentError(
-            f"{folder} belongs to another experiment, which differs in\n  {listed}\n"
+            f"{folder} belongs to another experiment, which differs in\n  {_listed(found)}\n"
             "Take another folder (--trainer.default_root_dir), go back to the former settings, or delete this folder"
         )
 
 
+def _listed(lines: Sequence[str]) -> str:
+    return "\n  ".join([*lines[:_SHOWN], *([f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else [])])
+
+
 def read_experiment(folder: Path) -> dict[str, Any]:
-    """What :func:`claim` wrote: ``experiment`` and ``about``.
+    """What :func:`claim` wrote, ``experiment`` and ``about``; of the copy, with a word, where the file is damaged.
 
     Raises:
         FileNotFoundError: nothing was written.
-        ValueError: the file is damaged.
+        ValueError: the file and its copy are damaged.
     """
-    path = folder / FILE
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not {"experiment", "about"} <= content.keys():
-            raise ValueError("'experiment' or 'about' is missing")
+        content, wrong = find_experiment(folder)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); delete {folder} and run again") from error
+        raise ValueError(f"{error}; run the same command again, and {FILE} is made anew") from error
+    for line in wrong:
+        print(f"{line}; the next run mends it", flush=True)
     return content
+
+
+def former_part(folder: Path, name: str) -> Any:
+    """One of the settings that the records in a folder were made with; None where none is known."""
+    try:
+        return find_experiment(folder)[0]["experiment"].get(name)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def former_batch_size(folder: Path) -> int | None:
+    """The size of the batches that the records in a folder are of; None where there are none."""
+    known = former_part(folder, "batch_size")
+    if known is None:  # the file may be lost: then the first batch tells, which is no smaller than others
+        for path in find_records(folder).records:
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                header = read_header(path)
+                known = max(known or 0, sum(len(header[name]) for name in ("image_id", "already_wrong", "invalid")))
+    return known if known is None else int(known)

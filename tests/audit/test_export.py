@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from lightning_adv2.audit.export import export
 from lightning_adv2.audit.pictures import class_folders, image_names
 from lightning_adv2.audit.verify import verify
 from lightning_adv2.data import ImageFolderDataset
+from lightning_adv2.files.experiment import write_experiment
 from lightning_adv2.report import write_record
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -29,8 +29,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def run(folder: Path, ids: list[list[str]], classes: tuple[str, ...] = CLASSES) -> Path:
     for index, part in enumerate(ids):
         write_record(make_record(index, part), folder / "records")
-    about = {"experiment": {}, "about": {"classes": classes}}
-    (folder / "records" / "experiment.json").write_text(json.dumps(about))
+    write_experiment(folder / "records", {"interpreters": {"cam": {}, "rts": {}}}, {"classes": classes})
     return folder
 
 

@@ -33,8 +33,8 @@ from lightning_adv2.types import Interpretation
 
 OWNER = Path(__file__).parents[1] / "runtime" / "owner.py"
 FILES = {
-    "results.json", "results.csv", "images.csv", "status.csv", "stamp.json", "manifest.json", "records", "figures",
-    "report.html",
+    "results.json", "results.csv", "images.csv", "status.csv", "stamp.json", "manifest.json", "manifest.copy.json",
+    "records", "figures", "report.html", "SHA256SUMS",
 }  # fmt: skip
 
 

@@ -158,7 +158,8 @@ def test_promise_5_another_experiment_is_refused_by_name(tmp_path: Path) -> None
     with pytest.raises(ValueError, match=r"differs|sha256|changed"):
         run(data=changed_pixel(attack_data(num_images=5)))
     after = {path: path.read_bytes() for path in before}
-    timed = {tmp_path / "stamp.json", tmp_path / "report.html"}  # the page shows the stamp
+    # The page shows the stamp, and the sums are of both.
+    timed = {tmp_path / "stamp.json", tmp_path / "report.html", tmp_path / "SHA256SUMS"}
     assert {p: b for p, b in after.items() if p not in timed} == {p: b for p, b in before.items() if p not in timed}
 
 

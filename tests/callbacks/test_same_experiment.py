@@ -107,4 +107,4 @@ def test_promise_12_unreadable_images_of_a_plain_data_module_are_counted_and_nam
         assert verify(folder)[0] == []
     text = (folder / "status.csv").read_text()
     (folder / "status.csv").write_text(text.replace("skipped", "invalid", 1))
-    assert len(verify(folder)[0]) == 1, "the check counts them too"
+    assert len(verify(folder, sums=False)[0]) == 1, "the check counts them too"

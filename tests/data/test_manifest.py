@@ -189,9 +189,11 @@ def test_json_and_file_give_the_manifest_back(dataset: ShapesDataset, tmp_path: 
     path = tmp_path / "deep" / "manifest.json"
     manifest.save(path)
     assert Manifest.load(path) == manifest
-    assert [file.name for file in path.parent.iterdir()] == ["manifest.json"]
+    assert sorted(file.name for file in path.parent.iterdir()) == ["manifest.copy.json", "manifest.json"]
     path.write_text('{"dataset": "shapes"}')
-    with pytest.raises(ValueError, match=r"manifest\.json: this is no manifest"):
+    assert Manifest.load(path) == manifest, "from the copy"
+    path.with_name("manifest.copy.json").unlink()
+    with pytest.raises(ValueError, match=r"manifest\.json: it is damaged .*this is no manifest"):
         Manifest.load(path)
 
 
@@ -210,6 +212,6 @@ def test_a_failed_write_leaves_the_old_file(
         with pytest.raises(OSError, match="no space left"):
             new.save(path)
     assert Manifest.load(path) == old
-    assert list(tmp_path.iterdir()) == [path]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "manifest.copy.json", path]
     new.save(path)
     assert Manifest.load(path) == new

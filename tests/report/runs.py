@@ -17,13 +17,14 @@ CLASSES = ("disk", "ring", "star")
 WANDB = Path(sys.executable).with_name("wandb")
 
 
-def make_run(folder: Path, records: list[BatchRecord], whole: bool = True) -> Run:
-    """As an evaluation leaves it; one that was interrupted has no results yet."""
+def make_run(folder: Path, records: list[BatchRecord], whole: bool = True, **settings: Any) -> Run:
+    """As an evaluation leaves it; one that was interrupted has no results yet. ``settings`` are the experiment's."""
     interpreters = {record.interpreter: {} for record in records}
     about = {"dataset": "drawn", "classifier": "tiny", "classes": CLASSES, "stage": "test", "selected": None,
              "passed_over": {}}  # fmt: skip
-    claim(folder / "records", {"interpreters": interpreters}, about)
+    experiment = claim(folder / "records", {"interpreters": interpreters, **settings}, about)
     for record in records:
+        record.experiment = experiment
         write_record(record, folder / "records")
     run = read_run(folder)
     if whole:

@@ -21,11 +21,7 @@ def runs(tmp_path: Path) -> list[Run]:
     made = []
     for seed, (name, interpreter) in enumerate((("first", "cam"), ("second", "cam"), ("third", "rts"))):
         record = make_record(0, ["a", "b", "c"], interpreter=interpreter, seed=seed)
-        made.append(make_run(tmp_path / name, [record]))
-    path = tmp_path / "second" / "records" / "experiment.json"
-    content = json.loads(path.read_text())
-    content["experiment"]["seed"] = 5
-    path.write_text(json.dumps(content))
+        made.append(make_run(tmp_path / name, [record], **({"seed": 5} if name == "second" else {})))
     return [read_run(run.folder) for run in made]
 
 

@@ -1,0 +1,97 @@
+"""How the files of a run are read where anything may be in them: a fault is a finding, and never an exception."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_adv2.files import open_table
+from lightning_adv2.files.run import AGAIN
+
+FAULTS = (
+    KeyError, TypeError, IndexError, AttributeError, ValueError, ArithmeticError, RecursionError, OSError, csv.Error,
+)  # fmt: skip
+"""What comes up where a file's content is not of the form that it should be."""
+TOLERANCE = 1e-6  # the report computes in single precision
+
+
+def guarded(path: Path, check: Callable[[], Iterable[str]], named: bool = False) -> Iterator[str]:
+    """What ``check`` finds wrong with a file, its name in front unless ``named``; a fault in reading it, too."""
+    try:
+        for one in check():
+            yield one if named else f"{path}: {one}"
+    except FileNotFoundError:
+        yield f"{path}: it is missing; {AGAIN}"
+    except FAULTS as error:
+        yield f"{path}: it is not of this version, or damaged ({type(error).__name__}: {error}); {AGAIN}"
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file.
+
+    Raises:
+        ValueError: a column is there twice, or a row has more or fewer cells than there are columns.
+    """
+    with open_table(path) as stream:
+        lines = list(csv.reader(stream, strict=True))
+    if not lines:
+        raise ValueError("it is empty")
+    names = lines[0]
+    if len(set(names)) < len(names):
+        raise ValueError("a column is in it twice")
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(names):
+            raise ValueError(f"row {number} has {len(line)} cells for {len(names)} columns")
+    return [dict(zip(names, line, strict=True)) for line in lines[1:]]
+
+
+def differing(said: Any, wanted: Any, tolerance: float = TOLERANCE) -> bool:
+    """Whether a stated value is not the recounted one; numbers with a fraction may differ by rounding."""
+    if isinstance(wanted, bool) or isinstance(said, bool):
+        return said is not wanted
+    if isinstance(wanted, float) and isinstance(said, (int, float)):
+        if math.isnan(wanted) or math.isnan(said):
+            return math.isnan(wanted) != math.isnan(said)
+        return not math.isclose(said, wanted, rel_tol=tolerance, abs_tol=tolerance)
+    return bool(said != wanted)
+
+
+def differing_cell(said: str | None, wanted: Any, tolerance: float = TOLERANCE) -> bool:
+    """The same of a cell of a CSV file, where everything is text."""
+    if said is None or not isinstance(wanted, float):
+        return said != ("" if wanted is None else str(wanted))
+    try:
+        return differing(float(said), wanted, tolerance)
+    except ValueError:
+        return True
+
+
+def in_range(value: Any, low: float = 0.0, high: float = 1e15) -> bool:
+    """Whether a value is a number in ``[low, high]``."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number, 0 or more."""
+    return isinstance(value, int) and in_range(value)
+
+
+def same(name: str, said: Mapping[str, Any], wanted: Mapping[str, Any], tolerance: float = 1e-6) -> Iterator[str]:
+    """In what a row of a file is not what it should be, by its name."""
+    for key, value in wanted.items():
+        if differing(said.get(key), value, tolerance):
+            yield f"{name}: {key} is {said.get(key)}, counted again {value}"
+
+
+def same_rows(
+    stated: Sequence[Mapping[str, Any]], keys: Sequence[str], wanted: Mapping[tuple[Any, ...], Mapping[str, Any]]
+) -> Iterator[str]:
+    """Rows against what they should be, by their keys, which come once each and in this order."""
+    found = [tuple(row[key] for key in keys) for row in stated]
+    if found != list(wanted):
+        yield f"its rows are {found}, from the records {list(wanted)}"
+    for key, row in zip(found, stated, strict=True):
+        yield from same("/".join(map(str, key)), row, wanted.get(key, {}))

@@ -1,0 +1,108 @@
+"""What the studies' files state, as far as it follows from the records or from what else stands in the same file.
+
+What takes the networks again (a map under noise, a detector's score, another classifier's verdict) is not counted anew
+here: for that there are the sums of ``SHA256SUMS``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from lightning_adv2.audit.reading import guarded, in_range, is_count, read_table
+from lightning_adv2.audit.recount import Contents, Key, Row
+from lightning_adv2.audit.stated import same_cells
+from lightning_adv2.audit.studies_consistent import (
+    confusion,
+    detection,
+    localization,
+    map_quality,
+    noise,
+    resilience,
+)
+from lightning_adv2.audit.studies_recounted import classifier_transfer, curves, gap, proposition, transfer
+from lightning_adv2.files import read_json
+
+Study: TypeAlias = Callable[[Any, Contents, dict[Key, Row], Path], Iterator[str]]
+_SHARES = {
+    "asr", "iou", "confidence", "wrong", "plausible", "detection_rate", "benign_fpr", "calibration_fpr", "auroc",
+    "low", "high", "pointing", "energy_inside", "mask_iou", "accuracy", "balanced_accuracy", "rate",
+    "rate_reached", "worst_iou", "control_iou", "transfer_iou", "area", "preserved", "destroyed", "shuffled",
+    "iou_true_class", "iou_target_class", "calibration_error",
+}  # fmt: skip
+_COUNTS = {
+    "n", "empty", "images", "misclassified", "invalid", "maps", "fooled", "held", "violated", "unresolved", "asked",
+    "right", "successful", "located", "reported", "calibration_n", "empty_fooled", "empty_predicted",
+}  # fmt: skip
+
+
+def study_findings(folder: Path, contents: Contents, table: dict[Key, Row]) -> Iterator[str]:
+    """What is wrong in the files of the studies that lie in a run's folder, one sentence each."""
+    for path in sorted(folder.glob("*.json")):
+        if path.stem in STUDIES:
+            yield from guarded(path, lambda path=path: _study(path, contents, table))  # type: ignore[misc]
+    for name in ("detection", "resilience"):
+        path, source = folder / f"{name}.csv", folder / f"{name}.json"
+        if path.exists() and source.exists():
+            yield from guarded(path, lambda path=path, source=source: _flat_table(path, read_json(source)["rows"]))  # type: ignore[misc]
+
+
+def _study(path: Path, contents: Contents, table: dict[Key, Row]) -> Iterator[str]:
+    content = read_json(path)
+    missing = [key for key in _KEYS.get(path.stem, ()) if not content[key]]
+    if missing:
+        yield f"nothing under {', '.join(missing)}"
+    yield from _ranges(content, "")
+    yield from STUDIES[path.stem](content, contents, table, path.parent)
+
+
+def _ranges(content: Any, place: str) -> Iterator[str]:
+    """Numbers that none of their name can be: shares outside 0 to 1, counts with a fraction, intervals inside out."""
+    if isinstance(content, list):
+        for i, one in enumerate(content):
+            yield from _ranges(one, f"{place}[{i}]")
+    if not isinstance(content, dict):
+        return
+    for key, value in content.items():
+        name, number = f"{place}.{key}".lstrip("."), isinstance(value, (int, float)) and not isinstance(value, bool)
+        if isinstance(value, (dict, list)):
+            yield from _ranges(value, name)
+        elif number and key in _SHARES and not in_range(value, -1e-6, 1 + 1e-6):
+            yield f"{name} is {value}, outside 0 to 1"
+        elif (number and key in _COUNTS and not is_count(value)) or (number and not math.isfinite(value)):
+            yield f"{name} is {value}"
+        if key.endswith("_low") and value is not None:
+            middle, high = content[key.removesuffix("_low")], content[f"{key.removesuffix('_low')}_high"]
+            if middle is None or high is None or not value - 1e-6 <= middle <= high + 1e-6:
+                yield f"{name}: {middle} is outside its interval, {value} to {high}"
+
+
+def _flat_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
+    """A CSV of rows that may hold further rows, each of their keys a column."""
+    flat: list[Row] = []
+    for row in rows:
+        flat.append({})
+        for key, value in row.items():
+            flat[-1] |= {f"{key}_{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+    keys = list(dict.fromkeys(key for row in flat for key in row))
+    lines = read_table(path)
+    if len(lines) != len(rows):
+        yield f"it has {len(lines)} rows, the JSON {len(rows)}"
+    for line, row in zip(lines, flat, strict=False):
+        yield from same_cells(str(row.get("interpreter")), line, {key: row.get(key) for key in keys})
+
+
+_KEYS = {
+    "gap": ["rows"], "curves": ["curves"], "transfer": ["rows"], "proposition": ["steps", "tolerance", "rows"],
+    "detection": ["rows", "settings", "scores"], "classifier_transfer": ["classifiers", "rows"],
+    "noise": ["levels", "rows"], "localization": ["settings", "images", "rows", "calibration"],
+    "resilience": ["reference", "rows"],
+}  # fmt: skip
+STUDIES: dict[str, Study] = {
+    "gap": gap, "curves": curves, "transfer": transfer, "proposition": proposition, "detection": detection,
+    "classifier_transfer": classifier_transfer, "confusion": confusion, "noise": noise,
+    "localization": localization, "map_quality": map_quality, "resilience": resilience,
+}  # fmt: skip
+"""File without its ending -> what of it follows from elsewhere."""

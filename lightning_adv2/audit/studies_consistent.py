@@ -1,0 +1,191 @@
+"""Studies that took the networks again: what in their files must agree with the rest of the file, or with others."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lightning_adv2.audit.reading import differing, differing_cell, in_range, is_count, read_table, same
+from lightning_adv2.audit.recount import Contents, Key, Row, mean
+from lightning_adv2.files import read_json
+from lightning_adv2.files.run import record_key
+
+
+def detection(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
+    """``detection.json``: rates from the scores in it."""
+    parts = {(one["interpreter"], one["detector"]): one for one in content["scores"]}
+    rate = content["settings"]["false_positive_rate"]
+    for row in content["rows"]:
+        key = row["interpreter"], row["attack"], row["schedule"]
+        part, name = parts[row["interpreter"], row["detector"]], f"{row['detector']}/{'/'.join(key)}"
+        found = _numbers(part["attacks"][record_key(*key[1:])])
+        benign, calibration = _numbers(part["benign"]), part["calibration"]
+        wanted: Row = {"n": len(found), "detection_rate": _above(found, row["threshold"])}
+        wanted |= {"benign_fpr": _above(benign, row["threshold"])}
+        wanted |= {"calibration_fpr": _above(calibration, row["threshold"]), "auroc": _auroc(benign, found)}
+        yield from same(name, row, wanted)
+        if (wanted["calibration_fpr"] or 0.0) > rate + 1e-9:
+            yield f"{name}: its threshold flags {wanted['calibration_fpr']} of the calibration images, {rate} may be"
+        if len(found) > table[key]["n"]:
+            yield f"{name}: {len(found)} scores, under the attack {table[key]['n']} images"
+    ids = content["settings"]["calibration_image_id"]
+    for one in content["scores"]:
+        if len(one["calibration"]) != len(ids):
+            yield f"{one['detector']}: {len(one['calibration'])} scores of {len(ids)} calibration images"
+
+
+def _numbers(values: Sequence[float]) -> list[float]:
+    return [value for value in values if math.isfinite(value)]
+
+
+def _above(scores: Sequence[float], threshold: float) -> float | None:
+    return sum(score > threshold for score in scores) / len(scores) if scores else None
+
+
+def _auroc(benign: Sequence[float], adversarial: Sequence[float]) -> float | None:
+    if not benign or not adversarial:
+        return None
+    ordered = np.sort(np.array(benign))
+    sides = (np.searchsorted(ordered, np.array(adversarial), side=side) for side in ("left", "right"))
+    return float(sum(int(side.sum()) for side in sides) / (2 * len(benign) * len(adversarial)))
+
+
+def confusion(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
+    """``confusion.json``: shares from the counts."""
+    counts = content["counts"]
+    size = len(content["classes"])
+    if len(counts) != size or any(len(row) != size or not all(map(is_count, row)) for row in counts):
+        yield f"counts: no {size} x {size} whole numbers"
+        return
+    total, right = sum(map(sum, counts)), [row[i] for i, row in enumerate(counts)]
+    true, said = [sum(row) for row in counts], [sum(column) for column in zip(*counts, strict=True)]
+    recall = [one / of if of else None for one, of in zip(right, true, strict=True)]
+    precision = [one / of if of else None for one, of in zip(right, said, strict=True)]
+    wanted = {"images": total, "accuracy": sum(right) / total if total else None}
+    wanted["balanced_accuracy"] = mean(one for one in recall if one is not None)
+    yield from same("all", content, wanted)
+    for name, values in (("recall", recall), ("precision", precision)):
+        if len(content[name]) != size or any(map(differing, content[name], values)):
+            yield f"{name} is {content[name]}, from the counts {values}"
+
+
+def noise(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
+    """``noise.json``: which rows it has, and that their images add up."""
+    levels = {(one["kind"], one["rate"]): one for one in content["levels"]}
+    for key, one in levels.items():
+        yield from same(
+            f"{key}", one, {"rate_reached": one["misclassified"] / one["images"] if one["images"] else None}
+        )
+    keys = [(row["interpreter"], row["kind"], row["rate"]) for row in content["rows"]]
+    if keys != [(name, *level) for name in contents.statuses for level in levels]:
+        yield f"its rows are {keys}"
+    for row in content["rows"]:
+        images = levels[row["kind"], row["rate"]]["images"]
+        if row["n"] + row["invalid"] != images:
+            yield f"{row['interpreter']}, {row['kind']}-{row['rate']}: {row['n']} + {row['invalid']} of {images} images"
+
+
+def localization(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
+    """``localization.json``: means of ``localization.csv``."""
+    lines = read_table(folder / "localization.csv")
+    for part in ("calibration", "reported"):
+        count = Counter(one["interpreter"] for one in lines if one["part"] == part)
+        if any(count[name] != content["images"][part] for name in content["calibration"]):
+            yield f"images: {content['images'][part]} of {part}, in localization.csv {dict(count)}"
+    for row in content["rows"]:
+        own = [one for one in lines if one["interpreter"] == row["interpreter"] and one["part"] == "reported"]
+        own = [one for one in own if one["iou"]]
+        if "rule" in row and row["rule"] and own:
+            wanted: Row = {"n": len(own), "error": 1 - sum(int(one["correct"]) for one in own) / len(own)}
+            wanted |= {"iou": mean(float(one["iou"]) for one in own)}
+            wanted |= {key: mean(float(one[key]) for one in own if one[key]) for key in ("pointing", "energy_inside")}
+            if row.get("mask_iou") is not None:
+                wanted["mask_iou"] = mean(float(one["mask_iou"]) for one in own if one["mask_iou"])
+            yield from same(row["interpreter"], row, wanted, 1e-5)
+            if any(one["rule"] != row["rule"] or differing_cell(one["alpha"], float(row["alpha"])) for one in own):
+                yield f"{row['interpreter']}: rule or alpha is not that of localization.csv"
+        for name, one in row.get("rules", {}).items():
+            tried = [c for c in content["calibration"][row["interpreter"]] if c["rule"] == name]
+            best = min((c["error"] for c in tried), default=None)
+            if differing(one["calibration_error"], best):
+                said = one["calibration_error"]
+                yield f"{row['interpreter']}, {name}: calibration_error is {said}, of those tried {best}"
+        if row.get("rule"):
+            yield from same(
+                f"{row['interpreter']}, {row['rule']}",
+                row,
+                {k: row["rules"][row["rule"]][k] for k in ("alpha", "calibration_error", "error")},
+            )
+    for one in lines:
+        if one["iou"] and (float(one["iou"]) > 0.5) != bool(int(one["correct"])):
+            yield f"localization.csv, image {one['image_id']!r}: correct is {one['correct']}, its iou {one['iou']}"
+
+
+def map_quality(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
+    """``map_quality.json``: of whom it is, and the range of its numbers."""
+    if content.keys() != contents.statuses.keys():
+        yield f"it is of {', '.join(content)}, the records of {', '.join(contents.statuses)}"
+    for name, own in content.items():
+        for key, value in own.items():
+            if not in_range(value, -1 - 1e-6, 1 + 1e-6):
+                yield f"{name}: {key} is {value}"
+
+
+def resilience(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
+    """``resilience.json``: the worst case from the records, the rest from the other studies."""
+    quality = read_json(folder / "map_quality.json")
+    noise = read_json(folder / "noise.json")["rows"] if (folder / "noise.json").exists() else []
+    transfer = read_json(folder / "transfer.json")["rows"] if (folder / "transfer.json").exists() else []
+    for row in content["rows"]:
+        name = row["interpreter"]
+        wanted: Row = {"control_iou": table[name, "target_class", "control"]["iou"], "benign": quality[name]}
+        wanted |= _worst(contents, name)
+        yield from same(name, row, wanted)
+        claimed, shown = row["resilience"] is not None, row["decided_by"]
+        if claimed and differing(row["resilience"], 1 - max(row[k] for k in _ASKED if row[k] is not None)):
+            yield f"{name}: resilience is {row['resilience']}, decided by {shown}"
+        if row["counts"] is not (claimed and not row["gate"] and not row["flags"]):
+            yield f"{name}: counts is {row['counts']}, with gate {row['gate']} and flags {row['flags']}"
+        if row["noise_iou"]:
+            own = {f"{one['kind']}-{one['rate']:g}": one["iou"] for one in noise if one["interpreter"] == name}
+            yield from same(f"{name}, noise_iou", row["noise_iou"], own)
+        if row["transfer_iou"] is not None:
+            given = [t for t in transfer if t["interpreter"] == name != t["source"] == content["reference"]]
+            yield from same(
+                name, row, {"transfer_iou": max((t["iou"] for t in given if t["iou"] is not None), default=None)}
+            )
+    ranks = [row["rank"] for row in content["rows"]]
+    counting = [row["resilience"] for row in content["rows"] if row["counts"]]
+    if ranks != [*range(1, len(counting) + 1), *[None] * (len(ranks) - len(counting))]:
+        yield f"its ranks are {ranks}"
+    if counting != sorted(counting, reverse=True):
+        yield f"its rows are not in the order of their resilience: {counting}"
+
+
+_ASKED = ("worst_iou", "iou_true_class", "iou_target_class")
+
+
+def _worst(contents: Contents, name: str) -> Row:
+    """Of each image that attack on the map which succeeds and leaves the map most as it was."""
+    best: dict[str, tuple[Key, Row]] = {}
+    judged: set[str] = set()
+    for key, rows in contents.rows.items():
+        for one in rows if key[0] == name and key in contents.joint else ():
+            judged |= {one["image_id"]} if one["valid"] else set()
+            kept = best.get(one["image_id"])
+            if one["valid"] and one["success"] and (kept is None or _iou(one) > _iou(kept[1])):
+                best[one["image_id"]] = key, one
+    own = [one for _, one in best.values()]
+    found: Row = {"successful": len(own), "asr": len(own) / len(judged) if judged else None}
+    found |= {"worst_iou" if key == "iou" else key: mean(one[key] for one in own) for key in ("iou", *_ASKED[1:])}
+    found["worst_l1"] = mean(one["l1"] for one in own)
+    found["empty"] = {key: sum(math.isnan(one[key]) for one in own) for key in ("iou", *_ASKED[1:])}
+    return found
+
+
+def _iou(one: Row) -> float:
+    return -1.0 if math.isnan(one["iou"]) else float(one["iou"])

@@ -1,0 +1,156 @@
+"""Studies that follow from the records, counted again: the attacks are theirs, and so are most of the figures."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from lightning_adv2.audit.reading import same, same_rows
+from lightning_adv2.audit.recount import Contents, Key, Row, mean
+
+_Z = 1.959964
+
+
+def gap(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
+    """``gap.json``: means of each attack and of the benign images."""
+    wanted: dict[tuple[Any, ...], Row] = {}
+    for name, images in contents.images.items():
+        own = {key: row for key, row in table.items() if key[0] == name}
+        target = next((row["target"] for row in own.values()), "")
+        l1, iou = ([pair[i] for pair in images.values()] for i in (0, 1))
+        means = {"l1": mean(l1), "iou": mean(iou), "empty": sum(map(math.isnan, iou)), "asr": None, "confidence": None}
+        wanted[name, "benign", "benign"] = {"target": target, "n": len(images), **means}
+        names = ("target", "n", "l1", "iou", "empty", "asr", "confidence")
+        wanted |= {key: {one: row[one] for one in names} for key, row in own.items()}
+    yield from same_rows(content["rows"], ("interpreter", "attack", "schedule"), wanted)
+
+
+def curves(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
+    """``curves.json``: its points are attacks of the table."""
+
+    def point(said: Row, key: Key) -> Iterator[str]:
+        row = table[key]
+        low, high = _wilson(row["counts"]["successful"], row["n"])
+        wanted = {one: row[one] for one in ("n", "empty", "asr", "iou", "l1")} | {"asr_low": low, "asr_high": high}
+        yield from same("/".join(key), said, wanted)
+
+    for curve in content["curves"]:
+        values = [one["value"] for one in curve["points"]]
+        if values != sorted(set(values)) or len(values) < 2:
+            yield f"curve of {curve['interpreter']}, {curve['family']}: its points are at {values}"
+        for one in curve["points"]:
+            key = curve["interpreter"], one["attack"], curve["schedule"]
+            yield from point(one, key)
+            if curve["axis"] == "steps" and one["value"] != table[key]["steps"]:
+                yield f"{'/'.join(key)}: its point is at {one['value']}, it has {table[key]['steps']} steps"
+            if curve["axis"] != "steps" and curve["steps"] != table[key]["steps"]:
+                yield f"{'/'.join(key)}: steps is {curve['steps']}, it has {table[key]['steps']}"
+    for one in content["controls"]:
+        yield from point(one, (one["interpreter"], one["attack"], "control"))
+    named = [(one["interpreter"], one["attack"]) for one in content["controls"]]
+    controls = [key[:2] for key in table if key[2] == "control"]
+    if named != controls:
+        yield f"its controls are {named}, from the records {controls}"
+
+
+def _wilson(successes: int, n: int) -> tuple[float | None, float | None]:
+    if not n:
+        return None, None
+    share, spread = successes / n, _Z * _Z / n
+    middle = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def transfer(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
+    """``transfer.json``: where the source explains its own attack, the table has the same."""
+    keys = [tuple(row[key] for key in ("source", "attack", "schedule", "interpreter")) for row in content["rows"]]
+    for key, count in Counter(keys).items():
+        if count > 1:
+            yield f"{'/'.join(key)} is in it {count} times"
+    aimed = {key for key in table if key in contents.joint}
+    if not aimed <= {key[:3] for key in keys}:
+        yield f"{aimed - {key[:3] for key in keys}} is not in it"
+    for key, row in zip(keys, content["rows"], strict=True):
+        name = "/".join(key)
+        if key[0] == key[3]:
+            own = contents.rows[key[:3]]
+            valid = [one for one in own if one["valid"]]
+            empty = sum(math.isnan(one["iou_benign"]) for one in valid)
+            source = table[key[:3]]
+            wanted = {"n": len(valid), "l1": source["l1_benign"], "iou": source["iou_benign"], "empty": empty}
+            yield from same(name, row, wanted)
+        elif key[0] != "none" and not row["n"] <= table[key[:3]]["n"]:
+            yield f"{name}: n is {row['n']}, under the attack {table[key[:3]]['n']}"
+
+
+def proposition(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
+    """``proposition.json``: gains from the confidences, the rest from the images in it."""
+    tolerance, groups = content["tolerance"], dict[tuple[Any, ...], list[Row]]()
+    first = next(iter(contents.statuses), "")
+    benign = {
+        (name, one["image_id"]): one["confidence"]
+        for (name, attack, schedule), rows in contents.rows.items()
+        if (attack, schedule) == ("target_class", "control")
+        for one in rows
+    }
+    after = {(*key, one["image_id"]): one for key, rows in contents.rows.items() for one in rows}
+    seen: set[tuple[Any, ...]] = set()
+    for one in content["images"]:
+        groups.setdefault((one["interpreter"], one["attack"], one["schedule"]), []).append(one)
+        name, image_id = one["interpreter"] or first, one["image_id"]
+        said = f"image {image_id!r} under {one['interpreter']}/{one['attack']}"
+        if (key := (name, one["attack"], one["schedule"], image_id)) in seen:
+            yield f"{said} is in it twice"
+        seen.add(key)
+        gain = after[key]["confidence"] - benign[name, image_id]
+        if abs(one["gain"] - gain) > 1e-4:
+            yield f"{said}: gain is {one['gain']}, from the confidences {gain}"
+        slack = one["l1"] / one["gain"] if one["gain"] > tolerance else None
+        held = "held" if abs(one["error"]) <= tolerance and one["l1"] >= 0 else "unresolved"
+        verdict = "violated" if one["gain"] > one["l1"] + tolerance else held
+        yield from same(said, one, {"slack": slack, "verdict": verdict})
+    wanted = {}
+    for group, own in groups.items():
+        verdicts, errors = Counter(one["verdict"] for one in own), [abs(one["error"]) for one in own]
+        slacks = [one["slack"] for one in own if one["slack"] is not None]
+        wanted[group] = {
+            "n": len(own),
+            **{verdict: verdicts[verdict] for verdict in ("held", "violated", "unresolved")},
+            **{name: mean(one[name] for one in own) for name in ("gain", "l1")},
+            "slack": median(slacks) if slacks else None,
+            "error": mean(errors),
+            "max_error": max(errors),
+        }
+        if group[0] is not None or group[1] != "noise":
+            valid = table[(group[0] or first, *group[1:])]["n"]
+            if len(own) != valid:
+                yield f"{group}: {len(own)} images, from the records {valid}"
+    yield from same_rows(content["rows"], ("interpreter", "attack", "schedule"), wanted)
+
+
+def classifier_transfer(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
+    """``classifier_transfer.json``: of the victim itself, the table has the same."""
+    victim, names = content["classifiers"][0]["name"], [one["name"] for one in content["classifiers"]]
+    wanted_rows = {(*key, name) for key in table if key[1:] != ("target_class", "control") for name in names}
+    keys = [(row["interpreter"], row["attack"], row["schedule"], row["classifier"]) for row in content["rows"]]
+    if len(set(keys)) < len(keys) or not set(keys) <= wanted_rows:
+        yield f"its rows are {keys}, the classifiers {names}"
+    for row in content["rows"]:
+        key = row["interpreter"], row["attack"], row["schedule"]
+        name = f"{row['classifier']}/{'/'.join(key)}"
+        if row["classifier"] == victim:
+            source, valid = table[key], [one for one in contents.rows[key] if one["valid"]]
+            wrong = [one for one in valid if one["adv_predicted"] != one["label"]]
+            wanted = {"n": len(valid), "maps": len(valid), "asr": source["asr"], "confidence": source["confidence"]}
+            wanted |= {"fooled": len(wrong), "wrong": len(wrong) / len(valid) if valid else None}
+            for ending, own in (("", valid), ("_fooled", wrong)):
+                wanted |= {f"{one}{ending}": mean(image[f"{one}_benign"] for image in own) for one in ("l1", "iou")}
+                wanted[f"empty{ending}"] = sum(math.isnan(image["iou_benign"]) for image in own)
+            yield from same(name, row, wanted)
+        if not row["fooled"] <= row["n"] or not row["maps"] <= row["n"]:
+            yield f"{name}: {row['fooled']} fooled and {row['maps']} maps of {row['n']} images"

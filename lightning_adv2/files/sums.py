@@ -1,0 +1,95 @@
+"""``SHA256SUMS``: of every file that an evaluation leaves, for ``sha256sum -c`` and ``verify``. Needs no torch.
+
+Tables are counted again from the records, but nobody draws a figure again without what drew it: the sums see a change
+of any file. They are written last, and so also say that a run has come to its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from lightning_adv2.files.regular import open_regular, read_text
+from lightning_adv2.files.run import AGAIN, find_records
+from lightning_adv2.files.whole import write_text
+
+FILE = "SHA256SUMS"
+_OTHERS = ("wandb.json", "benign_quality.json")
+"""Files that others write, before or after an evaluation."""
+
+
+def left_files(folder: Path) -> list[Path]:
+    """What an evaluation leaves in its folder: tables, studies, page, figures, and the records with what they are of.
+
+    Not W&B's files, exported images, and what lies in ``records`` without being the run's.
+    """
+    patterns = ("*.json", "*.csv", "*.html", "config.yaml", "figures/**/*.png", "records/experiment*.json")
+    found = {path for pattern in patterns for path in folder.glob(pattern) if path.name not in _OTHERS}
+    found |= {*find_records(folder / "records").records}
+    return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+
+
+def write_sums(folder: Path) -> Path:
+    """Write the sums of what an evaluation left; nothing may be written into its folder later.
+
+    Raises:
+        OSError: see :func:`~lightning_adv2.files.whole.written_whole`.
+    """
+    lines = {path.relative_to(folder).as_posix(): _sum(path) for path in left_files(folder)}
+    return _write(folder, lines)
+
+
+def renew_sum(folder: Path, path: Path) -> None:
+    """Take a file that was written anew for good reasons, such as a page of the same run; only if it has a sum."""
+    try:
+        lines = dict(_read(folder))
+        name = path.resolve().relative_to(folder.resolve()).as_posix()
+    except (OSError, ValueError):
+        return
+    if name in lines:
+        _write(folder, lines | {name: _sum(path)})
+
+
+def wrong_sums(folder: Path) -> tuple[list[str], int]:
+    """What is not as it was when the sums were written, a sentence each; and how many files were looked at.
+
+    Raises:
+        FileNotFoundError: there are no sums.
+        ValueError: a line is none.
+    """
+    found, lines = [], list(_read(folder))
+    for name, digest in lines:
+        try:
+            if _sum(folder / name) != digest:
+                found.append(f"{folder / name}: it is not what the run wrote: its SHA-256 is another than in {FILE}")
+        except FileNotFoundError:
+            found.append(f"{folder / name}: it is missing, and is listed in {FILE}; {AGAIN}")
+        except OSError as error:
+            found.append(f"{folder / name}: it cannot be read ({error})")
+    known = {name for name, _ in lines}
+    for path in left_files(folder):
+        if path.relative_to(folder).as_posix() not in known:
+            found.append(f"{path}: the run did not write it: {FILE} does not have it")
+    return found, len(lines)
+
+
+def _sum(path: Path) -> str:
+    with open_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write(folder: Path, lines: dict[str, str]) -> Path:
+    write_text(folder / FILE, "".join(f"{digest}  {name}\n" for name, digest in lines.items()))
+    return folder / FILE
+
+
+def _read(folder: Path) -> Iterator[tuple[str, str]]:
+    names = set()
+    for line in read_text(folder / FILE).splitlines():
+        found = re.fullmatch(r"([0-9a-f]{64})  ([^/\\].*)", line)
+        if found is None or ".." in Path(found[2]).parts or found[2] in names:
+            raise ValueError(f"{folder / FILE}: the line {line[:100]!r} is no sum of a file of its own")
+        names.add(found[2])
+        yield found[2], found[1]
