@@ -97,7 +97,7 @@ class AttackEvaluation(pl.Callback):
         check_name("target", self.target.name)
         self.max_invalid, self.acceleration = max_invalid, acceleration or Acceleration()
         self.summary: Summary | None = None
-        self._run: Run | None = None
+        self.run: Run | None = None
         self._attacked, self._running, self._pace = 0, RunningMeans(), Pace()
         self._attacker, self._rehearsed = Attacker(self.acceleration), False
         self._ownership = ExitStack()
@@ -122,7 +122,7 @@ class AttackEvaluation(pl.Callback):
                 "number of processes; give the data module's num_images (AttackDataModule)"
             )
         check_attackable(trainer, pl_module, self._attacks)
-        self._attacked, self._running, self._run, self._rehearsed = 0, RunningMeans(), None, False
+        self._attacked, self._running, self.run, self._rehearsed = 0, RunningMeans(), None, False
         self._attacker.forget_weights()
         on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
         names = [one.name for one in interpreters_of(pl_module)]
@@ -216,8 +216,8 @@ class AttackEvaluation(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """When all other callbacks have written what is theirs: the page, and W&B's share of it."""
         self._attacker.forget_weights()
-        if not idle(trainer) and self._run is not None and finish(self._run, trainer.logger):
-            print(f"{self._run.folder / FILE}: open it in a browser", flush=True)
+        if not idle(trainer) and self.run is not None and finish(self.run, trainer.logger):
+            print(f"{self.run.folder / FILE}: open it in a browser", flush=True)
         self._ownership.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -262,8 +262,7 @@ class AttackEvaluation(pl.Callback):
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Summary:
         wait_for_records(expected_records(trainer, [one.name for one in interpreters_of(pl_module)]))
-        self._run = run = read_run(results_folder(trainer))
-        pieces = {name: sum(record.pieces - 1 for record in run.records(name)) for name in run.interpreters}
+        self.run = run = read_run(results_folder(trainer))
         hashes = {interpreter.name: weights_hash(interpreter) for interpreter in interpreters_of(pl_module)}
         stamp = make_stamp(
             seed=self.seed,
@@ -274,7 +273,7 @@ class AttackEvaluation(pl.Callback):
             interpreter_sha256=hashes,
             manifest_sha256=run.experiment["manifest"],
             target=self.target.name,
-            halvings={name: count for name, count in pieces.items() if count},
+            halvings={name: count for name, count in run.summary.halvings.items() if count},
         )
         pictures = write_report(run, stamp)
         if isinstance(trainer.logger, WandbLogger):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pytorch_lightning.loggers import Logger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_warn
 
+from lightning_adv2.report.harmless import harmless
 from lightning_adv2.report.run import Run
-from lightning_adv2.report.run_page import write_run_page
+from lightning_adv2.report.run_page import FILE, write_run_page
 from lightning_adv2.report.wandb_artifacts import evaluation
 from lightning_adv2.report.wandb_logger import attempt
 from lightning_adv2.report.wandb_panels import report_digest
@@ -24,15 +24,11 @@ def finish(run: Run, logger: Logger | None = None) -> bool:
     Returns:
         Whether the page was written.
     """
-    written = True
-    try:
+    with harmless(run.folder / FILE) as missing:
         write_run_page(run)
-    except Exception as error:  # all results are on disk: a page must not cost a run its success
-        rank_zero_warn(f"{run.folder}: the page was not written ({error}); 'lightning-adv2 report' writes it")
-        written = False
     if isinstance(logger, WandbLogger):
         attempt(logger, lambda: log_pieces(logger, run.folder, pieces(run)))
-    return written
+    return not missing
 
 
 def pieces(run: Run) -> list[Piece]:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightning_adv2.report.harmless import harmless
 from lightning_adv2.report.wandb_files import FILE
 from lightning_adv2.report.wandb_pieces import Piece, digest_of
 
@@ -34,8 +35,10 @@ def study_pieces(folder: Path, stage: str) -> list[Piece]:
             found.setdefault(str(path.relative_to(folder / "figures").with_suffix("")), []).append(path)
     pieces = []
     for name, paths in sorted(found.items()):
-        if _content(paths):
-            pieces.append(Piece(f"{stage}/{name}", digest_of(*paths), partial(_row, f"studies/{stage}/{name}", paths)))
+        with harmless(f"W&B's part of {', '.join(map(str, paths))}", f"'lightning-adv2 sync {folder}' logs it"):
+            if _content(paths):
+                row = partial(_row, f"studies/{stage}/{name}", paths)
+                pieces.append(Piece(f"{stage}/{name}", digest_of(*paths), row))
     return pieces
 
 

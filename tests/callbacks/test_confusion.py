@@ -13,7 +13,8 @@ from callbacks.lab import attack_data, idls, run_python, shapes, trainer, victim
 from lightning_adv2.callbacks import ConfusionMatrix
 from lightning_adv2.data import ShapesDataModule
 from lightning_adv2.modules import ClassifierModule
-from lightning_adv2.report.confusion import confusion_content, confusion_figure
+from lightning_adv2.report.confusion import confusion_content
+from lightning_adv2.report.confusion_figure import confusion_figure
 
 SCRIPT = Path(__file__).with_name("confusion_processes.py")
 
