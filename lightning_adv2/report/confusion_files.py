@@ -19,6 +19,7 @@ from lightning_adv2.report.confusion import (
     worst_classes,
 )
 from lightning_adv2.report.confusion_figure import confusion_figure
+from lightning_adv2.report.figures import short
 from lightning_adv2.report.harmless import draw, harmless
 from lightning_adv2.report.terminal import show
 
@@ -45,7 +46,7 @@ def print_confusion(content: dict[str, Any], console: Console | None = None) -> 
 
     Beyond ``MOST_SHOWN`` classes a second table has the largest confusions.
     """
-    classes, sizes = content["classes"], class_sizes(content)
+    classes, sizes = [short(name, 40) for name in content["classes"]], class_sizes(content)
     few, all_rows = len(classes) <= _MOST_COUNTS, len(classes) <= MOST_SHOWN
     shown = list(range(len(classes))) if all_rows else worst_classes(content)
     title = confusion_title(content)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightning_adv2.files.text import visible
 from lightning_adv2.report.harmless import harmless
 from lightning_adv2.report.wandb_files import FILE
 from lightning_adv2.report.wandb_pieces import Piece, digest_of
@@ -51,9 +52,14 @@ def _row(prefix: str, paths: Sequence[Path], experiment: Any) -> dict[str, Any]:
             row[f"{prefix}/{key}"] = wandb.Image(str(value))
         else:
             columns: list[Any] = list(dict.fromkeys(column for line in value for column in line))
-            data = [[line.get(column) for column in columns] for line in value]
+            data = [[_text(line.get(column)) for column in columns] for line in value]
             row[f"{prefix}/{key}"] = wandb.Table(columns=columns, data=data)
     return row
+
+
+def _text(value: Any) -> Any:
+    """A name as text, whatever it holds; all else as it is."""
+    return visible(value) if isinstance(value, str) else value
 
 
 def _content(paths: Sequence[Path]) -> dict[str, Path | Table]:
