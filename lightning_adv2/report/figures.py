@@ -253,7 +253,7 @@ def save(figure: Figure, path: Path) -> Path:
     for one in figure.findobj(Axis):  # whose labels come from its formatter, whenever it is drawn
         labels = [text.get_text() for text in one.get_majorticklabels()]
         if any(visible(label, keep="\n") != label for label in labels):
-            one.set_ticks(one.get_majorticklocs(), [visible(label) for label in labels])
+            one.set_ticks(one.get_majorticklocs(), [visible(label, keep="\n") for label in labels])
     for text in figure.findobj(Text):
         text.set_parse_math(text.get_gid() == FORMULA)
         text.set_text(visible(text.get_text(), keep="\n"))

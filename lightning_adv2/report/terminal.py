@@ -72,8 +72,7 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
         cells.append(_format(_seconds(summary, row), "{:.3f}"))
         table.add_row(*cells, style=style)
     as_text(table)
-    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    if console.is_terminal and console.width < needed:
+    if console.is_terminal and console.width < _width(table, console):
         table.columns = [one for one in table.columns if str(one.header) in _NARROW]
     below = [Text(ONE_CLASS, style="dim")] if rows else []
     below += [Text(note, style="dim") for note in empty_notes(summary)]
@@ -154,14 +153,19 @@ def show(table: Table | Group, console: Console | None = None) -> None:
         BrokenPipeError: nobody reads any more; what is printed later goes nowhere.
     """
     console = console or Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 200)
     for one in table.renderables if isinstance(table, Group) else [table]:
         as_text(one, console.encoding)
+        if not console.is_terminal and isinstance(one, Table):
+            console.width = max(console.width, 200, _width(one, console))
     try:
         console.print(table)
     except SystemExit as end:  # so rich ends a program
         raise BrokenPipeError(EPIPE, "nobody reads what is printed") from end
+
+
+def _width(table: Table, console: Console) -> int:
+    """How many characters wide a table is that cuts nothing off."""
+    return console.measure(table, options=console.options.update(max_width=1000)).maximum
 
 
 def as_text(shown: Any, encoding: str = "utf-8") -> None:
