@@ -86,7 +86,7 @@ def test_other_judges_look_at_the_same_records(tmp_path: Path, capsys: pytest.Ca
     assert len(made) == 2
     other = config(tmp_path, class_path="lightning_adv2.interpreters.Gradient")
     main(["test", "--config", other])
-    assert "2 finished batches are kept" in capsys.readouterr().out
+    assert "2 of 2 records are kept as they are" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in made} == made
     assert {row["interpreter"] for row in rows(tmp_path / "run")} == {"cam", "grad"}
 
