@@ -17,7 +17,7 @@ from lightning_adv2.attacks import ADV2
 from lightning_adv2.callbacks import AttackEvaluation, MapQualityEvaluation
 from lightning_adv2.data import AttackDataModule, ShapesDataModule
 from lightning_adv2.files import read_json, write_json
-from lightning_adv2.files.sums import renew_sum
+from lightning_adv2.files.sums import renew_sums
 from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import IDLS, AIDModule, ClassifierModule, RTSModule
@@ -112,7 +112,7 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     seconds = time.perf_counter() - start
     stamp = read_json(output / "stamp.json")
     write_json(output / "stamp.json", stamp | {"held_out_accuracy": held_out, "seconds_in_all": seconds})
-    renew_sum(output, output / "stamp.json")
+    renew_sums(output, output / "stamp.json")
     console.print(f"{seconds:.0f} s", highlight=False)
     if (output / FILE).is_file():
         console.print(f"{output / FILE}: open it in a browser", markup=False, highlight=False, soft_wrap=True)

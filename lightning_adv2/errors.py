@@ -9,13 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
 
+from lightning_adv2.files.text import visible
+
 SWITCH = "LIGHTNING_ADV2_TRACEBACK"
 _LINES, _WIDTH = 8, 400
 
 
 def shorten(message: str) -> str:
-    """The message in at most 8 lines of at most 400 characters: its beginning and its end, where the remedy stands."""
-    lines = [line.rstrip() for line in message.splitlines() if line.strip()]
+    """The message in at most 8 lines of at most 400 characters: its beginning and its end, where the remedy stands.
+
+    Names in it are text: what a terminal would obey is written out.
+    """
+    lines = [visible(line.rstrip(), keep="\t") for line in message.split("\n") if line.strip()]
     if len(lines) > _LINES:
         lines = [*lines[:3], "  ...", *lines[-(_LINES - 4) :]]
     return "\n".join(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 4]} ..." for line in lines)
@@ -52,7 +57,7 @@ def short_errors(traceback_wanted: bool) -> Iterator[None]:
                 print(f"  {note}", file=sys.stderr)
             print("(--traceback shows where it was raised)", file=sys.stderr)
         else:
-            print(f"error in process {rank}: {(str(error).splitlines() or [''])[0][:_WIDTH]}", file=sys.stderr)
+            print(f"error in process {rank}: {(shorten(str(error)).splitlines() or [''])[0]}", file=sys.stderr)
         raise SystemExit(1) from error
 
 

@@ -21,6 +21,7 @@ from lightning_adv2.files.run import AGAIN, find_records, read_arrays
 from lightning_adv2.files.sealed import Array
 from lightning_adv2.files.sums import FILE as SUMS
 from lightning_adv2.files.sums import wrong_sums
+from lightning_adv2.files.text import visible
 
 _SHOWN = 50
 
@@ -167,10 +168,10 @@ def main(words: Sequence[str]) -> int:
     options = parser.parse_args(words)
     found, checked = verify(options.run, options.images)
     for line in found[:_SHOWN]:
-        print(f"WRONG  {line}")
+        print(f"WRONG  {visible(line)}")  # it may name what a stranger made
     if len(found) > _SHOWN:
         print(f"WRONG  and {len(found) - _SHOWN} more")
     for line in checked:
-        print(f"checked  {line}")
+        print(f"checked  {visible(line)}")
     print(f"{options.run}: {'all holds' if not found else f'{len(found)} things are wrong'}")
     return 1 if found else 0

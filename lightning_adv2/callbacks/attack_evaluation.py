@@ -35,6 +35,7 @@ from lightning_adv2.models import weights_hash
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report import Summary, make_stamp, write_record
 from lightning_adv2.report.finish import finish
+from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.records import check_name, record_key, wait_for_records
 from lightning_adv2.report.results import logged_values
 from lightning_adv2.report.run import Run, read_run, write_report
@@ -108,7 +109,7 @@ class AttackEvaluation(pl.Callback):
         self.max_invalid, self.acceleration = max_invalid, acceleration or Acceleration()
         self.threads = threads
         self.summary: Summary | None = None
-        self._run: Run | None = None
+        self.run: Run | None = None
         self._experiment = ""
         self._attacked, self._running, self._pace = 0, RunningMeans(), Pace()
         self._attacker, self._rehearsed = Attacker(self.acceleration), False
@@ -137,7 +138,7 @@ class AttackEvaluation(pl.Callback):
             check_threads(trainer, self.threads)
         check_attackable(trainer, pl_module, self._attacks)
         self._until_end.enter_context(computing_with(self.threads))
-        self._attacked, self._running, self._run, self._rehearsed = 0, RunningMeans(), None, False
+        self._attacked, self._running, self.run, self._rehearsed = 0, RunningMeans(), None, False
         self._attacker.forget_weights()
         self._experiment = on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
         names = [one.name for one in interpreters_of(pl_module)]
@@ -240,10 +241,11 @@ class AttackEvaluation(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """When all other callbacks have written what is theirs: the page, and W&B's share of it."""
         self._attacker.forget_weights()
-        if idle(trainer) and self._run is not None:
-            write_sums(self._run.folder)
-        elif self._run is not None and finish(self._run, trainer.logger):
-            print(f"{self._run.folder / FILE}: open it in a browser", flush=True)
+        if idle(trainer) and self.run is not None:
+            with harmless(self.run.folder / SUMS, SAME):
+                write_sums(self.run.folder)
+        elif self.run is not None and finish(self.run, trainer.logger):
+            print(f"{self.run.folder / FILE}: open it in a browser", flush=True)
         self._until_end.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -291,9 +293,8 @@ class AttackEvaluation(pl.Callback):
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Summary:
         wait_for_records(expected_records(trainer, [one.name for one in interpreters_of(pl_module)]))
-        self._run = run = read_run(results_folder(trainer))
+        self.run = run = read_run(results_folder(trainer))
         (run.folder / SUMS).unlink(missing_ok=True)
-        pieces = {name: sum(record.pieces - 1 for record in run.records(name)) for name in run.interpreters}
         hashes = {interpreter.name: weights_hash(interpreter) for interpreter in interpreters_of(pl_module)}
         stamp = make_stamp(
             seed=self.seed,
@@ -305,7 +306,7 @@ class AttackEvaluation(pl.Callback):
             interpreter_sha256=hashes,
             manifest_sha256=run.experiment["manifest"],
             target=self.target.name,
-            halvings={name: count for name, count in pieces.items() if count},
+            halvings={name: count for name, count in run.summary.halvings.items() if count},
         )
         pictures = write_report(run, stamp)
         if isinstance(trainer.logger, WandbLogger):

@@ -13,6 +13,7 @@ from lightning_adv2.models import Classifier, weights_hash
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.classifier_transfer import METRICS, Judged, judge_records, transfer_rows
 from lightning_adv2.report.classifier_transfer_files import print_classifier_transfer, write_classifier_transfer
+from lightning_adv2.report.harmless import harmless
 from lightning_adv2.report.records import check_name, record_key
 from lightning_adv2.report.summary import Row
 from lightning_adv2.runtime.exchange import gathered
@@ -125,6 +126,8 @@ class ClassifierTransferEvaluation(pl.Callback):
             {"classifier": classifier, "interpreter": interpreter, "reason": reasons[classifier, interpreter]}
             for classifier, interpreter in sorted(reasons)
         ]
-        write_classifier_transfer(results_folder(trainer), classifiers, self.rows, skipped)
-        print_classifier_transfer(classifiers, self.rows, skipped)
+        folder = results_folder(trainer)
+        write_classifier_transfer(folder, classifiers, self.rows, skipped)
+        with harmless(f"the table of {folder / 'classifier_transfer.json'}"):
+            print_classifier_transfer(classifiers, self.rows, skipped)
         return True

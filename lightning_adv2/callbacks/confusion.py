@@ -8,11 +8,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from lightning_adv2.callbacks.identity import class_titles
 from lightning_adv2.callbacks.stages import idle
-from lightning_adv2.report.confusion import confusion_content, write_confusion
+from lightning_adv2.report.confusion import confusion_content
+from lightning_adv2.report.confusion_files import write_confusion
 from lightning_adv2.runtime.exchange import gathered
 from lightning_adv2.runtime.folders import results_folder
 from lightning_adv2.runtime.processes import on_rank_zero
@@ -28,7 +28,7 @@ class ConfusionMatrix(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self._counts: Tensor | None = None
+        self._seen: list[Tensor] = []
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start afresh."""
@@ -39,8 +39,7 @@ class ConfusionMatrix(pl.Callback):
                 "ConfusionMatrix: the data module has chosen images that are classified correctly, so that the matrix "
                 "says nothing; give its source as the data module"
             )
-        classifier: Any = pl_module.classifier
-        self._counts = torch.zeros((classifier.num_classes,) * 2, dtype=torch.int64, device=pl_module.device)
+        self._seen = []
 
     def on_test_batch_end(
         self,
@@ -54,20 +53,23 @@ class ConfusionMatrix(pl.Callback):
         """Add one batch."""
         if idle(trainer) or not len(batch["label"]):
             return
-        assert self._counts is not None
         classifier: Any = pl_module.classifier
         with torch.no_grad():
-            logits = classifier(batch["images"])
-        self._counts += multiclass_confusion_matrix(logits, batch["label"], classifier.num_classes)
+            predicted = classifier(batch["images"]).argmax(1)
+        self._seen.append(torch.stack([batch["label"], predicted]).cpu())
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the processes up, log, print and write."""
         if idle(trainer):
             return
-        assert self._counts is not None
-        counts = torch.tensor(gathered(trainer, self._counts.tolist())).sum(0)
-        stage = "test" if trainer.testing else "val"
-        content = confusion_content(counts, class_titles(trainer, len(counts)), stage)
+        classifier: Any = pl_module.classifier
+        stage, classes = "test" if trainer.testing else "val", class_titles(trainer, classifier.num_classes)
+        # Of each image two numbers: a matrix of ten thousand classes has a hundred million.
+        own = torch.cat([torch.empty((2, 0), dtype=torch.int64), *self._seen], dim=1)
+        cells = torch.cat(gathered(trainer, own), dim=1)
+        counts = torch.sparse_coo_tensor(cells, torch.ones_like(cells[0]), (len(classes),) * 2, check_invariants=True)
+        content = confusion_content(counts, classes, stage)
+        self._seen = []
         if content["balanced_accuracy"] is not None:
             pl_module.log(f"{stage}/benign/balanced_accuracy", content["balanced_accuracy"])
         on_rank_zero(trainer, lambda: write_confusion(results_folder(trainer), content))

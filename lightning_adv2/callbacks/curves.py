@@ -8,9 +8,8 @@ from lightning_adv2.callbacks.finished_records import evaluation_before
 from lightning_adv2.callbacks.stages import idle
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.curves import control_rows, curve_rows, find_curves, print_curves, setting, write_curves
-from lightning_adv2.report.run import read_run
+from lightning_adv2.report.harmless import harmless
 from lightning_adv2.report.summary import Row
-from lightning_adv2.runtime.folders import results_folder
 from lightning_adv2.runtime.processes import on_rank_zero
 from lightning_adv2.runtime.signals import interruption_of
 
@@ -62,8 +61,10 @@ class AttackCurves(pl.Callback):
     on_test_epoch_end = on_validation_epoch_end
 
     def _report(self, trainer: pl.Trainer) -> list[Row]:
-        run = read_run(results_folder(trainer))
+        run = evaluation_before(trainer, self).run
+        assert run is not None  # it has come to its end before
         curves, controls = curve_rows(run), control_rows(run)
         write_curves(run.folder, curves, controls)
-        print_curves(curves, controls)
+        with harmless(f"the table of {run.folder / 'curves.json'}"):
+            print_curves(curves, controls)
         return curves

@@ -16,9 +16,11 @@ from lightning_adv2.callbacks.stages import idle
 from lightning_adv2.data.images import ImageDataset
 from lightning_adv2.data.skipping import read_items
 from lightning_adv2.detectors import Detector
+from lightning_adv2.files.run import read_header, record_paths
 from lightning_adv2.models import Classifier
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.detection import detection_rows, print_detection, score_records, write_detection
+from lightning_adv2.report.harmless import harmless
 from lightning_adv2.report.records import read_records, record_key
 from lightning_adv2.report.summary import Row
 from lightning_adv2.runtime.folders import results_folder
@@ -86,20 +88,23 @@ class DetectionEvaluation(pl.Callback):
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[Row]:
         folder = results_folder(trainer)
-        records = list(read_records(folder / "records"))
         stage = "test" if trainer.testing else "val"
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         manifest = getattr(data, "manifest", None)
         attacked = {entry.image_id for entry in manifest.entries} if manifest is not None else set()
-        for record in records:
-            attacked.update((*record.image_id, *record.already_wrong, *record.invalid))
+        for path in record_paths(folder / "records"):
+            header = read_header(path)
+            attacked.update((*header["image_id"], *header["already_wrong"], *header["invalid"]))
         classifier: Any = pl_module.classifier
         device = trainer.strategy.root_device
         dataset = _source(trainer).dataset(getattr(data, "split", stage))
         images, label, chosen = draw_calibration(
             dataset, classifier, self.calibration_images, attacked, self.seed, device
         )
-        scores = score_records(self.detectors, classifier, interpreters_of(pl_module), images, label, records)
+        scores = score_records(
+            self.detectors, classifier, interpreters_of(pl_module), images, label,
+            lambda name: read_records(folder / "records" / name),
+        )  # fmt: skip
         rows = detection_rows(scores, self.false_positive_rate)
         settings = {
             "false_positive_rate": self.false_positive_rate,
@@ -108,7 +113,8 @@ class DetectionEvaluation(pl.Callback):
         }
         write_detection(folder, rows, scores, settings)
         title = f"Detection at {self.false_positive_rate:.0%} false positives on {len(images)} benign images"
-        print_detection(rows, title)
+        with harmless(f"the table of {folder / 'detection.json'}"):
+            print_detection(rows, title)
         values = {}
         for row in rows:
             if row["detection_rate"] is not None:

@@ -11,6 +11,7 @@ from lightning_adv2.callbacks.stages import idle
 from lightning_adv2.functional.validity import is_finite
 from lightning_adv2.metrics.localization import Located, Object, calibrates, locate
 from lightning_adv2.modules.idls import interpreters_of
+from lightning_adv2.report.harmless import harmless
 from lightning_adv2.report.localization import (
     Example,
     Tally,
@@ -136,8 +137,10 @@ class LocalizationEvaluation(pl.Callback):
             self.rows = results.content["rows"]
 
             def report() -> bool:
-                write_localization(results_folder(trainer), results, examples)
-                print_localization(results.content)
+                folder = results_folder(trainer)
+                write_localization(folder, results, examples)
+                with harmless(f"the table of {folder / 'localization.json'}"):
+                    print_localization(results.content)
                 return True
 
             on_rank_zero(trainer, report)

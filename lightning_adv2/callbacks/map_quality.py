@@ -9,7 +9,6 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_only
-from rich.table import Table
 from torch import Tensor
 
 from lightning_adv2.files import write_json
@@ -18,7 +17,8 @@ from lightning_adv2.functional.validity import is_finite
 from lightning_adv2.metrics import MapAgreement, MapQuality
 from lightning_adv2.metrics.attack import ImageMean
 from lightning_adv2.modules.idls import interpreters_of
-from lightning_adv2.report.terminal import show
+from lightning_adv2.report.harmless import harmless
+from lightning_adv2.report.map_quality import print_quality
 from lightning_adv2.runtime.exchange import computed
 from lightning_adv2.runtime.folders import results_folder
 from lightning_adv2.runtime.signals import interruption_of
@@ -125,11 +125,5 @@ class MapQualityEvaluation(pl.Callback):
 @rank_zero_only
 def _report(values: dict[str, dict[str, float]], folder: Path) -> None:
     write_json(folder / "map_quality.json", values)
-    table = Table(title="What the benign maps are worth", title_justify="left", title_style="bold")
-    table.add_column("interpreter")
-    keys = list(dict.fromkeys(key for means in values.values() for key in means))
-    for key in keys:
-        table.add_column(key.replace("_", " "), justify="right")
-    for name, means in values.items():
-        table.add_row(name, *(f"{means[key]:.3f}" if key in means else "-" for key in keys))
-    show(table)
+    with harmless(f"the table of {folder / 'map_quality.json'}"):
+        print_quality(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,7 +12,8 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 
 from lightning_adv2.callbacks.identity import class_titles
 from lightning_adv2.models import save_weights
-from lightning_adv2.report.figures import map_sheet, save
+from lightning_adv2.report.figures import map_sheet
+from lightning_adv2.report.harmless import SAME, draw
 from lightning_adv2.report.records import to_uint8
 from lightning_adv2.runtime.folders import results_folder
 from lightning_adv2.types import Interpretation
@@ -60,5 +62,5 @@ class MapWriter(BasePredictionWriter):
         if index == 0:
             classes = class_titles(trainer, prediction.logits.shape[1])
             names = [classes[k] for k in predicted.tolist()]
-            figure = map_sheet(to_uint8(batch["images"]), prediction.attribution_map.cpu(), names)
-            save(figure, folder / "figures" / name / "maps.png")
+            make = partial(map_sheet, to_uint8(batch["images"]), prediction.attribution_map.cpu(), names)
+            draw(folder / "figures" / name / "maps.png", make, SAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,7 +13,7 @@ from lightning_adv2.functional.noise import KINDS, Kind
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report import noise
 from lightning_adv2.report.example_maps import noise_maps
-from lightning_adv2.report.figures import save
+from lightning_adv2.report.harmless import SAME, draw, harmless
 from lightning_adv2.report.records import to_uint8
 from lightning_adv2.report.summary import Row
 from lightning_adv2.runtime.exchange import gathered
@@ -120,13 +121,13 @@ class NoiseEvaluation(pl.Callback):
         self.rows = noise.noise_rows(self.levels, gathered(trainer, own))
         if trainer.is_global_zero and parts:
             classes = class_titles(trainer, classifier.num_classes)
-            figure = noise_maps(classifier, interpreters, parts, self.levels, classes, self.seed, device)
-            if figure is not None:
-                save(figure, results_folder(trainer) / "figures" / "noise_maps.png")
+            make = partial(noise_maps, classifier, interpreters, parts, self.levels, classes, self.seed, device)
+            draw(results_folder(trainer) / "figures" / "noise_maps.png", make, SAME)
         self._parts = []
 
     def _report(self, trainer: pl.Trainer) -> bool:
-        noise.write_noise(results_folder(trainer), self.levels, self.rows)
-        images = self.levels[0]["images"]
-        noise.print_noise(self.levels, self.rows, f"Maps under plain noise: {images} correctly classified images")
+        folder, images = results_folder(trainer), self.levels[0]["images"]
+        noise.write_noise(folder, self.levels, self.rows)
+        with harmless(f"the table of {folder / 'noise.json'}"):
+            noise.print_noise(self.levels, self.rows, f"Maps under plain noise: {images} correctly classified images")
         return True

@@ -41,15 +41,23 @@ def write_sums(folder: Path) -> Path:
     return _write(folder, lines)
 
 
-def renew_sum(folder: Path, path: Path) -> None:
-    """Take a file that was written anew for good reasons, such as a page of the same run; only if it has a sum."""
+def renew_sums(folder: Path, *paths: Path) -> None:
+    """Take the sums of files that were written later for good reasons, such as a page of the same run.
+
+    Args:
+        folder: of a run; one without sums has not come to its end, and gets none.
+        paths: the files; those outside the folder do not count.
+    """
+    own = {path.resolve().relative_to(folder.resolve()).as_posix(): path for path in paths if _below(path, folder)}
     try:
         lines = dict(_read(folder))
-        name = path.resolve().relative_to(folder.resolve()).as_posix()
     except (OSError, ValueError):
         return
-    if name in lines:
-        _write(folder, lines | {name: _sum(path)})
+    _write(folder, dict(sorted((lines | {name: _sum(path) for name, path in own.items()}).items())))
+
+
+def _below(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def wrong_sums(folder: Path) -> tuple[list[str], int]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from lightning_adv2.files import write_json
 from lightning_adv2.metrics.quality import BETTER_HIGH, BETTER_LOW
-from lightning_adv2.report.figures import save
+from lightning_adv2.report.harmless import SAME, draw
 
 _LIMIT = {"color": "#d1495b", "linewidth": 1.0, "linestyle": "--"}
 
@@ -25,8 +25,8 @@ def write_benign_quality(folder: Path, content: Mapping[str, Any]) -> None:
             it.
     """
     write_json(folder / "benign_quality.json", content)
-    figure = curves(content["interpreter"], content["validations"], content["teacher"], content["limits"])
-    save(figure, folder / "figures" / "benign_quality.png")
+    drawn = (content[key] for key in ("interpreter", "validations", "teacher", "limits"))
+    draw(folder / "figures" / "benign_quality.png", lambda: curves(*drawn), SAME)
 
 
 def curves(

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_adv2.files import write_json
-from lightning_adv2.report.figures import save
+from lightning_adv2.report.harmless import draw
 from lightning_adv2.report.means import OVER, over
 from lightning_adv2.report.records import record_key
 from lightning_adv2.report.summary import Row
@@ -36,8 +36,13 @@ def write_classifier_transfer(
     """
     content: dict[str, Any] = {"classifiers": list(classifiers), "rows": list(rows), "skipped": list(skipped)}
     write_json(folder / "classifier_transfer.json", content)
-    if rows:
-        save(classifier_transfer_figure(rows), folder / "figures" / "classifier_transfer.png")
+    draw_classifier_transfer(folder, rows)
+
+
+def draw_classifier_transfer(folder: Path, rows: Sequence[Row]) -> None:
+    """Draw ``figures/classifier_transfer.png``, if there are rows."""
+    path = folder / "figures" / "classifier_transfer.png"
+    draw(path, lambda: classifier_transfer_figure(rows) if rows else None)
 
 
 def classifier_transfer_figure(rows: Sequence[Row]) -> Figure:

@@ -10,18 +10,21 @@ from typing import Any
 
 import rich.table
 from rich.console import Console
-from rich.text import Text
 
 from lightning_adv2.files.run import stray_lines
-from lightning_adv2.files.sums import renew_sum
+from lightning_adv2.files.sums import renew_sums
+from lightning_adv2.files.text import visible
 from lightning_adv2.report import figures
+from lightning_adv2.report.harmless import SAME, draw, harmless
 from lightning_adv2.report.html import numeric_columns, write_page
 from lightning_adv2.report.page import Picture, Section, Table
-from lightning_adv2.report.run import Run, read_run
+from lightning_adv2.report.run import Run, draw_figures, read_run
 from lightning_adv2.report.run_page import FILE, run_sections, write_run_page
+from lightning_adv2.report.studies import draw_missing
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import EMPTY as NO_IOU
 from lightning_adv2.report.terminal import show
+from lightning_adv2.report.wandb_panels import is_whole
 from lightning_adv2.runtime.describe import differences
 
 KEYS = ("dataset", "classifier", "target", "interpreter", "attack", "schedule")
@@ -145,9 +148,8 @@ def compare_sections(runs: Sequence[Run], names: Sequence[str], folder: Path) ->
     drawn = []
     if bars:
         note = ", ".join(f"({number}) {name}" for number, name in enumerate(names, 1))
-        drawn.append(
-            Picture("How much of the map is left", figures.save(figures.bars(bars), folder / "runs.png"), note)
-        )
+        paths = draw(folder / "runs.png", lambda: figures.bars(bars), SAME)
+        drawn += [Picture("How much of the map is left", path, note) for path in paths]
     sections = [Section("Comparison", text, [*blocks[:1], *drawn, *blocks[1:], experiment_table(runs, names)])]
     for run, name in zip(runs, names, strict=True):
         sections += [
@@ -170,18 +172,25 @@ def _bars(runs: Sequence[Run]) -> list[Row]:
 
 def print_comparison(table: Table, console: Console | None = None) -> None:
     """Show a table on the terminal; a name of a folder is text, whatever brackets it has."""
-    shown = rich.table.Table(
-        title=Text(table.title), title_justify="left", title_style="bold", caption=Text(table.note)
-    )
+    shown = rich.table.Table(title=table.title, title_justify="left", title_style="bold", caption=table.note)
     for name, right in zip(table.columns, numeric_columns(table), strict=True):
-        shown.add_column(Text(name), justify="right" if right else "left", overflow="fold")
+        shown.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in table.rows:
-        shown.add_row(*map(Text, row))
+        shown.add_row(*row)
     show(shown, console)
 
 
+def _draw(run: Run) -> None:
+    """Draw the figures that are missing; of a run that has not come to its end, all of its own."""
+    folder = run.folder / "figures"
+    before = {*folder.rglob("*.png")}
+    draw_figures(run, keep=is_whole(run))
+    draw_missing(run.folder)
+    renew_sums(run.folder, *({*folder.rglob("*.png")} - before))
+
+
 def report(folders: Sequence[Path], output: Path | None = None) -> Path:
-    """Write the page of one run into its folder, or that of several runs.
+    """Write the page of one run into its folder, or that of several runs; draw what is missing of their figures.
 
     Args:
         folders: of evaluations.
@@ -199,13 +208,16 @@ def report(folders: Sequence[Path], output: Path | None = None) -> Path:
         print(line, flush=True)
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(f"RUN: {', '.join(map(str, folders))} has a folder twice; give each once")
+    for run in runs:
+        _draw(run)
     if len(runs) == 1:
         page = write_run_page(runs[0], output)
-        renew_sum(runs[0].folder, page)
+        renew_sums(runs[0].folder, page)
         return page
     names = names_of(runs)
-    print_comparison(comparison(runs, names, {key: MAIN[key] for key in ("asr", "iou")}, "Attacks"))
-    print_comparison(experiment_table(runs, names))
+    with harmless("the comparison on the terminal", SAME):
+        print_comparison(comparison(runs, names, {key: MAIN[key] for key in ("asr", "iou")}, "Attacks"))
+        print_comparison(experiment_table(runs, names))
     with TemporaryDirectory() as temporary:
         sections = compare_sections(runs, names, Path(temporary))
         return write_page(output or Path(FILE), f"ADV2: {len(runs)} evaluations", sections, ", ".join(names))
@@ -230,4 +242,4 @@ def main(words: Sequence[str]) -> None:
         raise SystemExit(f"{error}; give the folder that an evaluation wrote, with records/ in it") from error
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    print(f"{page}: open it in a browser", flush=True)
+    print(f"{visible(str(page))}: open it in a browser", flush=True)

@@ -1,106 +1,121 @@
-"""A confusion matrix for people: a table on the terminal, a picture, and the figures beside them (Figure 18)."""
+"""Which classes the classifier takes for which (Figure 18), for any number of classes.
+
+Nothing here holds a matrix of K x K: counts are kept as cells, of which there are no more than images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import torch
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
-from lightning_adv2.files import write_json
-from lightning_adv2.metrics.classification import balanced_accuracy, recall
-from lightning_adv2.report.figures import save
-from lightning_adv2.report.terminal import show
+MOST_DENSE = 100
+"""Up to so many classes ``confusion.json`` has the matrix itself."""
+MOST_SHOWN = 30
+"""Up to so many classes figure and table show every class; beyond, the worst ``LISTED`` and the largest confusions."""
+LISTED = 15
+
+
+class Confused(NamedTuple):
+    """Images of one class that are taken for another: their number and the share of the class."""
+
+    true: int
+    predicted: int
+    images: int
+    share: float
 
 
 def confusion_content(counts: Tensor, classes: Sequence[str], stage: str) -> dict[str, Any]:
-    """What ``confusion.json`` holds: ``stage``, ``classes``, ``counts`` (rows true, columns predicted), ``images``,
-    ``accuracy``, ``balanced_accuracy``, and each class's ``recall`` and ``precision``, None where it is 0/0.
+    """What ``confusion.json`` holds.
+
+    ``stage``, ``classes``, ``counts`` (rows true, columns predicted; None beyond ``MOST_DENSE`` classes, where
+    ``cells`` has true and predicted class and number of all that are not 0), ``images``, ``accuracy``,
+    ``balanced_accuracy``, and each class's ``recall`` and ``precision``, None where it is 0/0.
 
     Args:
-        counts: ``(K, K)`` whole numbers.
+        counts: ``(K, K)`` whole numbers, dense or sparse.
         classes: K titles.
         stage: test or val.
     """
-    counts = counts.cpu()
-    total, found = int(counts.sum()), int(counts.trace())
-    return {
+    cells = counts.cpu() if counts.is_sparse else counts.cpu().to_sparse()
+    cells = cells.coalesce()
+    (true, predicted), number = cells.indices(), cells.values()
+    right = _sums(true, number * (true == predicted), len(classes))
+    recall, precision = right / _sums(true, number, len(classes)), right / _sums(predicted, number, len(classes))
+    total, found = int(number.sum()), int(right.sum())
+    dense = len(classes) <= MOST_DENSE
+    content = {
         "stage": stage,
         "classes": list(classes),
-        "counts": counts.tolist(),
+        "counts": cells.to_dense().tolist() if dense else None,
         "images": total,
         "accuracy": found / total if total else None,
-        "balanced_accuracy": _numbers(balanced_accuracy(counts)[None])[0],
-        "recall": _numbers(recall(counts)),
-        "precision": _numbers(recall(counts.T)),
+        "balanced_accuracy": _numbers(torch.nanmean(recall)[None])[0],
+        "recall": _numbers(recall),
+        "precision": _numbers(precision),
     }
+    return content if dense else content | {"cells": torch.stack([true, predicted, number], 1).tolist()}
+
+
+def _sums(group: Tensor, number: Tensor, count: int) -> Tensor:
+    """The sum of the numbers of each group, ``(count,)`` float64."""
+    return torch.zeros(count, dtype=torch.float64).index_add(0, group, number.double())
 
 
 def _numbers(values: Tensor) -> list[float | None]:
     return [None if value != value else value for value in values.tolist()]
 
 
-def write_confusion(folder: Path, content: dict[str, Any]) -> Path:
-    """Write ``confusion.json``, whose path comes back, and ``figures/confusion.png``; print the table."""
-    write_json(folder / "confusion.json", content)
-    save(confusion_figure(content), folder / "figures" / "confusion.png")
-    print_confusion(content)
-    return folder / "confusion.json"
+def cells_of(content: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """True class, predicted class and number of images of every cell that is not 0, each ``(M,)``."""
+    if content["counts"] is None:
+        true, predicted, number = torch.tensor(content["cells"], dtype=torch.int64).reshape(-1, 3).T
+        return true, predicted, number
+    counts = torch.tensor(content["counts"])
+    true, predicted = counts.nonzero().T
+    return true, predicted, counts[true, predicted]
+
+
+def class_sizes(content: dict[str, Any]) -> Tensor:
+    """How many images each class has, ``(K,)`` float64."""
+    true, _, number = cells_of(content)
+    return _sums(true, number, len(content["classes"]))
+
+
+def largest_confusions(content: dict[str, Any], of: Collection[int] | None = None) -> list[Confused]:
+    """The ``LISTED`` cells off the diagonal with most images, of equal ones those of the greater share of their class.
+
+    Args:
+        content: see :func:`confusion_content`.
+        of: all of these true classes instead.
+    """
+    true, predicted, number = cells_of(content)
+    sizes, wrong = class_sizes(content), true != predicted
+    if of is not None:
+        wrong &= torch.isin(true, torch.tensor(list(of), dtype=torch.int64))
+    found = [
+        Confused(i, j, n, n / float(sizes[i]))
+        for i, j, n in zip(true[wrong].tolist(), predicted[wrong].tolist(), number[wrong].tolist(), strict=True)
+    ]
+    found.sort(key=lambda one: (-one.images, -one.share, one.true, one.predicted))
+    return found[:LISTED] if of is None else found
+
+
+def worst_classes(content: dict[str, Any]) -> list[int]:
+    """The ``LISTED`` classes with images of which least are found, of equal ones the larger first."""
+    sizes = class_sizes(content).tolist()
+    known = [(recall, -sizes[i], i) for i, recall in enumerate(content["recall"]) if recall is not None]
+    return [i for _, _, i in sorted(known)[:LISTED]]
 
 
 def confusion_title(content: dict[str, Any]) -> str:
     """The two accuracies and the number of images."""
-    accuracy, balanced = (_percent(content[key]) for key in ("accuracy", "balanced_accuracy"))
+    accuracy, balanced = (percent(content[key]) for key in ("accuracy", "balanced_accuracy"))
     return f"Accuracy {accuracy}, balanced {balanced}, {content['images']} {content['stage']} images"
 
 
-def confusion_figure(content: dict[str, Any]) -> Figure:
-    """Counts in cells whose colour is the share of the row: of the images that are of the class.
-
-    Args:
-        content: see :func:`confusion_content`.
-    """
-    counts, classes = torch.tensor(content["counts"]), content["classes"]
-    share = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    side = 2.6 + 0.62 * len(classes)
-    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
-    figure.suptitle(confusion_title(content), fontsize=11, fontweight="bold")
-    axis = figure.subplots()
-    drawn = axis.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(range(len(classes)), classes, rotation=40, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(classes)), classes)
-    axis.set_xlabel("classified as")
-    axis.set_ylabel("true class")
-    if len(classes) <= 30:  # more numbers would not be read
-        for row in range(len(classes)):
-            for column in range(len(classes)):
-                colour = "white" if share[row, column] > 0.5 else "black" if counts[row, column] else "#c0c0c0"
-                text = str(int(counts[row, column]))
-                axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=9)
-    figure.colorbar(drawn, ax=axis, label="share of the true class", shrink=0.8)
-    return figure
-
-
-def print_confusion(content: dict[str, Any], console: Console | None = None) -> None:
-    """Show one row per true class: how its images are classified, and its recall and precision."""
-    classes = content["classes"]
-    table = Table(title=confusion_title(content), title_justify="left", title_style="bold", header_style="bold")
-    table.add_column("true class, classified as:", no_wrap=True)
-    shown = len(classes) <= 12
-    for name in [*(classes if shown else ()), "recall", "precision"]:
-        table.add_column(name, justify="right")
-    for i, name in enumerate(classes):
-        counts = content["counts"][i]
-        cells = [Text(str(n), style="bold") if i == j else str(n) for j, n in enumerate(counts)] if shown else []
-        table.add_row(name, *cells, _percent(content["recall"][i]), _percent(content["precision"][i]))
-    show(table, console)
-
-
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
+    """A share for people."""
     return "-" if value is None else f"{value:.1%}"

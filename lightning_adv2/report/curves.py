@@ -16,7 +16,7 @@ from rich.text import Text
 from lightning_adv2.files import write_json
 from lightning_adv2.files.run import record_paths
 from lightning_adv2.functional.bootstrap import bootstrap_interval, share_interval
-from lightning_adv2.report.figures import save
+from lightning_adv2.report.harmless import draw
 from lightning_adv2.report.means import OVER, defined, mean_of, over
 from lightning_adv2.report.records import read_record, record_key
 from lightning_adv2.report.run import Run
@@ -126,8 +126,13 @@ def _point(values: dict[str, list[float]]) -> Row:
 def write_curves(folder: Path, curves: Sequence[Row], controls: Sequence[Row]) -> None:
     """Write ``curves.json`` (curves, controls) and, if there is a curve with images, ``figures/curves.png``."""
     write_json(folder / "curves.json", {"curves": list(curves), "controls": list(controls)})
-    if any(point["n"] for curve in curves for point in curve["points"]):
-        save(curves_figure(curves, controls), folder / "figures" / "curves.png")
+    draw_curves(folder, curves, controls)
+
+
+def draw_curves(folder: Path, curves: Sequence[Row], controls: Sequence[Row]) -> None:
+    """Draw ``figures/curves.png``, if there is a curve with images."""
+    some = any(point["n"] for curve in curves for point in curve["points"])
+    draw(folder / "figures" / "curves.png", lambda: curves_figure(curves, controls) if some else None)
 
 
 def curves_figure(curves: Sequence[Row], controls: Sequence[Row]) -> Figure:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,8 @@ from lightning_adv2.detectors.base import in_chunks
 from lightning_adv2.files import written_whole
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
-from lightning_adv2.report.figures import _COLOURS, save
+from lightning_adv2.report.figures import _COLOURS
+from lightning_adv2.report.harmless import draw
 from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key, to_float
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.tables import write_csv
@@ -63,58 +64,68 @@ def score_records(
     interpreters: Sequence[Interpreter],
     images: Tensor,
     label: Tensor,
-    records: Sequence[BatchRecord],
+    records: Callable[[str], Iterable[BatchRecord]],
 ) -> list[DetectionScores]:
     """Fit every detector on calibration images, then score these and the records.
 
     Args:
         detectors: what to run.
         classifier: in eval mode.
-        interpreters: in eval mode; a record with an ``interpreter`` belongs to the one of that name.
+        interpreters: in eval mode.
         images: ``(N, C, H, W)``, calibration images, on the classifier's device.
         label: ``(N,)``.
-        records: of the run; an image that comes twice counts once.
+        records: gives those of an interpreter by its name, read once each; an image that comes twice counts once.
 
     Raises:
         NotApplicableError: a detector fits none of the interpreters.
     """
-    results: dict[tuple[str, str], DetectionScores] = {}
-    for detector in detectors:
-        refusal: NotApplicableError | None = None
-        calibration: Tensor | None = None
-        for interpreter in interpreters:
-            name = interpreter.name
+    results: list[DetectionScores] = []
+    refusals: dict[str, NotApplicableError] = {}
+    calibration: dict[str, Tensor] = {}
+    for interpreter in interpreters:
+        fitted: dict[str, Callable[[Tensor], Tensor]] = {}
+        for detector in detectors:
             score = partial(_scores, detector, classifier, interpreter)
-            if calibration is None or detector.needs_interpreter:
+            if detector.name not in calibration or detector.needs_interpreter:
                 try:
                     detector.fit(classifier, interpreter, images, label)
-                    calibration = score(images)
+                    calibration[detector.name] = score(images)
                 except NotApplicableError as error:
-                    refusal = error
+                    refusals[detector.name] = error
                     continue
-            own = [record for record in records if getattr(record, "interpreter", name) == name]
-            benign, attacks = _evaluate(score, own, images.device)
-            results[name, detector.name] = DetectionScores(name, detector.name, calibration, benign, attacks)
-        if calibration is None and refusal is not None:
+            fitted[detector.name] = score
+        for name, (benign, attacks) in _evaluate(fitted, records(interpreter.name), images.device).items():
+            results.append(DetectionScores(interpreter.name, name, calibration[name], benign, attacks))
+    for name, refusal in refusals.items():
+        if name not in calibration:
             raise refusal
-    keys = ((interpreter.name, detector.name) for interpreter in interpreters for detector in detectors)
-    return [results[key] for key in keys if key in results]
+    return results
+
+
+_Found = tuple[Tensor, dict[tuple[str, str], Tensor]]
 
 
 def _evaluate(
-    score: Callable[[Tensor], Tensor], records: Sequence[BatchRecord], device: torch.device
-) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
+    scores: Mapping[str, Callable[[Tensor], Tensor]], records: Iterable[BatchRecord], device: torch.device
+) -> dict[str, _Found]:
+    """By detector the scores of the benign images and, by attack, of the adversarial ones."""
     seen: set[str] = set()
-    benign: list[Tensor] = []
-    attacks: dict[tuple[str, str], list[Tensor]] = {}
+    benign: dict[str, list[Tensor]] = {name: [score(torch.empty(0))] for name, score in scores.items()}
+    attacks: dict[str, dict[tuple[str, str], list[Tensor]]] = {name: {} for name in scores}
     for record in records:
         fresh = torch.tensor([name not in seen for name in record.image_id], dtype=torch.bool)
         seen.update(record.image_id)
-        benign.append(score(to_float(record.images[fresh]).to(device)))
+        images = to_float(record.images[fresh]).to(device)
+        for name, score in scores.items():
+            benign[name].append(score(images))
         for attack in record.attacks:
             adversarial = to_float(attack.adv_images[fresh & counted(record, attack)]).to(device)
-            attacks.setdefault((attack.attack, attack.schedule), []).append(score(adversarial))
-    return torch.cat([score(torch.empty(0)), *benign]), {key: torch.cat(parts) for key, parts in attacks.items()}
+            for name, score in scores.items():
+                attacks[name].setdefault((attack.attack, attack.schedule), []).append(score(adversarial))
+    return {
+        name: (torch.cat(benign[name]), {key: torch.cat(parts) for key, parts in attacks[name].items()})
+        for name in scores
+    }
 
 
 def _scores(detector: Detector, classifier: Classifier, interpreter: Interpreter, images: Tensor) -> Tensor:
@@ -190,8 +201,13 @@ def write_detection(
     with written_whole(folder / "detection.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     write_csv(rows, folder / "detection.csv")
-    if any(row["detection_rate"] is not None for row in rows):
-        save(detection_figure(rows), folder / "figures" / "detection.png")
+    draw_detection(folder, rows)
+
+
+def draw_detection(folder: Path, rows: Sequence[Row]) -> None:
+    """Draw ``figures/detection.png``, if an attack has images that count."""
+    some = any(row["detection_rate"] is not None for row in rows)
+    draw(folder / "figures" / "detection.png", lambda: detection_figure(rows) if some else None)
 
 
 def detection_figure(rows: Sequence[Row]) -> Figure:

@@ -9,16 +9,19 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import torch
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from torch import Tensor
 
+from lightning_adv2.files import written_whole
+from lightning_adv2.files.text import visible
 from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.functional.masking import resize_map
 from lightning_adv2.report.means import iou_label
 from lightning_adv2.report.records import BENIGN, AttackRecord, BatchRecord, to_numpy
 from lightning_adv2.report.summary import Row
+from lightning_adv2.report.traces import Curves
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 _GOOD, _BAD = "#2a7f3f", "#d1495b"
@@ -141,7 +144,7 @@ def grid(rows: Sequence[Sequence[Cell]], title: str) -> Figure:
             axis.set_axis_off()
         for axis, (picture, text, colour) in zip(line, row, strict=False):
             axis.imshow(picture, interpolation="nearest" if picture.shape[0] < 100 else "antialiased")
-            axis.set_title(_short(text), fontsize=8, color=colour)
+            axis.set_title(short(text), fontsize=8, color=colour)
     return figure
 
 
@@ -156,7 +159,7 @@ def map_sheet(images: Tensor, maps: Tensor, names: Sequence[str], limit: int = 1
     for i in range(count):
         left, right = axes[i // 4, 2 * (i % 4)], axes[i // 4, 2 * (i % 4) + 1]
         left.imshow(to_numpy(images[i]))
-        left.set_title(_short(names[i]), fontsize=8)
+        left.set_title(short(names[i]), fontsize=8)
         right.imshow(overlay(images[i], maps[i]))
     return figure
 
@@ -220,11 +223,11 @@ def attack_colours(attacks: Sequence[str]) -> dict[str, str]:
     return {name: _COLOURS.get(name) or next(more) for name in dict.fromkeys(attacks)}
 
 
-def convergence(curves: dict[str, dict[str, Tensor]], title: str) -> Figure:
+def convergence(curves: Curves, title: str) -> Figure:
     """Map IoU, map L1 and target confidence over the steps of each attack.
 
     Args:
-        curves: attack -> name -> mean over images at each step, ``(T,)``.
+        curves: means over images.
         title: heading.
     """
     names = (("iou", "map IoU"), ("l1", "map L1"), ("confidence", "target confidence"))
@@ -232,7 +235,7 @@ def convergence(curves: dict[str, dict[str, Tensor]], title: str) -> Figure:
     figure.suptitle(title, fontsize=12, fontweight="bold")
     for axis, (name, label) in zip(figure.subplots(1, 3), names, strict=True):
         for attack, curve in curves.items():
-            axis.plot(torch.arange(1, len(curve[name]) + 1), curve[name], label=attack)
+            axis.plot(range(1, len(curve[name]) + 1), curve[name], label=attack)
         axis.set_xlabel("joint gradient step")
         axis.set_ylabel(label)
         axis.set_ylim(0, 1.02 if name != "l1" else None)
@@ -242,13 +245,24 @@ def convergence(curves: dict[str, dict[str, Tensor]], title: str) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG; every text in it stands as it is, for names may hold ``$``, which is no mathematics."""
+    """Write a figure as PNG, whole or not at all.
+
+    Every text in it stands as it is, for names may hold anything: ``$`` is no mathematics, and what has no look of its
+    own is written out.
+    """
+    for one in figure.findobj(Axis):  # whose labels come from its formatter, whenever it is drawn
+        labels = [text.get_text() for text in one.get_majorticklabels()]
+        if any(visible(label, keep="\n") != label for label in labels):
+            one.set_ticks(one.get_majorticklocs(), [visible(label, keep="\n") for label in labels])
     for text in figure.findobj(Text):
         text.set_parse_math(text.get_gid() == FORMULA)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+        text.set_text(visible(text.get_text(), keep="\n"))
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
     return path
 
 
-def _short(text: str, width: int = 24) -> str:
+def short(text: str, width: int = 24) -> str:
+    """A name in one line of at most so many characters."""
+    text = visible(text)
     return text if len(text) <= width else text[: width - 1] + "."

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pytorch_lightning.loggers import Logger, WandbLogger
-from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_adv2.files.sums import FILE as SUMS
 from lightning_adv2.files.sums import write_sums
+from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.run import Run
-from lightning_adv2.report.run_page import write_run_page
+from lightning_adv2.report.run_page import FILE, write_run_page
 from lightning_adv2.report.wandb_artifacts import evaluation
 from lightning_adv2.report.wandb_logger import attempt
 from lightning_adv2.report.wandb_panels import report_digest
@@ -28,19 +28,13 @@ def finish(run: Run, logger: Logger | None = None) -> bool:
     Returns:
         Whether the page was written.
     """
-    written = True
-    try:
+    with harmless(run.folder / FILE) as missing:
         write_run_page(run)
-    except Exception as error:  # all results are on disk: a page must not cost a run its success
-        rank_zero_warn(f"{run.folder}: the page was not written ({error}); 'lightning-adv2 report' writes it")
-        written = False
-    try:
+    with harmless(run.folder / SUMS, SAME):
         write_sums(run.folder)
-    except OSError as error:
-        rank_zero_warn(f"{run.folder}: {SUMS} was not written ({error}); the same command again writes it")
     if isinstance(logger, WandbLogger):
         attempt(logger, lambda: log_pieces(logger, run.folder, pieces(run)))
-    return written
+    return not missing
 
 
 def pieces(run: Run) -> list[Piece]:

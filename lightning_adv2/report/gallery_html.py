@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lightning_adv2.report.figures import amplified, iou_text, overlay, shown_attacks
 from lightning_adv2.report.html_pictures import SMALL, Pictures
 from lightning_adv2.report.page import Gallery
 from lightning_adv2.report.records import BENIGN, AttackRecord, BatchRecord, to_numpy
+from lightning_adv2.report.run import Run
 from lightning_adv2.report.summary import Row
 
 BUDGET = 9_000_000
@@ -22,9 +23,6 @@ _NUMBERS = {
 }  # fmt: skip
 HEADINGS = ("attack", "predicted", "reached c_t", *_NUMBERS.values(), "Linf x255", "size", "flags")
 """Of the columns of a sheet that have numbers."""
-
-Seen = tuple[BatchRecord, int]
-"""A record and an image's place in it."""
 
 
 @dataclass(frozen=True)
@@ -89,43 +87,54 @@ def cards(gallery: Gallery, pictures: Pictures) -> Cards:
     """
     run = gallery.run
     found = _first(gallery)
-    rows = {(row["interpreter"], row["attack"], row["schedule"], row["image_id"]): row for row in run.summary.images}
+    shown = (row for row in run.summary.images if row["image_id"] in found)
+    rows = {(row["interpreter"], row["attack"], row["schedule"], row["image_id"]): row for row in shown}
     total = len({row["image_id"] for row in run.summary.images})
     made: list[Card] = []
     for image_id, seen in found.items():
         if pictures.size > BUDGET:
             break
-        record, i = seen[0]
         classes = run.about["classes"]
-        card = Card(image_id, classes[int(record.label[i])], classes[int(record.target_class[i])])
-        card.lines.extend(_line(one, place, classes, rows, pictures) for one, place in seen)
+        card = Card(image_id, classes[int(seen[0].label[0])], classes[int(seen[0].target_class[0])])
+        card.lines.extend(_line(one, classes, rows, pictures) for one in seen)
         made.append(card)
-    side = max((max(seen[0][0].images.shape[-2:]) for seen in found.values()), default=0)
+    side = max((max(seen[0].images.shape[-2:]) for seen in found.values()), default=0)
     note = f"The first {len(made)} of {total} attacked images, in the order of the run: nobody chose them. "
     note += "The perturbation is shown ten times as strong, around grey. c is the true class, c_t the target class."
     return Cards(made, note, 0 < side <= SMALL)
 
 
-def _first(gallery: Gallery) -> dict[str, list[Seen]]:
-    """The images of the first interpreter that has any, and where each interpreter's records have them."""
-    found: dict[str, list[Seen]] = {}
+def _first(gallery: Gallery) -> dict[str, list[BatchRecord]]:
+    """The images of the first interpreter that has any: each interpreter's record of it, without the other images."""
+    found: dict[str, list[BatchRecord]] = {}
     for interpreter in gallery.run.interpreters:
-        fresh, wanted = not found, set(found)
-        for record in gallery.run.records(interpreter):
+        if found:
+            _add(found, gallery.run, interpreter)
+            continue
+        for record in gallery.run.records(interpreter, bool):
             for i, image_id in enumerate(record.image_id):
-                if fresh and image_id not in found and len(found) < gallery.limit:
-                    found[image_id] = [(record, i)]
-                elif image_id in wanted:
-                    found[image_id].append((record, i))
-                    wanted.remove(image_id)
-            if len(found) >= gallery.limit if fresh else not wanted:
+                if image_id not in found and len(found) < gallery.limit:
+                    found[image_id] = [record.only([i])]
+            if len(found) >= gallery.limit:
                 break
     return found
 
 
+def _add(found: Mapping[str, list[BatchRecord]], run: Run, interpreter: str) -> None:
+    """Add another interpreter's record of each image, as far as it has one."""
+    wanted = set(found)
+    for record in run.records(interpreter, lambda names: not wanted.isdisjoint(names)):
+        for i, image_id in enumerate(record.image_id):
+            if image_id in wanted:
+                found[image_id].append(record.only([i]))
+                wanted.remove(image_id)
+
+
 def _line(
-    record: BatchRecord, i: int, classes: Sequence[str], rows: dict[tuple[str, str, str, str], Row], pictures: Pictures
+    record: BatchRecord, classes: Sequence[str], rows: dict[tuple[str, str, str, str], Row], pictures: Pictures
 ) -> Line:
+    """What is shown of the one image of a record."""
+    i = 0
     label, target = classes[int(record.label[i])], classes[int(record.target_class[i])]
     benign = record.images[i]
     image = pictures.add(to_numpy(benign), exact=True), f"benign image, {label}"

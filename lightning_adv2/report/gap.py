@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_adv2.files import write_json
 from lightning_adv2.functional.bootstrap import bootstrap_interval
 from lightning_adv2.report.comparison import compare_maps
-from lightning_adv2.report.figures import save
+from lightning_adv2.report.harmless import draw
 from lightning_adv2.report.means import OVER, defined, iou_label, mean_of, over
 from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key
 from lightning_adv2.report.summary import Row
@@ -39,8 +39,8 @@ def gap_rows(records: Iterable[BatchRecord]) -> list[Row]:
         once.
     """
     heads: dict[tuple[int, int], Row] = {}
-    found: dict[tuple[int, int], dict[str, tuple[float | None, ...]]] = {}
-    for record in sorted(records, key=lambda one: (one.place, one.batch_index)):
+    found: dict[tuple[int, int], dict[str, tuple[tuple[int, int], tuple[float | None, ...]]]] = {}
+    for record in records:
         head: Row = {"interpreter": record.interpreter, "target": record.target}
         cells: list[tuple[str, str, Tensor, AttackRecord | None]] = [("benign", "benign", record.benign_map, None)]
         cells += [(attack.attack, attack.schedule, attack.adv_map, attack) for attack in record.attacks]
@@ -53,10 +53,12 @@ def gap_rows(records: Iterable[BatchRecord]) -> list[Row]:
                     continue
                 hit = None if attack is None else float(attack.adv_predicted[i] == record.target_class[i])
                 confidence = None if attack is None else float(attack.confidence[i])
-                found.setdefault(key, {}).setdefault(image_id, (hit, confidence, l1[i], iou[i]))
+                one = ((record.batch_index, i), (hit, confidence, l1[i], iou[i]))
+                own = found.setdefault(key, {})
+                own[image_id] = min(own.get(image_id, one), one, key=lambda seen: seen[0])  # its first place counts
     rows: list[Row] = []
     for key in sorted(heads):
-        values = list(found.get(key, {}).values())
+        values = [measured for _, measured in sorted(found.get(key, {}).values(), key=lambda seen: seen[0])]
         row = heads[key] | {"n": len(values)}
         for name, column in zip(METRICS, zip(*values, strict=True) if values else [()] * len(METRICS), strict=True):
             row[name] = mean_of(column)
@@ -70,8 +72,13 @@ def gap_rows(records: Iterable[BatchRecord]) -> list[Row]:
 def write_gap(folder: Path, rows: Sequence[Row]) -> None:
     """Write ``gap.json`` (rows) and, if there are images, ``figures/gap.png``."""
     write_json(folder / "gap.json", {"rows": list(rows)})
-    if any(row["iou"] is not None and row["attack"] != "noise" for row in rows):
-        save(gap_figure(rows), folder / "figures" / "gap.png")
+    draw_gap(folder, rows)
+
+
+def draw_gap(folder: Path, rows: Sequence[Row]) -> None:
+    """Draw ``figures/gap.png``, if there are images."""
+    any_shown = any(row["iou"] is not None and row["attack"] != "noise" for row in rows)
+    draw(folder / "figures" / "gap.png", lambda: gap_figure(rows) if any_shown else None)
 
 
 def gap_figure(rows: Sequence[Row]) -> Figure:

@@ -12,7 +12,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lightning_adv2.files import write_text
+from lightning_adv2.files.text import visible
 from lightning_adv2.report.gallery_html import HEADINGS, cards
+from lightning_adv2.report.harmless import harmless
 from lightning_adv2.report.html_pictures import Pictures, figure_uri
 from lightning_adv2.report.page import Block, Listing, Picture, Section, Table
 
@@ -37,14 +39,15 @@ def write_page(path: Path, title: str, sections: Sequence[Section], lead: str = 
     Args:
         path: the ``.html`` file.
         title: heading.
-        sections: in their order; each has its entry in the table of contents.
+        sections: in their order; each has its entry in the table of contents. A figure or a gallery that cannot be read
+            costs no more than itself: what is wrong with it stands in its place.
         lead: a line below the heading.
 
     Returns:
         ``path``.
 
     Raises:
-        FileNotFoundError: a figure is not there.
+        OSError: the page cannot be written.
         ValueError: a row has not as many cells as its table has columns.
     """
     pictures = Pictures()
@@ -67,12 +70,18 @@ def write_page(path: Path, title: str, sections: Sequence[Section], lead: str = 
 def _block(block: Block, pictures: Pictures) -> _Drawn:
     if isinstance(block, Table):
         return _Drawn("table", block, {"right": numeric_columns(block)})
-    if isinstance(block, Picture):
-        return _Drawn("picture", block, {"uri": figure_uri(block.path)})
     if isinstance(block, Listing):
         return _Drawn("listing", block)
-    shown = cards(block, pictures)
-    return _Drawn("gallery", block, {"cards": shown.cards, "note": shown.note, "small": shown.small})
+    drawn: list[_Drawn] = []
+    what = f"{block.path} on the page" if isinstance(block, Picture) else f"the gallery of {block.run.folder}"
+    with harmless(what) as missing:
+        if isinstance(block, Picture):
+            drawn.append(_Drawn("picture", block, {"uri": figure_uri(block.path)}))
+        else:
+            shown = cards(block, pictures)
+            more = {"cards": shown.cards, "note": shown.note, "small": shown.small}
+            drawn.append(_Drawn("gallery", block, more))
+    return drawn[0] if drawn else _Drawn("missing", block, {"said": missing[0]})
 
 
 def numeric_columns(table: Table) -> list[bool]:
@@ -93,8 +102,12 @@ def numeric_columns(table: Table) -> list[bool]:
 
 @cache
 def _environment() -> Environment:
-    """Everything that a template puts in is escaped: names of classes and images come from anywhere."""
+    """Everything that a template puts in is escaped: names of classes and images come from anywhere.
+
+    Nor do they turn the reading direction of what stands beside them, or hold what no file can.
+    """
     return Environment(
+        finalize=lambda value: visible(value, keep="\n\t") if type(value) is str else value,
         loader=PackageLoader("lightning_adv2", "report/templates"),
         autoescape=True,
         undefined=StrictUndefined,

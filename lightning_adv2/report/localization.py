@@ -22,7 +22,7 @@ from lightning_adv2.metrics.localization import (
     evaluate,
     images_of,
 )
-from lightning_adv2.report.figures import save
+from lightning_adv2.report.harmless import SAME, draw
 from lightning_adv2.report.localization_figure import localization_figure
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.tables import write_csv
@@ -143,10 +143,13 @@ def write_localization(folder: Path, results: Results, examples: Sequence[Exampl
     """Write ``localization.json``, ``localization.csv`` and, if an image was located, ``figures/localization.png``."""
     write_json(folder / "localization.json", results.content)
     write_csv(image_rows(results), folder / "localization.csv", IMAGE_KEYS)
-    if any(row["n"] for row in results.content["rows"]):
-        pictures = [(one.image_id, one.image, one.maps) for one in examples]
-        figure = localization_figure(results.content["rows"], pictures, results.images, results.chosen)
-        save(figure, folder / "figures" / "localization.png")
+    rows, pictures = results.content["rows"], [(one.image_id, one.image, one.maps) for one in examples]
+    some = any(row["n"] for row in rows)
+    draw(
+        folder / "figures" / "localization.png",
+        lambda: localization_figure(rows, pictures, results.images, results.chosen) if some else None,
+        SAME,
+    )
 
 
 _COLUMNS = (

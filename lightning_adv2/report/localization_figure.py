@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from lightning_adv2.files.text import visible
 from lightning_adv2.metrics.localization import REQUIRED_IOU, Image
 from lightning_adv2.report.figures import overlay
 from lightning_adv2.report.records import to_numpy
@@ -90,4 +91,5 @@ def _draw(axis: Any, box: Sequence[float], colour: str) -> None:
 
 
 def _short(text: str, width: int = 26) -> str:
+    text = visible(text)
     return text if len(text) <= width else "..." + text[3 - width :]

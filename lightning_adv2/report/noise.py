@@ -22,7 +22,7 @@ from lightning_adv2.functional.validity import is_finite
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.comparison import compare_maps
-from lightning_adv2.report.figures import save
+from lightning_adv2.report.harmless import draw
 from lightning_adv2.report.means import OVER, defined, iou_label, mean_of, over
 from lightning_adv2.report.records import to_float
 from lightning_adv2.report.summary import Row
@@ -190,8 +190,13 @@ def noise_rows(levels: Sequence[Row], moved: Sequence[Moved]) -> list[Row]:
 def write_noise(folder: Path, levels: Sequence[Row], rows: Sequence[Row]) -> None:
     """Write ``noise.json`` (levels, rows) and ``figures/noise.png``."""
     write_json(folder / "noise.json", {"levels": list(levels), "rows": list(rows)})
-    if any(row["n"] for row in rows):
-        save(noise_figure(rows), folder / "figures" / "noise.png")
+    draw_noise(folder, rows)
+
+
+def draw_noise(folder: Path, rows: Sequence[Row]) -> None:
+    """Draw ``figures/noise.png``, if there are images."""
+    some = any(row["n"] for row in rows)
+    draw(folder / "figures" / "noise.png", lambda: noise_figure(rows) if some else None)
 
 
 def noise_figure(rows: Sequence[Row]) -> Figure:

@@ -18,7 +18,8 @@ from rich.table import Table
 from lightning_adv2.files import write_json
 from lightning_adv2.functional.proposition import judge_bound, prediction_bound
 from lightning_adv2.models import Classifier
-from lightning_adv2.report.figures import FORMULA, save
+from lightning_adv2.report.figures import FORMULA
+from lightning_adv2.report.harmless import draw
 from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key, to_float
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import show
@@ -142,8 +143,12 @@ def write_proposition(folder: Path, images: Sequence[Row], rows: Sequence[Row], 
     settings = {"steps": steps, "tolerance": tolerance}
     finite = [{key: _or_none(value) for key, value in image.items()} for image in images]
     write_json(folder / "proposition.json", settings | {"rows": list(rows), "images": finite})
-    if rows:
-        save(proposition_figure(images), folder / "figures" / "proposition.png")
+    draw_proposition(folder, finite)
+
+
+def draw_proposition(folder: Path, images: Sequence[Row]) -> None:
+    """Draw ``figures/proposition.png``, if there are images."""
+    draw(folder / "figures" / "proposition.png", lambda: proposition_figure(images) if images else None)
 
 
 def _or_none(value: Any) -> Any:
@@ -154,8 +159,9 @@ def proposition_figure(images: Sequence[Row]) -> Figure:
     """Every attacked image: prediction gain against the map's L1 norm; nothing may lie below the diagonal."""
     groups: dict[str, list[tuple[float, float]]] = {}
     for image in images:
-        if math.isfinite(image["gain"]) and math.isfinite(image["l1"]):
-            groups.setdefault(_label(image), []).append((image["gain"], image["l1"]))
+        gain, l1 = _or_none(image["gain"]), _or_none(image["l1"])
+        if gain is not None and l1 is not None:
+            groups.setdefault(_label(image), []).append((gain, l1))
     figure = Figure((10.5, 4.4), layout="constrained")
     figure.suptitle("Proposition 1: prediction gain is at most the difference map's L1", fontsize=12, fontweight="bold")
     scatter, strips = figure.subplots(1, 2, sharey=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_adv2.files.names import check_name as check_name
 from lightning_adv2.files.run import FORMAT as FORMAT
 from lightning_adv2.files.run import damaged as damaged
-from lightning_adv2.files.run import read_arrays, record_paths
+from lightning_adv2.files.run import read_arrays, read_header, record_paths
 from lightning_adv2.files.run import record_key as record_key
 from lightning_adv2.files.run import record_path as record_path
 from lightning_adv2.functional.projection import LEVELS
@@ -126,6 +126,20 @@ class BatchRecord:
     pieces: int = 1
     experiment: str = ""
 
+    def only(self, places: Sequence[int]) -> BatchRecord:
+        """The same of some of its images alone, copied: what is kept of them does not keep the rest in memory."""
+        index = list(places)
+        attacks = [
+            replace(
+                attack,
+                **{name: getattr(attack, name)[index] for name in _ATTACK},
+                trace={name: curve[:, index] for name, curve in attack.trace.items()},
+            )
+            for attack in self.attacks
+        ]
+        benign = {name: getattr(self, name)[index] for name in _BENIGN}
+        return replace(self, image_id=[self.image_id[i] for i in index], attacks=attacks, **benign)
+
 
 def to_uint8(images: Tensor) -> Tensor:
     """Float images on 8-bit levels -> uint8, exactly. ``(B, C, H, W)``."""
@@ -184,16 +198,19 @@ def read_record(path: Path) -> BatchRecord:
     return BatchRecord(**{name: header[name] for name in _HEADER}, **benign, attacks=attacks)
 
 
-def read_records(folder: Path) -> Iterator[BatchRecord]:
+def read_records(folder: Path, wanted: Callable[[list[str]], bool] | None = None) -> Iterator[BatchRecord]:
     """All records below ``folder``, one in memory at a time: by interpreter in the module's order, then by batch.
 
-    ``folder`` is a run's ``records``, or one interpreter's folder in it.
+    Args:
+        folder: a run's ``records``, or one interpreter's folder in it.
+        wanted: whether a record with these images is to be read at all; None reads every one.
 
     Raises:
         ValueError: see :func:`read_record`.
     """
     for path in record_paths(folder):
-        yield read_record(path)
+        if wanted is None or wanted(read_header(path).get("image_id", [])):
+            yield read_record(path)
 
 
 def wait_for_records(paths: Iterable[Path], seconds: float = 120.0) -> None:

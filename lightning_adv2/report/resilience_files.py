@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_adv2.files import read_json, read_text, write_json
-from lightning_adv2.report.figures import save
+from lightning_adv2.report.harmless import draw
 from lightning_adv2.report.means import OVER, over
 from lightning_adv2.report.summary import Row
 from lightning_adv2.report.tables import write_csv
@@ -62,13 +62,18 @@ def _image(row: Row) -> Row:
     return values | {key: float(row[key]) for key in (*AGREEMENTS, "l1")}
 
 
-def write_resilience(folder: Path, rows: Sequence[Row], settings: dict[str, Any]) -> Path:
-    """Write ``resilience.json``, ``resilience.csv`` and ``figures/resilience.png``; returns the picture."""
+def write_resilience(folder: Path, rows: Sequence[Row], settings: dict[str, Any]) -> None:
+    """Write ``resilience.json``, ``resilience.csv`` and ``figures/resilience.png``."""
     write_json(folder / "resilience.json", {**settings, "rows": list(rows)})
     flat = [_flat(row) for row in rows]
     keys = list(dict.fromkeys(key for row in flat for key in row))
     write_csv([{key: row.get(key) for key in keys} for row in flat], folder / "resilience.csv")
-    return save(scatter(rows, settings["tolerance"]), folder / "figures" / "resilience.png")
+    draw_resilience(folder, rows, settings["tolerance"])
+
+
+def draw_resilience(folder: Path, rows: Sequence[Row], tolerance: float) -> None:
+    """Draw ``figures/resilience.png``."""
+    draw(folder / "figures" / "resilience.png", lambda: scatter(rows, tolerance))
 
 
 def _flat(row: Row) -> Row:

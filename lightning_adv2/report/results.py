@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from matplotlib.figure import Figure
 
 from lightning_adv2.files import write_json
 from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.metrics import METRICS
 from lightning_adv2.report import figures
+from lightning_adv2.report.harmless import draw
 from lightning_adv2.report.records import BENIGN, BatchRecord, titled
 from lightning_adv2.report.summary import Row, Summary
 from lightning_adv2.report.tables import write_csv, write_status
+from lightning_adv2.report.traces import Curves
 
 
 def write_results(folder: Path, summary: Summary, stamp: dict[str, Any]) -> Path:
@@ -44,72 +45,87 @@ def logged_values(row: Row) -> dict[str, float]:
     return {name: float(row[name]) for name in METRICS if not repeated.get(name) and row[name] is not None}
 
 
-def write_figures(folder: Path, records: Iterable[BatchRecord], summary: Summary, classes: Sequence[str]) -> list[Path]:
-    """Draw bars over all interpreters, and of each the gallery and convergence.
+def write_figures(
+    folder: Path,
+    records: Callable[[], Iterable[BatchRecord]],
+    summary: Summary,
+    classes: Sequence[str],
+    keep: bool = False,
+) -> list[Path]:
+    """Draw bars over all interpreters, and of each the gallery and convergence; what cannot be drawn is said.
 
     With one interpreter all lie in ``folder``; with several each has its own folder below, and ``overview.png`` shows
     one image under all of them.
 
     Args:
         folder: where to.
-        records: of the run, those of an interpreter together.
-        summary: of the same records.
+        records: gives those of the run, an interpreter's together; of each interpreter the first with an attacked
+            image is shown, and one is in memory at a time.
+        summary: of the run.
         classes: class names.
+        keep: leave figures that are there.
+
+    Returns:
+        The figures that are there now.
     """
+    drawn = partial(draw, keep=keep)
     if not summary.rows:
         return []  # no image was attacked
-    paths = [figures.save(figures.bars(summary.rows), folder / "agreement.png")]
+    paths = drawn(folder / "agreement.png", lambda: figures.bars(summary.rows))
     several = len(summary.parts) > 1
-    first: dict[str, BatchRecord] = {}
-    for name, group in groupby(records, key=lambda record: record.interpreter):
-        own = list(group)
-        attacked = next((record for record in own if record.image_id), None)
-        if attacked is not None:
-            first[name] = attacked
-            paths += _write_own(folder / name if several else folder, own, attacked, classes)
-    if several and (shown := _telling(first)) is not None:
-        heading = f"Same image, {len(first)} interpreters"
-        target = next(iter(first.values())).target
-        figure = figures.overview(first, shown, classes, titled(heading, target))
-        paths.append(figures.save(figure, folder / "overview.png"))
+    gains: list[dict[str, float] | None] = []
+    for record in _first(records()):
+        curves = summary.traces.get(record.interpreter, {})
+        own = folder / record.interpreter if several else folder
+        paths += [path for name, make in _own(record, curves, classes) for path in drawn(own / f"{name}.png", make)]
+        gains.append(_gains(record))
+    if several:
+        paths += drawn(folder / "overview.png", lambda: _overview(_telling(gains), _first(records()), classes))
     return paths
 
 
-def _write_own(folder: Path, records: Sequence[BatchRecord], first: BatchRecord, classes: Sequence[str]) -> list[Path]:
-    paths = []
-    name = first.interpreter.upper()
-    shown = figures.shown_attacks(first)
-    if shown:
-        listed = " and ".join(", ".join(["benign", *(attack.attack.upper() for attack in shown)]).rsplit(", ", 1))
-        figure = figures.gallery(first, shown, classes, titled(f"{name}: {listed}", first.target))
-        paths.append(figures.save(figure, folder / "gallery.png"))
-    curves = mean_traces(records)
-    if curves:
-        heading = f"{name}: the joint attack, step by step (means over images)"
-        figure = figures.convergence(curves, titled(heading, first.target))
-        paths.append(figures.save(figure, folder / "convergence.png"))
-    return paths
-
-
-def _telling(records: dict[str, BatchRecord]) -> str | None:
-    """Of the images in all records, that on which the first attack's maps go astray most while the last one's stay."""
-    gains: dict[str, list[float]] = {}
-    for record in records.values():
-        shown = figures.shown_attacks(record)
-        if not shown:
-            return None
-        plain, joint = (map_iou(attack.adv_map, record.target_map) for attack in (shown[0], shown[-1]))
-        for image_id, gain in zip(record.image_id, (joint - plain).nan_to_num(-1.0).tolist(), strict=True):
-            gains.setdefault(image_id, []).append(gain)
-    common = {image_id: sum(gain) for image_id, gain in gains.items() if len(gain) == len(records)}
-    return max(common, key=lambda image_id: common[image_id]) if common else None
-
-
-def mean_traces(records: Sequence[BatchRecord]) -> dict[str, dict[str, Tensor]]:
-    """Attack -> name -> mean over all images for which it is defined at each step, ``(T,)``."""
-    gathered: dict[str, dict[str, list[Tensor]]] = {}
+def _first(records: Iterable[BatchRecord]) -> Iterator[BatchRecord]:
+    """Of each interpreter the first record with an attacked image."""
+    seen = set[str]()
     for record in records:
-        for attack in record.attacks:
-            for name, curve in attack.trace.items():
-                gathered.setdefault(attack.key, {}).setdefault(name, []).append(curve[:, attack.valid])
-    return {key: {n: torch.cat(c, dim=1).nanmean(1) for n, c in curves.items()} for key, curves in gathered.items()}
+        if record.image_id and record.interpreter not in seen:
+            seen.add(record.interpreter)
+            yield record
+
+
+def _own(record: BatchRecord, curves: Curves, classes: Sequence[str]) -> list[tuple[str, Callable[[], Figure | None]]]:
+    """The figures of one interpreter."""
+    name, shown = record.interpreter.upper(), figures.shown_attacks(record)
+    listed = " and ".join(", ".join(["benign", *(attack.attack.upper() for attack in shown)]).rsplit(", ", 1))
+    headings = (f"{name}: {listed}", f"{name}: the joint attack, step by step (means over images)")
+    gallery, convergence = (titled(heading, record.target) for heading in headings)
+    return [
+        ("gallery", lambda: figures.gallery(record, shown, classes, gallery) if shown else None),
+        ("convergence", lambda: figures.convergence(curves, convergence) if curves else None),
+    ]
+
+
+def _gains(record: BatchRecord) -> dict[str, float] | None:
+    """By how much the last attack's maps stay nearer to the target map than the first one's; None without attacks."""
+    shown = figures.shown_attacks(record)
+    if not shown:
+        return None
+    plain, joint = (map_iou(attack.adv_map, record.target_map) for attack in (shown[0], shown[-1]))
+    return dict(zip(record.image_id, (joint - plain).nan_to_num(-1.0).tolist(), strict=True))
+
+
+def _telling(gains: Sequence[dict[str, float] | None]) -> str | None:
+    """The image under all interpreters on which the first attack's maps go astray most while the last one's stay."""
+    known = [one for one in gains if one is not None]
+    if not known or len(known) < len(gains):
+        return None
+    common = {name: sum(one[name] for one in known) for name in known[0] if all(name in one for one in known)}
+    return max(common, key=lambda name: common[name]) if common else None
+
+
+def _overview(image_id: str | None, records: Iterable[BatchRecord], classes: Sequence[str]) -> Figure | None:
+    if image_id is None:
+        return None
+    shown = {record.interpreter: record.only([record.image_id.index(image_id)]) for record in records}
+    heading = titled(f"Same image, {len(shown)} interpreters", next(iter(shown.values())).target)
+    return figures.overview(shown, image_id, classes, heading)

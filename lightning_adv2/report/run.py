@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lightning_adv2.files.experiment import experiment_hash
 from lightning_adv2.files.run import foreign_records
+from lightning_adv2.report.harmless import harmless
 from lightning_adv2.report.records import BatchRecord, read_records
 from lightning_adv2.report.results import write_figures, write_results
 from lightning_adv2.report.summary import Summary
@@ -34,9 +36,16 @@ class Run:
     about: dict[str, Any]
     summary: Summary
 
-    def records(self, interpreter: str = "") -> Iterator[BatchRecord]:
-        """All records, or one interpreter's, one in memory at a time."""
-        return read_records(self.folder / "records" / interpreter)
+    def records(
+        self, interpreter: str = "", wanted: Callable[[list[str]], bool] | None = None
+    ) -> Iterator[BatchRecord]:
+        """All records, or one interpreter's, or of these those with wanted images; one in memory at a time."""
+        return read_records(self.folder / "records" / interpreter, wanted)
+
+    def first_records(self) -> Iterator[BatchRecord]:
+        """Of each interpreter the first record with an attacked image, one in memory at a time."""
+        for name in self.interpreters:
+            yield from islice(self.records(name, bool), 1)
 
     @property
     def interpreters(self) -> list[str]:
@@ -71,14 +80,20 @@ def read_run(folder: Path) -> Run:
 
 
 def write_report(run: Run, stamp: dict[str, Any]) -> list[Path]:
-    """Write tables and figures, show the table in the terminal; returns the pictures.
+    """Write tables and figures, show the table in the terminal; returns the pictures that could be drawn.
 
     Args:
         run: what to report.
         stamp: what it takes to get the same numbers again; see ``report.stamp``.
     """
     write_results(run.folder, run.summary, stamp)
-    pictures = write_figures(run.folder / "figures", run.records(), run.summary, run.about["classes"])
+    pictures = draw_figures(run)
     selected = max((part["selected"] for part in run.summary.parts), default=0)
-    print_table(run.summary, f"{run.about['dataset']}, {run.about['classifier']}: {selected} images")
+    with harmless(f"the table of {run.folder / 'results.json'}"):
+        print_table(run.summary, f"{run.about['dataset']}, {run.about['classifier']}: {selected} images")
     return pictures
+
+
+def draw_figures(run: Run, keep: bool = False) -> list[Path]:
+    """Draw the figures of a run's own report, or with ``keep`` those that are missing; returns those that are there."""
+    return write_figures(run.folder / "figures", run.first_records, run.summary, run.about["classes"], keep)

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from lightning_adv2.files import read_json, read_text
+from lightning_adv2.files import read_text
 from lightning_adv2.report.benign import accuracy_lines, benign_flags, resolution
-from lightning_adv2.report.classifier_transfer_files import print_classifier_transfer
-from lightning_adv2.report.confusion import print_confusion
-from lightning_adv2.report.curves import print_curves
-from lightning_adv2.report.detection import print_detection
 from lightning_adv2.report.from_terminal import tables_of
-from lightning_adv2.report.gap import print_gap
+from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.html import write_page
-from lightning_adv2.report.localization import print_localization
-from lightning_adv2.report.noise import print_noise
 from lightning_adv2.report.page import Block, Gallery, Listing, Picture, Section, Table
-from lightning_adv2.report.proposition import print_proposition
 from lightning_adv2.report.records import record_key
-from lightning_adv2.report.resilience_files import print_resilience
 from lightning_adv2.report.run import Run
 from lightning_adv2.report.sentences import attacks_of, sentences
+from lightning_adv2.report.studies import STUDIES, read_json, study_tables
 from lightning_adv2.report.summary import Row, Summary, denominator_lines
 from lightning_adv2.report.terminal import ONE_CLASS, blind_notes, empty_notes, print_table
-from lightning_adv2.report.transfer import print_transfer
 
 FILE = "report.html"
 _KNOWN = ("agreement", "overview", "gallery", "convergence")
-_QUALITY = (
-    "Confidence in the true class where the map keeps the image (preserved), removes it (destroyed), or where another "
-    "image's map keeps it (shuffled); gap = preserved - shuffled, how specific the maps are. Deletion (lower is "
-    "better) and insertion (higher is better) follow the map's order; a random order's stand beside them."
-)
 
 
 def write_run_page(run: Run, path: Path | None = None) -> Path:
@@ -120,66 +105,19 @@ def _counts(run: Run) -> list[Block]:
 def _studies(run: Run) -> list[Section]:
     """A section for each study whose file lies in the folder, and one with the figures that nobody asked for here."""
     made, claimed = [], {*_KNOWN}
-    for name, (title, _) in STUDIES.items():
+    for name, study in STUDIES.items():
         claimed.add(name)
-        blocks: list[Block] = [*study_tables(run.folder, name), *_pictures(run, name)]
-        if blocks:
-            made.append(Section(title, blocks=blocks))
+        tables: list[Table] = []
+        with harmless(f"the table of {run.folder / name}.json", SAME) as missing:
+            tables = study_tables(run.folder, name)
+        blocks = [*tables, *_pictures(run, name)]
+        if blocks or missing:
+            made.append(Section(study.title, "".join(missing), blocks))
     others = [path for path in sorted((run.folder / "figures").glob("*.png")) if path.stem not in claimed]
     if others:
         pictures = [Picture(_heading(path.stem), path) for path in others]
         made.append(Section("Further figures", blocks=[*pictures]))
     return made
-
-
-def _quality(content: Any) -> list[Table]:
-    keys = list(dict.fromkeys(key for means in content.values() for key in means))
-    rows = [(name, *(f"{m[key]:.3f}" if key in m else "-" for key in keys)) for name, m in content.items()]
-    return [Table("Means over all images", ("interpreter", *(key.replace("_", " ") for key in keys)), rows, _QUALITY)]
-
-
-def _printed(show: Callable[[Any, Console], None]) -> Callable[[Any], list[Table]]:
-    return lambda content: tables_of(lambda console: show(content, console))
-
-
-STUDIES: dict[str, tuple[str, Callable[[Any], list[Table]]]] = {
-    "map_quality": ("What the benign maps are worth", _quality),
-    "resilience": (
-        "Who resists",
-        _printed(lambda read, console: print_resilience(read["rows"], read["reference"], console)),
-    ),
-    "transfer": ("Transfer between interpreters", _printed(lambda read, to: print_transfer(read["rows"], to))),
-    "detection": (
-        "Detection",
-        _printed(lambda read, console: print_detection(read["rows"], "Share of images detected", console)),
-    ),
-    "noise": (
-        "Plain noise",
-        _printed(lambda read, console: print_noise(read["levels"], read["rows"], "Maps under plain noise", console)),
-    ),
-    "localization": ("Do the maps find the object?", _printed(print_localization)),
-    "gap": ("A map of the attacker's choice", _printed(lambda read, to: print_gap(read["rows"], to))),
-    "proposition": (
-        "Proposition 1",
-        _printed(lambda read, to: print_proposition(read["rows"], read["steps"], read["tolerance"], to)),
-    ),
-    "curves": (
-        "How strong must the attack be?",
-        _printed(lambda read, console: print_curves(read["curves"], read["controls"], console)),
-    ),
-    "classifier_transfer": (
-        "Transfer between classifiers",
-        _printed(lambda read, to: print_classifier_transfer(read["classifiers"], read["rows"], read["skipped"], to)),
-    ),
-    "confusion": ("What the classifier takes for what", _printed(print_confusion)),
-}
-"""A study's file and figure, ``<name>.json`` and ``figures/<name>.png`` -> heading, and the tables of its content."""
-
-
-def study_tables(folder: Path, name: str) -> list[Table]:
-    """The tables of one study in a run's folder, as ``STUDIES`` has them; none where it was not run."""
-    content = _read(folder / f"{name}.json")
-    return [] if content is None else STUDIES[name][1](content)
 
 
 def _curves(run: Run) -> list[Section]:
@@ -203,8 +141,9 @@ def _heading(name: str) -> str:
 
 def _again(run: Run) -> Section:
     """What it takes to get the same numbers again."""
-    stamp = _read(run.folder / "stamp.json")
-    blocks: list[Block] = []
+    stamp, blocks = None, list[Block]()
+    with harmless(f"the table of {run.folder / 'stamp.json'}", SAME):
+        stamp = read_json(run.folder / "stamp.json")
     if stamp is not None:
         blocks.append(Table("Stamp", ("what", "value"), [(key, text) for key, text in _flat(stamp)]))
     blocks.append(Listing("experiment.json: all that the results depend on", json.dumps(run.experiment, indent=1)))
@@ -228,17 +167,3 @@ def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     if isinstance(value, list):
         value = shlex.join(map(str, value)) if name == "command" else " ".join(map(str, value))
     return [(name, f"{value:.1f} s" if name.startswith("seconds") else str(value))]
-
-
-def _read(path: Path) -> Any:
-    """A JSON file's content; None where there is none.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    try:
-        return read_json(path)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); run the same command again, and it is made anew") from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_adv2.report.benign import said_once
+from lightning_adv2.report.traces import Curves
 
 Row = dict[str, Any]
 Status = tuple[str, str]
@@ -35,6 +36,9 @@ class Summary:
             classifier is right without an attack, how large the benign maps are, and what is doubtful about either.
         seconds: of each attack under each interpreter, all batches together. Not in ``rows``, which are the same for
             every run.
+        traces: of each interpreter the mean curves of the attacks that have some.
+        halvings: of each interpreter how many more parts its batches were attacked in than there are batches, where
+            the memory was too small for one.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -43,6 +47,8 @@ class Summary:
     statuses: list[Row] = field(default_factory=list)
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
     benign: dict[str, dict[str, Any]] = field(default_factory=dict)
+    traces: dict[str, Curves] = field(default_factory=dict)
+    halvings: dict[str, int] = field(default_factory=dict)
 
     @property
     def by_interpreter(self) -> dict[str, dict[str, Any]]:
@@ -66,6 +72,8 @@ def merge(summaries: dict[str, Summary]) -> Summary:
         merged.statuses += summary.statuses
         merged.seconds |= summary.seconds
         merged.benign |= summary.benign
+        merged.traces |= summary.traces
+        merged.halvings |= summary.halvings
     return merged
 
 

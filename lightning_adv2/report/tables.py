@@ -19,6 +19,7 @@ from lightning_adv2.report.benign import benign_facts, map_areas
 from lightning_adv2.report.blind import NOISE, blind_flags
 from lightning_adv2.report.records import AttackRecord, BatchRecord, to_float
 from lightning_adv2.report.summary import STATUS_KEYS, Row, Status, Summary, count_statuses, merge
+from lightning_adv2.report.traces import MeanTraces
 
 ROW_KEYS = (
     "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "mean_steps", "n", "empty",
@@ -68,8 +69,10 @@ class _Tally:
         self.statuses: dict[str, Status] = {}
         self.sizes: set[tuple[int, int]] = set()
         self.areas: list[float] = []
+        self.halvings = 0
 
     def add(self, record: BatchRecord) -> None:
+        self.halvings += record.pieces - 1
         fresh = []
         for i, name in enumerate(record.image_id):
             if name not in self.statuses:
@@ -108,6 +111,8 @@ class _Tally:
             [dict(zip(STATUS_KEYS, (one, name, *status), strict=True)) for one, status in statuses.items()],
             {name: {key: attack.seconds for key, attack in self.attacks.items()}},
             {name: benign_facts(part if whole else None, classes, self.sizes, self.areas)},
+            {name: {key: curves for key, attack in self.attacks.items() if (curves := attack.traces.means())}},
+            {name: self.halvings},
         )
 
 
@@ -117,6 +122,7 @@ class _AttackTally:
     def __init__(self, head: Row, unit: str) -> None:
         self.head, self.unit, self.metrics, self.seconds = head, unit, local_metrics(), 0.0
         self.count = {"n": 0, "invalid": 0, "successful": 0}
+        self.traces = MeanTraces()
         self.steps_taken = 0
         self.joint = False  # whether it aims at the map
         self.empty = 0
@@ -128,6 +134,7 @@ class _AttackTally:
         self.joint |= bool(attack.trace)
         keep = [i for i in fresh if bool(attack.valid[i])]
         self.count["n"] += len(keep)
+        self.traces.add(attack.trace, keep)
         self.steps_taken += int(attack.steps_taken[keep].sum())
         self.count["invalid"] += len(fresh) - len(keep)
         self.count["successful"] += int((attack.adv_predicted == record.target_class)[keep].sum())

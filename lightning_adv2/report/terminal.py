@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from errno import EPIPE
 from typing import Any
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from lightning_adv2.files.text import visible
 from lightning_adv2.report.benign import accuracy_lines, benign_flags, resolution
 from lightning_adv2.report.blind import FLAG, LEAST_IMAGES, MEANING
 from lightning_adv2.report.means import OVER, over
@@ -70,8 +72,7 @@ def print_table(summary: Summary, title: str, console: Console | None = None) ->
         cells.append(_format(_seconds(summary, row), "{:.3f}"))
         table.add_row(*cells, style=style)
     as_text(table)
-    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    if console.is_terminal and console.width < needed:
+    if console.is_terminal and console.width < _width(table, console):
         table.columns = [one for one in table.columns if str(one.header) in _NARROW]
     below = [Text(ONE_CLASS, style="dim")] if rows else []
     below += [Text(note, style="dim") for note in empty_notes(summary)]
@@ -146,39 +147,53 @@ def _flags(rows: list[Row]) -> list[str]:
 
 
 def show(table: Table | Group, console: Console | None = None) -> None:
-    """Print a table whole: a file or a pipe has no width, and rich would squeeze it into 80 columns."""
+    """Print a table whole: a file or a pipe has no width, and rich would squeeze it into 80 columns.
+
+    Raises:
+        BrokenPipeError: nobody reads any more; what is printed later goes nowhere.
+    """
     console = console or Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 200)
     for one in table.renderables if isinstance(table, Group) else [table]:
-        as_text(one)
-    console.print(table)
+        as_text(one, console.encoding)
+        if not console.is_terminal and isinstance(one, Table):
+            console.width = max(console.width, 200, _width(one, console))
+    try:
+        console.print(table)
+    except SystemExit as end:  # so rich ends a program
+        raise BrokenPipeError(EPIPE, "nobody reads what is printed") from end
 
 
-def as_text(shown: Any) -> None:
-    """Make all strings of a table :func:`plain`, in place; or a text."""
+def _width(table: Table, console: Console) -> int:
+    """How many characters wide a table is that cuts nothing off."""
+    return console.measure(table, options=console.options.update(max_width=1000)).maximum
+
+
+def as_text(shown: Any, encoding: str = "utf-8") -> None:
+    """Make all strings of a table :func:`plain`, in place; or a text, whose lines are our own."""
     if not isinstance(shown, Table):
-        plain(shown)
+        plain(shown, encoding, keep="\n")
         return
     for name in ("title", "caption"):
-        setattr(shown, name, plain(getattr(shown, name)))
+        setattr(shown, name, plain(getattr(shown, name), encoding))
     for column in shown.columns:
-        column.header, column._cells = plain(column.header), [plain(cell) for cell in column._cells]
+        column.header = plain(column.header, encoding)
+        column._cells = [plain(cell, encoding) for cell in column._cells]
 
 
-def plain(shown: Any) -> Any:
+def plain(shown: Any, encoding: str = "utf-8", keep: str = "") -> Any:
     """A string as text that stands as it is, for it may hold any name: brackets are no markup.
 
-    Control characters are written out and not obeyed, also those of a ``Text``, which keeps its style. All else is
-    handed back.
+    What a terminal obeys, or has no letters for, is written out (:func:`~lightning_adv2.files.text.visible`), also that
+    of a ``Text``, which keeps its style. All else is handed back.
     """
-    if isinstance(shown, Text) and _visible(shown.plain) != shown.plain:
-        shown.plain = _visible(shown.plain)
-    return Text(_visible(shown)) if isinstance(shown, str) else shown
-
-
-def _visible(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    if not isinstance(shown, str | Text):
+        return shown
+    text = visible(str(shown), keep).encode(encoding, "backslashreplace").decode(encoding)
+    if isinstance(shown, str):
+        return Text(text)
+    if text != shown.plain:
+        shown.plain = text
+    return shown
 
 
 def _steps(row: Row) -> str:

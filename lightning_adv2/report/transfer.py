@@ -20,7 +20,7 @@ from lightning_adv2.functional.validity import unfit_maps
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.comparison import compare_maps
-from lightning_adv2.report.figures import save
+from lightning_adv2.report.harmless import draw
 from lightning_adv2.report.means import defined, iou_label, mean_of
 from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key, to_float
 from lightning_adv2.report.summary import Row
@@ -185,8 +185,12 @@ def transfer_rows(cells: Sequence[Cells], interpreters: Sequence[str]) -> list[R
 def write_transfer(folder: Path, rows: Sequence[Row]) -> None:
     """Write ``transfer.json`` (rows) and, if there are rows, ``figures/transfer.png``."""
     write_json(folder / "transfer.json", {"rows": list(rows)})
-    if rows:
-        save(transfer_figure(rows), folder / "figures" / "transfer.png")
+    draw_transfer(folder, rows)
+
+
+def draw_transfer(folder: Path, rows: Sequence[Row]) -> None:
+    """Draw ``figures/transfer.png``, if there are rows."""
+    draw(folder / "figures" / "transfer.png", lambda: transfer_figure(rows) if rows else None)
 
 
 def _matrices(rows: Sequence[Row]) -> dict[str, dict[tuple[str, str], Row]]:

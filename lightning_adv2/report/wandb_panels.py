@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_adv2.files import read_json
+from lightning_adv2.files.text import visible
 from lightning_adv2.report.records import record_key
 from lightning_adv2.report.results import logged_values
 from lightning_adv2.report.run import Run
@@ -90,7 +91,7 @@ def _describe(experiment: Any, run: Run) -> None:
         experiment.define_metric(f"convergence/{stage}/{name}/*", step_metric=step)
     attacks = [row["attack"] for row in run.summary.rows if row["schedule"] != "control"]
     tags = (*experiment.tags, run.about["dataset"], run.about["classifier"], *run.interpreters, *attacks)
-    experiment.tags = as_tags(map(str, tags))
+    experiment.tags = as_tags(visible(str(tag)) for tag in tags)
     known = {name: value for name, value in run.about.items() if name not in ("classes", "passed_over")}
     experiment.config.update(
         {"about": known, "experiment": run.experiment, "stamp": _stamp(run.folder)}, allow_val_change=True

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from lightning_adv2.files.text import visible
 from lightning_adv2.report.figures import amplified, overlay
 from lightning_adv2.report.records import BatchRecord, record_key, to_numpy
-from lightning_adv2.report.results import mean_traces
 from lightning_adv2.report.run import Run
 from lightning_adv2.report.summary import Row as SummaryRow
+from lightning_adv2.report.traces import Curves
 
 MAX_IMAGES = 16
 MAX_CURVE_POINTS = 100
@@ -27,7 +27,6 @@ _BARS = {"asr": "attack success rate", "iou": "map IoU", "l1": "map L1"}
 _SHARED = ("agreement", "overview")  # figures of all interpreters; see results.write_figures
 
 Row = dict[str, Any]
-Curves = dict[str, dict[str, Tensor]]
 
 
 def attack_step(stage: str, interpreter: str) -> str:
@@ -51,13 +50,12 @@ def report_rows(run: Run, pictures: Sequence[Path], whole: bool) -> Iterator[Row
     several, stage = len(run.interpreters) > 1, run.about["stage"]
     curves: dict[str, Curves] = {}
     for name in run.interpreters:
-        records = list(run.records(name))
         if whole:
-            curves[name] = mean_traces(records)
+            curves[name] = run.summary.traces.get(name, {})
             yield from _curve_rows(curves[name], stage, name)
         own = [path for path in pictures if path.stem not in _SHARED and (not several or path.parent.name == name)]
         content: Row = {f"images/{stage}/{name}/{path.stem}": wandb.Image(str(path)) for path in own}
-        images = (row for record in records for row in _image_rows(record, run.about["classes"]))
+        images = (row for record in run.records(name) for row in _image_rows(record, run.about["classes"]))
         content |= _table(list(islice(images, MAX_IMAGES)), f"images/{stage}/{name}")
         if content:
             yield content
@@ -136,9 +134,9 @@ def _image_rows(record: BatchRecord, classes: Sequence[str]) -> Iterator[Row]:
 
     for i, name in enumerate(record.image_id):
         row: Row = {
-            "image": name,
-            "label": classes[int(record.label[i])],
-            "target": classes[int(record.target_class[i])],
+            "image": visible(name),
+            "label": visible(classes[int(record.label[i])]),
+            "target": visible(classes[int(record.target_class[i])]),
             "benign": wandb.Image(to_numpy(record.images[i])),
             "benign map": wandb.Image(overlay(record.images[i], record.benign_map[i])),
             "target map": wandb.Image(overlay(record.images[i], record.target_map[i])),
@@ -146,7 +144,7 @@ def _image_rows(record: BatchRecord, classes: Sequence[str]) -> Iterator[Row]:
         for attack in record.attacks:
             if attack.schedule == "control":
                 continue
-            row[f"{attack.key} predicted"] = classes[int(attack.adv_predicted[i])]
+            row[f"{attack.key} predicted"] = visible(classes[int(attack.adv_predicted[i])])
             row[f"{attack.key} confidence"] = float(attack.confidence[i])
             row[f"{attack.key}"] = wandb.Image(to_numpy(attack.adv_images[i]))
             row[f"{attack.key} map"] = wandb.Image(overlay(attack.adv_images[i], attack.adv_map[i]))

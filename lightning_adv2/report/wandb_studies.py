@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_adv2.files import read_json
+from lightning_adv2.files.text import visible
+from lightning_adv2.report.harmless import harmless
 from lightning_adv2.report.wandb_files import FILE
 from lightning_adv2.report.wandb_pieces import Piece, digest_of
 
@@ -34,8 +36,10 @@ def study_pieces(folder: Path, stage: str) -> list[Piece]:
             found.setdefault(str(path.relative_to(folder / "figures").with_suffix("")), []).append(path)
     pieces = []
     for name, paths in sorted(found.items()):
-        if _content(paths):
-            pieces.append(Piece(f"{stage}/{name}", digest_of(*paths), partial(_row, f"studies/{stage}/{name}", paths)))
+        with harmless(f"W&B's part of {', '.join(map(str, paths))}", f"'lightning-adv2 sync {folder}' logs it"):
+            if _content(paths):
+                row = partial(_row, f"studies/{stage}/{name}", paths)
+                pieces.append(Piece(f"{stage}/{name}", digest_of(*paths), row))
     return pieces
 
 
@@ -48,9 +52,14 @@ def _row(prefix: str, paths: Sequence[Path], experiment: Any) -> dict[str, Any]:
             row[f"{prefix}/{key}"] = wandb.Image(str(value))
         else:
             columns: list[Any] = list(dict.fromkeys(column for line in value for column in line))
-            data = [[line.get(column) for column in columns] for line in value]
+            data = [[_text(line.get(column)) for column in columns] for line in value]
             row[f"{prefix}/{key}"] = wandb.Table(columns=columns, data=data)
     return row
+
+
+def _text(value: Any) -> Any:
+    """A name as text, whatever it holds; all else as it is."""
+    return visible(value) if isinstance(value, str) else value
 
 
 def _content(paths: Sequence[Path]) -> dict[str, Path | Table]:

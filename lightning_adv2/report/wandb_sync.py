@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_adv2.report.finish import pieces
-from lightning_adv2.report.results import write_figures
-from lightning_adv2.report.run import read_run
+from lightning_adv2.report.run import draw_figures, read_run
 from lightning_adv2.report.wandb_files import FILE, read_state, uploads, waiting
 from lightning_adv2.report.wandb_logger import attempt
 from lightning_adv2.report.wandb_panels import is_whole, log_run, report_digest
@@ -59,7 +58,7 @@ def sync(folder: str | Path) -> str:
                 f"  {uploads(folder, own)}"
             )
         return f"{folder}: W&B has it already"
-    pictures = write_figures(folder / "figures", run.records(), run.summary, run.about["classes"])
+    pictures = draw_figures(run)
     logger = wandb_logger(folder, name=folder.resolve().name, job_type="evaluate")
     log_run(logger, run, pictures)
     attempt(logger, lambda: log_pieces(logger, folder, beside))

@@ -9,7 +9,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lightning_adv2.report.figures import attack_colours, save
+from lightning_adv2.report.figures import attack_colours
+from lightning_adv2.report.harmless import SAME, draw
 from lightning_adv2.reproduction.cells import Measured
 
 
@@ -64,5 +65,7 @@ def grouped_bars(rows: Sequence[Measured], metric: str, label: str, title: str, 
 def write_bars(
     folder: Path, name: str, rows: Sequence[Measured], metric: str, label: str, title: str, line: float | None = None
 ) -> Path:
-    """Save :func:`grouped_bars` as ``<name>.png``."""
-    return save(grouped_bars(rows, metric, label, title, line), folder / f"{name}.png")
+    """Draw :func:`grouped_bars` as ``<name>.png``."""
+    path = folder / f"{name}.png"
+    draw(path, lambda: grouped_bars(rows, metric, label, title, line), SAME)
+    return path

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.text import Text
 
 from callbacks.lab import attack_data, idls, run_python, shapes, trainer, victim
 from lightning_adv2.callbacks import ConfusionMatrix
 from lightning_adv2.data import ShapesDataModule
 from lightning_adv2.modules import ClassifierModule
-from lightning_adv2.report.confusion import confusion_content, confusion_figure
+from lightning_adv2.report.confusion import confusion_content, largest_confusions, worst_classes
+from lightning_adv2.report.confusion_figure import confusion_figure
+from lightning_adv2.report.confusion_files import write_confusion
 
 SCRIPT = Path(__file__).with_name("confusion_processes.py")
 
@@ -75,6 +79,63 @@ def test_cells_hold_the_counts_and_rows_their_shares() -> None:
     np.testing.assert_allclose(shown, [[0.8, 0.2, 0], [0.25, 0.75, 0], [0, 0, 0]], atol=1e-6)
     assert axis.get_ylabel() == "true class"
     assert [text.get_text() for text in axis.get_yticklabels()] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("count", [30, 31, 60, 61, 1000, 10_000])
+def test_any_number_of_classes_on_a_page_of_the_same_size(
+    count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half of class 3 is taken for the class before the last; all else is right. No matrix of all classes is held."""
+    label = torch.arange(count).repeat_interleave(2)
+    predicted = label.clone()
+    predicted[7] = count - 2
+    cells = torch.stack([label, predicted])
+    counts = torch.sparse_coo_tensor(cells, torch.ones_like(label), (count, count), check_invariants=True)
+    content = confusion_content(counts, [f"class {i}" for i in range(count)], "test")
+    assert (content["images"], content["accuracy"]) == (2 * count, 1 - 1 / (2 * count))
+    assert (content["recall"][3], content["precision"][count - 2]) == (0.5, pytest.approx(2 / 3))
+    if count <= 100:
+        assert content == confusion_content(counts.to_dense(), content["classes"], "test")
+    assert largest_confusions(content) == [(3, count - 2, 1, 0.5)]
+    assert worst_classes(content)[0] == 3
+    path = write_confusion(tmp_path, content)
+    assert path.stat().st_size < 30_000 + 200 * count, "linear in the classes"
+    height, width, _ = plt.imread(tmp_path / "figures" / "confusion.png").shape
+    assert 600 < min(height, width) <= max(height, width) < 3000
+    printed = capsys.readouterr().out
+    assert re.search(r"class 3 +.* 50.0%", printed)
+    assert len(printed.splitlines()) < 45
+    shown = "\n".join(text.get_text() for text in confusion_figure(content).findobj(Text))
+    assert f"class {count - 2}" in shown, "by name, in the matrix or beside it"
+
+
+def test_a_class_is_found_again_in_the_blocks() -> None:
+    """Of 250 classes in blocks of three, the last block has one."""
+    cells = torch.tensor([[0, 100, 249, 249], [0, 101, 249, 0]])
+    counts = torch.sparse_coo_tensor(cells, torch.tensor([4, 5, 1, 3]), (250, 250), check_invariants=True)
+    axis = confusion_figure(confusion_content(counts, [str(i) for i in range(250)], "val")).axes[0]
+    shown = np.ma.filled(axis.images[0].get_array(), 0)
+    assert shown.shape == (84, 84)
+    assert [(i, j, shown[i, j]) for i, j in zip(*shown.nonzero(), strict=True)] == [
+        (0, 0, 1.0), (33, 33, 1.0), (83, 0, 0.75), (83, 83, 0.25)
+    ]  # fmt: skip
+    assert axis.images[0].get_extent() == [-0.5, 251.5, 251.5, -0.5]
+    assert axis.get_ylim() == (249.5, -0.5)
+
+
+def test_a_split_without_images() -> None:
+    content = confusion_content(torch.zeros(40, 40, dtype=torch.int64), [str(i) for i in range(40)], "val")
+    assert (content["accuracy"], content["balanced_accuracy"]) == (None, None)
+    assert confusion_figure(content).get_suptitle() == "Accuracy -, balanced -, 0 val images, 40 classes"
+
+
+@pytest.mark.slow
+def test_ten_thousand_classes_are_counted_without_their_matrix(tmp_path: Path) -> None:
+    """A matrix of 10,000 x 10,000 numbers takes 800 MB: the whole test is done in less, on two processes as well."""
+    done = run_python(SCRIPT, tmp_path, 2, "many", folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert found(tmp_path)["images"] == 35
+    assert max(float(path.read_text()) for path in tmp_path.glob("grown_*")) < 250
 
 
 def test_the_same_on_two_processes_without_duplicates(tmp_path: Path) -> None:

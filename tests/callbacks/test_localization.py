@@ -18,7 +18,7 @@ from lightning_adv2.interpreters import CAM, Interpreter
 from lightning_adv2.metrics.localization import calibrates
 from lightning_adv2.models import Classifier
 from lightning_adv2.modules import IDLS, RTSModule
-from lightning_adv2.report.run_page import study_tables
+from lightning_adv2.report.studies import study_tables
 from lightning_adv2.types import Interpretation
 
 

@@ -97,7 +97,7 @@ def test_auroc_is_mann_whitney(levels: int) -> None:
 def test_scores_of_records() -> None:
     records = [batch_record(0), batch_record(1), batch_record(1)]
     calibration = lattice_images(5, seed=8)
-    (part,) = score_records([Brightness()], small_classifier(), [CAM()], calibration, torch.zeros(5), records)
+    (part,) = score_records([Brightness()], small_classifier(), [CAM()], calibration, torch.zeros(5), lambda _: records)
     assert (part.interpreter, part.detector) == ("cam", "brightness")
     torch.testing.assert_close(part.calibration, calibration.mean((1, 2, 3)).double())
     images = torch.cat([to_float(record.images) for record in records[:2]])
@@ -117,7 +117,11 @@ def test_several_interpreters() -> None:
     gradient = Gradient()
     gradient.name = "gradient"
     both = [Brightness(), OnlyGradient()]
-    options = small_classifier(), [CAM(), gradient], lattice_images(5, seed=8), torch.zeros(5), records
+
+    def of(name: str) -> list[BatchRecord]:
+        return [record for record in records if record.interpreter == name]
+
+    options = small_classifier(), [CAM(), gradient], lattice_images(5, seed=8), torch.zeros(5), of
     parts = score_records(both, *options)
     assert [(part.interpreter, part.detector) for part in parts] == [
         ("cam", "brightness"), ("gradient", "brightness"), ("gradient", "only-gradient")

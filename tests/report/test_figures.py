@@ -13,7 +13,6 @@ from PIL import Image
 
 from lightning_adv2.report import figures, summarize, write_figures
 from lightning_adv2.report.figures import amplified, map_sheet, overlay
-from lightning_adv2.report.results import mean_traces
 from report.build import NAMES, make_record
 
 CLASSES = ("disk", "a class with a very long name that does not fit", "star")
@@ -60,7 +59,7 @@ def test_amplified() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_figure_of_a_run(channels: int, tmp_path: Path) -> None:
     records = [make_record(0, ["a", "b", "c"], channels=channels), make_record(1, ["d"], channels=channels)]
-    paths = write_figures(tmp_path / "figures", records, summarize(records, NAMES), CLASSES)
+    paths = write_figures(tmp_path / "figures", lambda: records, summarize(records, NAMES), CLASSES)
     assert [path.name for path in paths] == ["agreement.png", "gallery.png", "convergence.png"]
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in paths)
     for path in paths:
@@ -73,7 +72,7 @@ def test_figures_of_several_interpreters(tmp_path: Path) -> None:
         for seed, name in enumerate(("cam", "rts"))
         for i in range(2)
     ]
-    paths = write_figures(tmp_path, iter(records), summarize(records, NAMES), CLASSES)
+    paths = write_figures(tmp_path, lambda: iter(records), summarize(records, NAMES), CLASSES)
     own = [f"{name}/{kind}.png" for name in ("cam", "rts") for kind in ("gallery", "convergence")]
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == ["agreement.png", *own, "overview.png"]
     for path in paths:
@@ -92,10 +91,10 @@ def test_the_overview_shows_what_all_interpreters_have(tmp_path: Path, monkeypat
     shown: list[str] = []
     original = figures.overview
     monkeypatch.setattr(figures, "overview", lambda r, i, *rest: shown.append(i) or original(r, i, *rest))
-    write_figures(tmp_path, [cam, rts], summarize([cam, rts], NAMES), CLASSES)
+    write_figures(tmp_path, lambda: [cam, rts], summarize([cam, rts], NAMES), CLASSES)
     assert shown == ["c"]
     rts.image_id[:] = ["x", "y"]
-    paths = write_figures(tmp_path / "none", [cam, rts], summarize([cam, rts], NAMES), CLASSES)
+    paths = write_figures(tmp_path / "none", lambda: [cam, rts], summarize([cam, rts], NAMES), CLASSES)
     assert "overview.png" not in [path.name for path in paths], "no image in common"
 
 
@@ -112,14 +111,14 @@ def test_figures_without_a_trace_or_valid_images(tmp_path: Path) -> None:
     record = make_record(0, ["a"], trace=False)
     for attack in record.attacks:
         attack.valid[0] = False
-    paths = write_figures(tmp_path, [record], summarize([record], NAMES), CLASSES)
+    paths = write_figures(tmp_path, lambda: [record], summarize([record], NAMES), CLASSES)
     assert [path.name for path in paths] == ["agreement.png", "gallery.png"]
 
 
 def test_figures_when_no_image_was_attacked(tmp_path: Path) -> None:
     record = make_record(0, [], ["wrong"])
     record.attacks = []
-    write_figures(tmp_path, [record], summarize([record], NAMES), CLASSES)
+    write_figures(tmp_path, lambda: [record], summarize([record], NAMES), CLASSES)
 
 
 def test_gallery_shows_at_most_so_many_rows() -> None:
@@ -182,11 +181,20 @@ def test_bars_stay_readable(interpreters: int, attacks: int, numbers: bool) -> N
 
 def test_mean_traces_weigh_images_not_batches() -> None:
     records = [make_record(0, ["a", "b", "c"]), make_record(1, ["d"])]
-    curves = mean_traces(records)
+    curves = summarize(records, NAMES).traces["cam"]
     assert list(curves) == ["adv2-fast"]
     joined = torch.cat([record.attacks[2].trace["l1"] for record in records], dim=1)
     assert joined.shape == (5, 4)
-    assert torch.allclose(curves["adv2-fast"]["l1"], joined.mean(1))
+    assert curves["adv2-fast"]["l1"] == pytest.approx(joined.double().mean(1).tolist(), rel=1e-12)
+
+
+def test_mean_traces_leave_out_what_is_not_defined_not_valid_or_there_twice() -> None:
+    record = make_record(0, ["a", "b", "c"])
+    attack = record.attacks[2]
+    attack.trace = {"iou": torch.tensor([[0.25, float("nan"), 0.5], [float("nan")] * 3, [0.25, 0.75, 0.5]])}
+    attack.valid[2] = False
+    found = summarize([record, record], NAMES).traces["cam"]["adv2-fast"]["iou"]
+    assert found == pytest.approx([0.25, float("nan"), 0.5], nan_ok=True)
 
 
 def test_map_sheet(tmp_path: Path) -> None:

@@ -102,11 +102,25 @@ def test_a_row_that_does_not_fit(tmp_path: Path) -> None:
 
 def test_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = write_page(tmp_path / "page.html", "old", [])
-    missing = Picture("gone", tmp_path / "gone.png")
-    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
-        write_page(path, "new", [Section("s", blocks=[missing])])
+    with pytest.raises(ValueError, match="1 cells under 2 columns"):
+        write_page(path, "new", [Section("s", blocks=[Table("t", ("a", "b"), [("1",)])])])
     assert "old" in path.read_text(encoding="utf-8")
     assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_figure_or_a_gallery_that_fails_costs_only_itself(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [make_record(0, ["a", "b"])])
+    (record,) = (tmp_path / "run" / "records" / "cam").iterdir()
+    record.write_bytes(record.read_bytes()[:-1])
+    blocks = [Picture("gone", tmp_path / "gone.png"), Gallery("All", run), Table("t", ("a",), [("kept",)])]
+    with pytest.warns(UserWarning, match="is not made") as said:
+        page = write_page(tmp_path / "page.html", "title", [Section("s", blocks=[*blocks])])
+    told = [str(one.message) for one in said]
+    assert f"{tmp_path / 'gone.png'} on the page is not made (No such file or directory)" in told[0]
+    assert str(record) in told[1]
+    parsed = Parsed(page)
+    assert ["kept"] in parsed.rows
+    assert all(line in parsed.text for line in told), "what is missing is said in its place"
 
 
 def test_pictures_are_exact_and_there_once() -> None:

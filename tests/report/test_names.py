@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,18 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from lightning_adv2.report import print_table, summarize
-from lightning_adv2.report.confusion import confusion_content, confusion_figure, print_confusion
+from lightning_adv2.report.confusion import confusion_content
+from lightning_adv2.report.confusion_figure import confusion_figure
+from lightning_adv2.report.confusion_files import print_confusion
 from lightning_adv2.report.figures import bars, grid, save
 from lightning_adv2.report.from_terminal import tables_of
 from lightning_adv2.report.gap import gap_figure, gap_rows
 from lightning_adv2.report.proposition import proposition_figure
+from lightning_adv2.report.run_page import write_run_page
 from lightning_adv2.report.transfer import print_transfer
+from report.browser import Parsed
 from report.build import make_record
+from report.runs import make_run
 
 DOLLARS = ("from $3 to $9", "a $_$ b", "$$", r"$\nothing$")
 MARKUP = ("big [red] dog", "x [/b]", "[link=http://a.b]c[/link]", ":smile:")
@@ -80,8 +86,51 @@ def test_brackets_stand_as_they_are(name: str) -> None:
         assert any(name in cell for table in tables_of(show) for row in table.rows for cell in row)
 
 
+ODD = "a\x1b[2J\x07b\rc\nd\u202ee\udcff"
+"""What clears a terminal, rings, goes back to a line's start, ends it, turns round what follows, and is no UTF-8."""
+WRITTEN_OUT = r"a\x1b[2J\x07b\rc\nd\u202ee\udcff"
+
+
 def test_the_terminal_obeys_no_name() -> None:
-    name, out = "a\x1b[2J\x07b\rc", StringIO()
-    print_confusion(confusion_content(torch.eye(2).long(), [name, "b"], "test"), Console(file=out, width=200))
-    assert r"a\x1b[2J\x07b\rc" in out.getvalue()
-    assert not {"\x1b", "\x07", "\r"} & set(out.getvalue())
+    out = StringIO()
+    print_confusion(confusion_content(torch.eye(2).long(), [ODD, "b"], "test"), Console(file=out, width=200))
+    assert WRITTEN_OUT in out.getvalue()
+    assert all(c.isprintable() or c == "\n" for c in out.getvalue())
+
+
+def test_a_terminal_gets_letters_that_it_has() -> None:
+    raw = BytesIO()
+    with TextIOWrapper(raw, encoding="ascii") as stream:
+        content = confusion_content(torch.eye(2).long(), ["Z\u00fcrich \u2603", "b"], "test")
+        print_confusion(content, Console(file=stream, width=200))
+        stream.flush()
+        assert rb"Z\xfcrich \u2603" in raw.getvalue()
+
+
+def test_many_names_and_long_ones_leave_room_for_the_numbers() -> None:
+    for count in (2, 40):
+        out = StringIO()
+        content = confusion_content(torch.eye(count).long(), ["x" * 5000] * count, "test")
+        print_confusion(content, Console(file=out, width=200))
+        assert "100.0%" in out.getvalue()
+        assert max(map(len, out.getvalue().splitlines())) <= 200
+
+
+@pytest.mark.parametrize("kind", ["grid", "confusion", "bars", "gap"])
+def test_figures_write_out_what_no_font_shows(kind: str, tmp_path: Path) -> None:
+    figure = figures_with(ODD)[kind]()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*[Gg]lyph")
+        save(figure, tmp_path / "figure.png")
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    assert any(r"\u202e" in text.lower() for text in texts), "the name is shown"
+    assert all(c.isprintable() or c == "\n" for text in texts for c in text)
+
+
+def test_pages_neither_turn_round_nor_fail_over_a_name(tmp_path: Path) -> None:
+    run = make_run(tmp_path / ODD, [make_record(0, [ODD[:-1], "b"])])
+    run.about["classes"] = (ODD, "b", "c")
+    page = write_run_page(run, tmp_path / "page.html")
+    text = Parsed(page).text
+    assert r"d\u202ee\udcff" in text
+    assert not {"\x1b", "\x07", "\u202e"} & set(page.read_text(encoding="utf-8"))

@@ -251,7 +251,7 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read_evaluation(tmp_path)["images"] == pictures(rows)
     made = resilience_rows(**read_evaluation(tmp_path))
     settings = {"reference": "rts", "tolerance": 0.05, "max_agreement_l1": 0.05}
-    picture = write_resilience(tmp_path, made, settings)
+    write_resilience(tmp_path, made, settings)
     content = json.loads((tmp_path / "resilience.json").read_text())
     assert content == {**settings, "rows": made}
     with (tmp_path / "resilience.csv").open() as stream:
@@ -260,7 +260,7 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("rts", "1", "0.2"), ("noise", "", "0.01"), ("hidden", "", "0.2")
     ]  # fmt: skip
     assert table[0]["noise_iou_normal-0.03"] == "0.77"
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "figures" / "resilience.png").read_bytes().startswith(b"\x89PNG")
     first = (tmp_path / "resilience.json").read_bytes()
     write_resilience(tmp_path, made, settings)
     assert (tmp_path / "resilience.json").read_bytes() == first

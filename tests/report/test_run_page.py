@@ -95,11 +95,15 @@ def test_what_is_not_there_is_left_out_and_what_is_there_is_shown(tmp_path: Path
     assert "seed_everything: 7" in listings[1].text
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+def test_a_damaged_file_costs_its_own_part_and_is_named(tmp_path: Path) -> None:
     run = make_run(tmp_path, RECORDS)
-    (tmp_path / "noise.json").write_text("{")
-    with pytest.raises(ValueError, match=r"noise\.json is damaged"):
-        run_sections(run)
+    for name in ("noise", "stamp"):
+        (tmp_path / f"{name}.json").write_text("{")
+    with pytest.warns(UserWarning, match=r"noise\.json is damaged.*once the cause is gone, the same command"):
+        found = by_title(run_sections(run))
+    assert "noise.json is damaged" in found["Plain noise"].text
+    assert "There is no stamp" in found["How to get the same numbers again"].text
+    assert tables(found["Results"])[0].rows
 
 
 def test_flags_are_shown(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_everything_of_an_offline_run_lies_in_its_folder(home: Path, tmp_path: P
     folder = tmp_path / "run"
     run = make_run(folder, [make_record(0, ["a", "b", "c"]), make_record(1, ["d"])])
     logger = wandb_logger(folder)
-    log_run(logger, run, write_figures(folder / "figures", run.records(), run.summary, CLASSES))
+    log_run(logger, run, write_figures(folder / "figures", run.records, run.summary, CLASSES))
     finish(run, logger)
     assert logger.close()
     paths = referred(folder)

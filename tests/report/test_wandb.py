@@ -31,7 +31,7 @@ SCRIPT = Path(__file__).with_name("evaluate.py")
 
 def log(folder: Path) -> None:
     run = make_run(folder, [make_record(0, ["a", "b", "c"]), make_record(1, ["d"])])
-    pictures = write_figures(folder / "figures", run.records(), run.summary, CLASSES)
+    pictures = write_figures(folder / "figures", run.records, run.summary, CLASSES)
     log_run(wandb_logger(folder, name="test"), run, pictures)
     wandb.finish()
 
@@ -88,7 +88,7 @@ def test_what_an_evaluation_logs(tmp_path: Path) -> None:
 
 def test_pictures_of_several_interpreters(tmp_path: Path) -> None:
     run = make_run(tmp_path, [make_record(0, ["a", "b"], interpreter=name, place=i) for i, name in enumerate(NETWORKS)])
-    pictures = write_figures(tmp_path / "figures", run.records(), run.summary, CLASSES)
+    pictures = write_figures(tmp_path / "figures", run.records, run.summary, CLASSES)
     log_run(wandb_logger(tmp_path), run, pictures)
     wandb.finish()
     rows = history(tmp_path)

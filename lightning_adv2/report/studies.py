@@ -1,0 +1,126 @@
+"""What each study leaves in a run's folder, ``<name>.json``, as tables for a page and as its figure, made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from lightning_adv2 import files
+from lightning_adv2.report.classifier_transfer_files import draw_classifier_transfer, print_classifier_transfer
+from lightning_adv2.report.confusion_files import draw_confusion, print_confusion
+from lightning_adv2.report.curves import draw_curves, print_curves
+from lightning_adv2.report.detection import draw_detection, print_detection
+from lightning_adv2.report.from_terminal import tables_of
+from lightning_adv2.report.gap import draw_gap, print_gap
+from lightning_adv2.report.harmless import SAME, harmless
+from lightning_adv2.report.localization import print_localization
+from lightning_adv2.report.map_quality import quality_tables
+from lightning_adv2.report.noise import draw_noise, print_noise
+from lightning_adv2.report.page import Table
+from lightning_adv2.report.proposition import draw_proposition, print_proposition
+from lightning_adv2.report.resilience_files import draw_resilience, print_resilience
+from lightning_adv2.report.transfer import draw_transfer, print_transfer
+
+
+class Study(NamedTuple):
+    """How a study's file is shown.
+
+    Attributes:
+        title: heading.
+        tables: of the file's content.
+        draw: draws the figure into a run's folder from the content; None where that takes more.
+    """
+
+    title: str
+    tables: Callable[[Any], list[Table]]
+    draw: Callable[[Path, Any], None] | None = None
+
+
+def _printed(show: Callable[[Any, Console], None]) -> Callable[[Any], list[Table]]:
+    return lambda content: tables_of(lambda console: show(content, console))
+
+
+STUDIES: dict[str, Study] = {
+    "map_quality": Study("What the benign maps are worth", quality_tables),
+    "resilience": Study(
+        "Who resists",
+        _printed(lambda read, to: print_resilience(read["rows"], read["reference"], to)),
+        lambda folder, read: draw_resilience(folder, read["rows"], read["tolerance"]),
+    ),
+    "transfer": Study(
+        "Transfer between interpreters",
+        _printed(lambda read, to: print_transfer(read["rows"], to)),
+        lambda folder, read: draw_transfer(folder, read["rows"]),
+    ),
+    "detection": Study(
+        "Detection",
+        _printed(lambda read, to: print_detection(read["rows"], "Share of images detected", to)),
+        lambda folder, read: draw_detection(folder, read["rows"]),
+    ),
+    "noise": Study(
+        "Plain noise",
+        _printed(lambda read, to: print_noise(read["levels"], read["rows"], "Maps under plain noise", to)),
+        lambda folder, read: draw_noise(folder, read["rows"]),
+    ),
+    "localization": Study("Do the maps find the object?", _printed(print_localization)),
+    "gap": Study(
+        "A map of the attacker's choice",
+        _printed(lambda read, to: print_gap(read["rows"], to)),
+        lambda folder, read: draw_gap(folder, read["rows"]),
+    ),
+    "proposition": Study(
+        "Proposition 1",
+        _printed(lambda read, to: print_proposition(read["rows"], read["steps"], read["tolerance"], to)),
+        lambda folder, read: draw_proposition(folder, read["images"]),
+    ),
+    "curves": Study(
+        "How strong must the attack be?",
+        _printed(lambda read, to: print_curves(read["curves"], read["controls"], to)),
+        lambda folder, read: draw_curves(folder, read["curves"], read["controls"]),
+    ),
+    "classifier_transfer": Study(
+        "Transfer between classifiers",
+        _printed(lambda read, to: print_classifier_transfer(read["classifiers"], read["rows"], read["skipped"], to)),
+        lambda folder, read: draw_classifier_transfer(folder, read["rows"]),
+    ),
+    "confusion": Study("What the classifier takes for what", _printed(print_confusion), draw_confusion),
+}
+"""A study's file and figure, ``<name>.json`` and ``figures/<name>.png`` -> how they are shown, in a page's order."""
+
+
+def study_tables(folder: Path, name: str) -> list[Table]:
+    """The tables of one study in a run's folder; none where it was not run.
+
+    Raises:
+        ValueError: its file is damaged.
+    """
+    content = read_json(folder / f"{name}.json")
+    return [] if content is None else STUDIES[name].tables(content)
+
+
+def draw_missing(folder: Path) -> None:
+    """Draw those figures of the studies of a run that are missing, as far as they follow from its files alone."""
+    for name, study in STUDIES.items():
+        path = folder / "figures" / f"{name}.png"
+        if study.draw is not None and not path.is_file():
+            with harmless(path, SAME):
+                content = read_json(folder / f"{name}.json")
+                if content is not None:
+                    study.draw(folder, content)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content; None where there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return files.read_json(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); run the same command again, and it is made anew") from error
