@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,9 @@ def make(folder: Path, images: int) -> None:
     """A run's folder with as many images."""
     about = {"dataset": "random", "classifier": "none", "classes": [f"class {i}" for i in range(1000)], "stage": "test",
              "selected": images, "passed_over": {}}  # fmt: skip
-    claim(folder / "records", {"interpreters": {"grad": {}}}, about)
+    experiment = claim(folder / "records", {"interpreters": {"grad": {}}}, about)
     for index in range(images // BATCH):
-        write_record(draw(index, BATCH), folder / "records")
+        write_record(replace(draw(index, BATCH), experiment=experiment), folder / "records")
 
 
 def end(folder: Path) -> None:

@@ -77,19 +77,6 @@ def test_they_are_told_in_files_table_and_page_and_verify_agrees(tmp_path: Path)
     assert "no IoU" not in plain.getvalue()
 
 
-def test_an_older_runs_results_count_none(tmp_path: Path) -> None:
-    """Its figures hold where no image has two empty maps, and are named where one has."""
-    for empty in (0, 1):
-        folder = tmp_path / str(empty)
-        make_run(folder, [record_of(empty)])
-        path = folder / "results.json"
-        content = json.loads(path.read_text())
-        for row in content["rows"]:
-            del row["empty"]
-        path.write_text(json.dumps(content))
-        assert any("results.json" in line and "empty" in line for line in verify(folder)[0]) == bool(empty)
-
-
 def test_a_picture_says_so_and_is_not_green() -> None:
     assert iou_text(float("nan")) == "both empty"
     assert len({iou_colour(float("nan")), iou_colour(1.0), iou_colour(0.5)}) == 3
