@@ -55,14 +55,22 @@ def _auroc(benign: Sequence[float], adversarial: Sequence[float]) -> float | Non
 
 
 def confusion(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
-    """``confusion.json``: shares from the counts."""
-    counts = content["counts"]
-    size = len(content["classes"])
-    if len(counts) != size or any(len(row) != size or not all(map(is_count, row)) for row in counts):
-        yield f"counts: no {size} x {size} whole numbers"
+    """``confusion.json``: shares from the counts, which are a matrix or, of many classes, its cells that are not 0."""
+    size, counts = len(content["classes"]), content["counts"]
+    cells = content["cells"] if counts is None else [
+        (i, j, number) for i, row in enumerate(counts) for j, number in enumerate(row)
+    ]  # fmt: skip
+    whole = counts is None or (len(counts) == size and all(len(row) == size for row in counts))
+    places = {(i, j) for i, j, _ in cells}
+    if not whole or len(places) < len(cells) or not all(all(map(is_count, cell)) for cell in cells):
+        yield f"counts: no {size} x {size} whole numbers, or no cells of such a matrix"
         return
-    total, right = sum(map(sum, counts)), [row[i] for i, row in enumerate(counts)]
-    true, said = [sum(row) for row in counts], [sum(column) for column in zip(*counts, strict=True)]
+    true, said, right = [0] * size, [0] * size, [0] * size
+    for i, j, number in cells:
+        true[i] += number
+        said[j] += number
+        right[i] += number if i == j else 0
+    total = sum(true)
     recall = [one / of if of else None for one, of in zip(right, true, strict=True)]
     precision = [one / of if of else None for one, of in zip(right, said, strict=True)]
     wanted = {"images": total, "accuracy": sum(right) / total if total else None}
