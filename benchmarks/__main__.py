@@ -27,17 +27,20 @@ PARTS = {
     "drift": "the last steps of a thousand against the first",
     "batches": "batch size and image size",
     "memory": "bytes per image, and the largest batch",
+    "rounding": "single images under other batches, threads and kernels (real images; ten minutes)",
     "training": "images a second of RTS and AID",
     "quality": "IoU and ASR against gradient evaluations and seconds (an hour on two cores)",
 }
-BY_DEFAULT = [part for part in PARTS if part != "quality"]
+BY_DEFAULT = [part for part in PARTS if part not in ("quality", "rounding")]
 
 
 def main() -> None:
     """Run the parts asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     listed = "; ".join(f"{name}: {about}" for name, about in PARTS.items())
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"{listed}. All but quality by default")
+    parser.add_argument(
+        "parts", nargs="*", choices=[*PARTS, []], help=f"{listed}. Without quality and rounding by default"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--data", type=Path, default=data_root(), help="real weights; random ones elsewhere")
     parser.add_argument("--rounds", type=int, default=5, help="paired rounds")

@@ -33,8 +33,8 @@ def check_threads(trainer: pl.Trainer, threads: int | None) -> None:
     """
     if threads is None and not _given and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         raise ValueError(
-            f"threads: each of {trainer.world_size} processes would compute with {torch.get_num_threads()}, its share "
-            "of the cores, so that on another number of processes the last digits would differ. Set "
+            f"threads: each of {trainer.world_size} processes would take its share of the cores (here "
+            f"{torch.get_num_threads()}), so that on another number of processes the last digits would differ. Set "
             f"{VARIABLE}=1 (or AttackEvaluation's threads), which is fastest with a process per core"
         )
 

@@ -56,7 +56,7 @@ def test_promise_2_equal_for_any_number_of_processes_of_so_many_threads(
 def test_promise_2_processes_with_a_share_of_the_cores_each_are_refused(tmp_path: Path, devices: int) -> None:
     done = run(tmp_path, devices)
     assert done.returncode != 0
-    assert f"threads: each of {devices} processes would compute with" in done.stderr
+    assert f"threads: each of {devices} processes would take its share of the cores" in done.stderr
     assert "Set OMP_NUM_THREADS=1" in done.stderr
     assert not list(tmp_path.rglob("batch_*"))
 

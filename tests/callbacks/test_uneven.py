@@ -27,7 +27,7 @@ def even(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "late"), [("ours", 0), ("ours", 1), ("user", 1)])
+@pytest.mark.parametrize(("kind", "late"), [("ours", 0), ("user", 1)])
 def test_promise_10_a_process_may_be_later_than_the_groups_timeout(
     tmp_path: Path, even: bytes, kind: str, late: int
 ) -> None:
