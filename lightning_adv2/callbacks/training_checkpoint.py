@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO, previous
 from lightning_adv2.runtime.describe import describe_training
 from lightning_adv2.runtime.experiment import claim, forget
+from lightning_adv2.runtime.ownership import is_owned, owned
 from lightning_adv2.runtime.processes import on_rank_zero
 from lightning_adv2.runtime.progress import begin_epoch, mend, validation_due
 from lightning_adv2.runtime.seeds import derived, run_seed, seed_global_generators
@@ -46,6 +48,7 @@ class TrainingCheckpoint(Checkpoint):
         self._saved_step = 0
         self._new_epoch, self._put_off = False, False
         self._order: dict[str, Any] | None = None
+        self._until_end = ExitStack()
 
     def file(self, default_root_dir: str | Path) -> Path:
         """Where the checkpoint of a run in this folder lies."""
@@ -57,9 +60,10 @@ class TrainingCheckpoint(Checkpoint):
         return file if file.exists() or previous(file).exists() else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make checkpoints sealed ones, refuse another training's, and sweep up what a killed process left.
+        """Own the run's folder, seal checkpoints, refuse another training's, and sweep up what a killed process left.
 
         Raises:
+            FolderInUseError: another run is at work in the folder.
             DifferentExperimentError: the folder's checkpoint is of another training; names what differs.
         """
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
@@ -72,6 +76,8 @@ class TrainingCheckpoint(Checkpoint):
             on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
 
     def _open(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        if not is_owned(trainer.default_root_dir):  # the command line owns it from the start
+            self._until_end.enter_context(owned(trainer.default_root_dir))
         folder = self.file(trainer.default_root_dir).parent
         data: Any = getattr(trainer, "datamodule", None)
         if not self.found(trainer.default_root_dir):
@@ -80,6 +86,14 @@ class TrainingCheckpoint(Checkpoint):
         for rest in folder.glob(".*.ckpt*.tmp"):
             rest.unlink(missing_ok=True)
         return True
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the folder to others."""
+        self._until_end.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """The same; ``teardown`` is not called then."""
+        self._until_end.close()
 
     def save(self, trainer: pl.Trainer) -> None:
         """Save now; all processes must ask at once.

@@ -2,20 +2,27 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from full_disk import SmallDisk, small_disk  # noqa: F401 - a fixture
 
-from callbacks.lab import run_python
+from callbacks.lab import run_python, shapes, trainer, victim
 from lightning_adv2.callbacks import TrainingCheckpoint
+from lightning_adv2.modules import ClassifierModule
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
+from lightning_adv2.runtime.ownership import FILE as LOCK
+from lightning_adv2.runtime.ownership import FolderInUseError
 
 SCRIPT = Path(__file__).with_name("training.py")
+OWNER = Path(__file__).parents[1] / "runtime" / "owner.py"
 EPOCHS = {"max_epochs": 4}  # of 4 steps each
 INSIDE = {"max_steps": 14, "max_epochs": -1, "val_check_interval": 3, "check_val_every_n_epoch": None}
 
@@ -229,3 +236,27 @@ def test_where_it_lies_and_what_it_takes(tmp_path: Path) -> None:
     assert TrainingCheckpoint().found(tmp_path) is None
     with pytest.raises(ValueError, match="every_n_steps=0"):
         TrainingCheckpoint(every_n_steps=0)
+
+
+def test_one_training_per_folder_without_the_command_line_too(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    class Watcher(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            seen.append((tmp_path / LOCK).is_file())
+
+    def train() -> None:
+        run = trainer(tmp_path, TrainingCheckpoint(), Watcher(), max_epochs=1, enable_checkpointing=True)
+        run.fit(ClassifierModule(victim()), shapes())
+
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, OWNER, tmp_path], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "mine\n"
+        with pytest.raises(FolderInUseError, match=f"in use by process {other.pid} on "):
+            train()
+        assert not (tmp_path / "checkpoints").exists()
+        other.communicate("\n", timeout=60)
+    train()
+    assert seen == [True]
+    assert not (tmp_path / LOCK).exists()
