@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lightning_adv2.callbacks.identity import class_titles
 from lightning_adv2.callbacks.stages import idle
-from lightning_adv2.report.confusion import confusion_content
-from lightning_adv2.report.confusion_files import write_confusion
+from lightning_adv2.report.confusion import write_confusion
+from lightning_adv2.report.confusion_counts import confusion_content
 from lightning_adv2.runtime.exchange import gathered
 from lightning_adv2.runtime.folders import results_folder
 from lightning_adv2.runtime.processes import on_rank_zero
@@ -22,9 +22,9 @@ class ConfusionMatrix(pl.Callback):
     """Count true and predicted classes in ``validate`` and ``test``, for any module that has a ``classifier``.
 
     Writes ``confusion.json`` and ``figures/confusion.png`` and prints a table; see
-    :func:`lightning_adv2.report.confusion.confusion_content`. Logs ``{stage}/benign/balanced_accuracy``, ISIC 2018's
-    weighted multi-class accuracy. Test a data module itself: an ``AttackDataModule`` chooses images that are classified
-    correctly.
+    :func:`lightning_adv2.report.confusion_counts.confusion_content`. Logs ``{stage}/benign/balanced_accuracy``, ISIC
+    2018's weighted multi-class accuracy. Test a data module itself: an ``AttackDataModule`` chooses images that are
+    classified correctly.
     """
 
     def __init__(self) -> None:

@@ -1,121 +1,77 @@
-"""Which classes the classifier takes for which (Figure 18), for any number of classes.
-
-Nothing here holds a matrix of K x K: counts are kept as cells, of which there are no more than images.
-"""
+"""A confusion matrix on disk and on the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-MOST_DENSE = 100
-"""Up to so many classes ``confusion.json`` has the matrix itself."""
-MOST_SHOWN = 30
-"""Up to so many classes figure and table show every class; beyond, the worst ``LISTED`` and the largest confusions."""
-LISTED = 15
+from lightning_adv2.files import write_json
+from lightning_adv2.report.confusion_counts import (
+    MOST_SHOWN,
+    class_sizes,
+    confusion_title,
+    largest_confusions,
+    percent,
+    worst_classes,
+)
+from lightning_adv2.report.confusion_counts import confusion_content as confusion_content
+from lightning_adv2.report.confusion_figure import confusion_figure as confusion_figure
+from lightning_adv2.report.figures import short
+from lightning_adv2.report.harmless import draw, harmless
+from lightning_adv2.report.terminal import show
+
+_MOST_COUNTS = 12  # classes for whose numbers a terminal has room
 
 
-class Confused(NamedTuple):
-    """Images of one class that are taken for another: their number and the share of the class."""
+def write_confusion(folder: Path, content: dict[str, Any]) -> Path:
+    """Write ``confusion.json``, whose path comes back, and ``figures/confusion.png``; print the table."""
+    path = folder / "confusion.json"
+    write_json(path, content)
+    draw_confusion(folder, content)
+    with harmless(f"the table of {path}"):
+        print_confusion(content)
+    return path
 
-    true: int
-    predicted: int
-    images: int
-    share: float
+
+def draw_confusion(folder: Path, content: dict[str, Any]) -> None:
+    """Draw ``figures/confusion.png``."""
+    draw(folder / "figures" / "confusion.png", lambda: confusion_figure(content))
 
 
-def confusion_content(counts: Tensor, classes: Sequence[str], stage: str) -> dict[str, Any]:
-    """What ``confusion.json`` holds.
+def print_confusion(content: dict[str, Any], console: Console | None = None) -> None:
+    """Show a row per true class: how its images are classified, recall, precision; of many classes the worst.
 
-    ``stage``, ``classes``, ``counts`` (rows true, columns predicted; None beyond ``MOST_DENSE`` classes, where
-    ``cells`` has true and predicted class and number of all that are not 0), ``images``, ``accuracy``,
-    ``balanced_accuracy``, and each class's ``recall`` and ``precision``, None where it is 0/0.
-
-    Args:
-        counts: ``(K, K)`` whole numbers, dense or sparse.
-        classes: K titles.
-        stage: test or val.
+    Beyond ``MOST_SHOWN`` classes a second table has the largest confusions.
     """
-    cells = counts.cpu() if counts.is_sparse else counts.cpu().to_sparse()
-    cells = cells.coalesce()
-    (true, predicted), number = cells.indices(), cells.values()
-    right = _sums(true, number * (true == predicted), len(classes))
-    recall, precision = right / _sums(true, number, len(classes)), right / _sums(predicted, number, len(classes))
-    total, found = int(number.sum()), int(right.sum())
-    dense = len(classes) <= MOST_DENSE
-    content = {
-        "stage": stage,
-        "classes": list(classes),
-        "counts": cells.to_dense().tolist() if dense else None,
-        "images": total,
-        "accuracy": found / total if total else None,
-        "balanced_accuracy": _numbers(torch.nanmean(recall)[None])[0],
-        "recall": _numbers(recall),
-        "precision": _numbers(precision),
-    }
-    return content if dense else content | {"cells": torch.stack([true, predicted, number], 1).tolist()}
-
-
-def _sums(group: Tensor, number: Tensor, count: int) -> Tensor:
-    """The sum of the numbers of each group, ``(count,)`` float64."""
-    return torch.zeros(count, dtype=torch.float64).index_add(0, group, number.double())
-
-
-def _numbers(values: Tensor) -> list[float | None]:
-    return [None if value != value else value for value in values.tolist()]
-
-
-def cells_of(content: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """True class, predicted class and number of images of every cell that is not 0, each ``(M,)``."""
-    if content["counts"] is None:
-        true, predicted, number = torch.tensor(content["cells"], dtype=torch.int64).reshape(-1, 3).T
-        return true, predicted, number
-    counts = torch.tensor(content["counts"])
-    true, predicted = counts.nonzero().T
-    return true, predicted, counts[true, predicted]
-
-
-def class_sizes(content: dict[str, Any]) -> Tensor:
-    """How many images each class has, ``(K,)`` float64."""
-    true, _, number = cells_of(content)
-    return _sums(true, number, len(content["classes"]))
-
-
-def largest_confusions(content: dict[str, Any], of: Collection[int] | None = None) -> list[Confused]:
-    """The ``LISTED`` cells off the diagonal with most images, of equal ones those of the greater share of their class.
-
-    Args:
-        content: see :func:`confusion_content`.
-        of: all of these true classes instead.
-    """
-    true, predicted, number = cells_of(content)
-    sizes, wrong = class_sizes(content), true != predicted
-    if of is not None:
-        wrong &= torch.isin(true, torch.tensor(list(of), dtype=torch.int64))
-    found = [
-        Confused(i, j, n, n / float(sizes[i]))
-        for i, j, n in zip(true[wrong].tolist(), predicted[wrong].tolist(), number[wrong].tolist(), strict=True)
-    ]
-    found.sort(key=lambda one: (-one.images, -one.share, one.true, one.predicted))
-    return found[:LISTED] if of is None else found
-
-
-def worst_classes(content: dict[str, Any]) -> list[int]:
-    """The ``LISTED`` classes with images of which least are found, of equal ones the larger first."""
-    sizes = class_sizes(content).tolist()
-    known = [(recall, -sizes[i], i) for i, recall in enumerate(content["recall"]) if recall is not None]
-    return [i for _, _, i in sorted(known)[:LISTED]]
-
-
-def confusion_title(content: dict[str, Any]) -> str:
-    """The two accuracies and the number of images."""
-    accuracy, balanced = (percent(content[key]) for key in ("accuracy", "balanced_accuracy"))
-    return f"Accuracy {accuracy}, balanced {balanced}, {content['images']} {content['stage']} images"
-
-
-def percent(value: float | None) -> str:
-    """A share for people."""
-    return "-" if value is None else f"{value:.1%}"
+    classes, sizes = [short(name, 40) for name in content["classes"]], class_sizes(content)
+    few, all_rows = len(classes) <= _MOST_COUNTS, len(classes) <= MOST_SHOWN
+    shown = list(range(len(classes))) if all_rows else worst_classes(content)
+    title = confusion_title(content)
+    if not all_rows:
+        title += f"; the {len(shown)} classes of {len(classes):,} with the lowest recall"
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    table.add_column("true class, classified as:" if few else "true class", no_wrap=True)
+    for name in [*(classes if few else ["images"]), "recall", "precision"]:
+        table.add_column(name, justify="right")
+    for i in shown:
+        if few:
+            numbers = enumerate(content["counts"][i])
+            cells: list[str | Text] = [Text(str(n), style="bold") if i == j else str(n) for j, n in numbers]
+        else:
+            cells = [f"{int(sizes[i]):,}"]
+        table.add_row(classes[i], *cells, percent(content["recall"][i]), percent(content["precision"][i]))
+    show(table, console)
+    if not all_rows:
+        confused = largest_confusions(content)
+        table = Table(title=f"The {len(confused)} largest confusions", title_justify="left", title_style="bold")
+        for name in ("true class", "classified as"):
+            table.add_column(name, no_wrap=True)
+        for name in ("images", "of the class"):
+            table.add_column(name, justify="right")
+        for one in confused:
+            table.add_row(classes[one.true], classes[one.predicted], f"{one.images:,}", percent(one.share))
+        show(table, console)

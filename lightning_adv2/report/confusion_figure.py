@@ -10,7 +10,7 @@ import torch
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from lightning_adv2.report.confusion import (
+from lightning_adv2.report.confusion_counts import (
     LISTED,
     MOST_SHOWN,
     cells_of,

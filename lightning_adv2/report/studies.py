@@ -10,7 +10,7 @@ from rich.console import Console
 
 from lightning_adv2 import files
 from lightning_adv2.report.classifier_transfer_files import draw_classifier_transfer, print_classifier_transfer
-from lightning_adv2.report.confusion_files import draw_confusion, print_confusion
+from lightning_adv2.report.confusion import draw_confusion, print_confusion
 from lightning_adv2.report.curves import draw_curves, print_curves
 from lightning_adv2.report.detection import draw_detection, print_detection
 from lightning_adv2.report.from_terminal import tables_of

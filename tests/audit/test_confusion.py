@@ -9,7 +9,7 @@ import torch
 
 from lightning_adv2.audit.recount import Contents
 from lightning_adv2.audit.studies_consistent import confusion
-from lightning_adv2.report.confusion import confusion_content
+from lightning_adv2.report.confusion_counts import confusion_content
 
 
 def content_of(classes: int) -> dict[str, Any]:

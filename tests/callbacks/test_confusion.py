@@ -15,9 +15,9 @@ from callbacks.lab import attack_data, idls, run_python, shapes, trainer, victim
 from lightning_adv2.callbacks import ConfusionMatrix
 from lightning_adv2.data import ShapesDataModule
 from lightning_adv2.modules import ClassifierModule
-from lightning_adv2.report.confusion import confusion_content, largest_confusions, worst_classes
+from lightning_adv2.report.confusion import write_confusion
+from lightning_adv2.report.confusion_counts import confusion_content, largest_confusions, worst_classes
 from lightning_adv2.report.confusion_figure import confusion_figure
-from lightning_adv2.report.confusion_files import write_confusion
 
 SCRIPT = Path(__file__).with_name("confusion_processes.py")
 

@@ -16,9 +16,9 @@ from matplotlib.text import Text
 from rich.console import Console
 
 from lightning_adv2.report import print_table, summarize
-from lightning_adv2.report.confusion import confusion_content
+from lightning_adv2.report.confusion import print_confusion
+from lightning_adv2.report.confusion_counts import confusion_content
 from lightning_adv2.report.confusion_figure import confusion_figure
-from lightning_adv2.report.confusion_files import print_confusion
 from lightning_adv2.report.figures import bars, grid, save
 from lightning_adv2.report.from_terminal import tables_of
 from lightning_adv2.report.gap import gap_figure, gap_rows
