@@ -75,8 +75,10 @@ def experiments_of(folder: Path) -> dict[Path, str]:
     """Of each record in a run's ``records`` that can be read the hash of its experiment, from the headers alone."""
     found: dict[Path, str] = {}
     for path in find_records(folder).records:
-        with suppress(OSError, ValueError, AttributeError):
-            found[path] = str(read_header(path).get("experiment", ""))
+        with suppress(OSError, ValueError, KeyError, AttributeError):
+            metadata = read_metadata(path)
+            _check(metadata)  # another version's is refused as such where it is read
+            found[path] = str(parse_json(metadata["header"]).get("experiment", ""))
     return found
 
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from damage import flipped
 
 from callbacks.lab import attack_data, idls, short_attacks, trainer
@@ -13,7 +14,8 @@ from lightning_adv2.__main__ import main
 from lightning_adv2.audit.verify import verify
 from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.data import Manifest
-from lightning_adv2.files.run import find_records, record_path
+from lightning_adv2.files.run import find_records, read_arrays, record_path
+from lightning_adv2.models import save_weights
 from lightning_adv2.report.records import read_record, write_record
 from lightning_adv2.report.run import read_run
 from lightning_adv2.runtime.experiment import DifferentExperimentError
@@ -175,3 +177,12 @@ def test_what_is_none_of_the_run_s_is_named_and_left_out(
         assert not main(words)
         assert f"{named}: it is none of this run's" in capsys.readouterr().out, words
     assert {one.name for one in (run / "images").iterdir() if one.is_dir()} == {"benign", *NAMES}
+
+
+def test_records_of_another_version_are_refused_as_such(run: Path) -> None:
+    path = record_path(run / "records", "cam", 0)
+    tensors = {name: torch.from_numpy(array) for name, array in read_arrays(path)[1].items()}
+    save_weights(tensors, path, {"format": "lightning_adv2 record 6", "header": "{}"})
+    with pytest.raises(ValueError, match=r"no record of this version \(format 'lightning_adv2 record 6'"):
+        read_run(run)
+    assert any(str(path) in one and "no record of this version" in one for one in verify(run)[0])
