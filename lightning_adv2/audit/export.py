@@ -112,10 +112,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--output", type=Path, help="where to; by default 'images' in the run's folder")
     options = parser.parse_args(words)
-    try:
-        written = export(options.run, options.output)
-    except (OSError, ValueError) as error:
-        parser.exit(1, f"{error}\n")
+    written = export(options.run, options.output)
     for line in stray_lines(options.run / "records"):
         print(line)
     output = options.output or options.run / "images"

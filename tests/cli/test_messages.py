@@ -237,7 +237,7 @@ def test_export_is_short_too(wanted: bool, tmp_path: Path, capsys: pytest.Captur
         entry(["export", str(tmp_path), *(["--traceback"] if wanted else [])])
     assert stopped.value.code == 1
     err = capsys.readouterr().err
-    assert "Is a directory" in err
+    assert "a folder and no regular file" in err
     assert ("Traceback" in err) is wanted
     assert wanted or len(err.splitlines()) <= 10
 
