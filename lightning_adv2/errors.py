@@ -16,14 +16,15 @@ _LINES, _WIDTH = 8, 400
 
 
 def shorten(message: str) -> str:
-    """The message in at most 8 lines of at most 400 characters: its beginning and its end, where the remedy stands.
+    """The message in at most 8 lines of 400 characters: of both the beginning and the end, where the remedy stands.
 
     Names in it are text: what a terminal would obey is written out.
     """
     lines = [visible(line.rstrip(), keep="\t") for line in message.split("\n") if line.strip()]
     if len(lines) > _LINES:
         lines = [*lines[:3], "  ...", *lines[-(_LINES - 4) :]]
-    return "\n".join(line if len(line) <= _WIDTH else f"{line[: _WIDTH - 4]} ..." for line in lines)
+    half = _WIDTH // 2 - 3
+    return "\n".join(line if len(line) <= _WIDTH else f"{line[:half]} ... {line[-half:]}" for line in lines)
 
 
 @contextmanager
