@@ -46,3 +46,10 @@ def test_derivatives_are_right_or_refused_for_the_reason_at_hand():
         assert row["plain"] == row["in place"] == "right"
         for variant in ("compiled whole", "compiled in part"):
             assert row[variant] == "right" if row["interpreter"] == "CAM" else "compiled" in row[variant]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_committed_figures_name_no_folder_of_one_machine(path):
+    content = json.loads(path.read_text())
+    stamp = content.get("stamp", {}) if isinstance(content, dict) else {}
+    assert not [word for word in stamp.get("command", []) if word.startswith("/")]
