@@ -18,7 +18,7 @@ from rich.table import Table
 
 from benchmarks.options import Options
 from lightning_adv2.data.root import data_root
-from lightning_adv2.report import make_stamp
+from lightning_adv2.results import make_stamp
 
 PARTS = {
     "steps": "a step of every attack against forward + backward, and against torchattacks and foolbox",

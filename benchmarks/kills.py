@@ -107,7 +107,7 @@ def finished(folder: Path) -> dict[tuple[int, str], tuple[int, int]]:
 
 def note_attacks(folder: Path) -> None:
     """From now on this process notes in ``begun.txt`` every attack on a batch that it begins."""
-    from lightning_adv2.callbacks import attack_evaluation
+    from lightning_adv2.evaluation import attack_evaluation
 
     original = attack_evaluation.attack_batch
 

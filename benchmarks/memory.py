@@ -13,7 +13,7 @@ from benchmarks.pairing import Row
 from benchmarks.victims import Victim, imagenet
 from lightning_adv2.attacks import Stage, Twin, adv2_attack, adv2_mask, make_twin, pgd, run_attack
 from lightning_adv2.attacks.footprint import step_bytes
-from lightning_adv2.callbacks.batch_size import SHARE, free_memory
+from lightning_adv2.evaluation.batch_size import SHARE, free_memory
 from lightning_adv2.interpreters import CAM, MASK, GradCAM, Gradient, IntegratedGradients, Interpreter, SmoothGrad
 
 SIDE = 224

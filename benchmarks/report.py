@@ -21,10 +21,11 @@ from typing import Any
 
 import torch
 
-from lightning_adv2.report import AttackRecord, BatchRecord, make_stamp, write_record
 from lightning_adv2.report.compare import report
 from lightning_adv2.report.finish import finish
-from lightning_adv2.report.run import read_run, write_report
+from lightning_adv2.report.run_report import write_report
+from lightning_adv2.results import AttackRecord, BatchRecord, make_stamp, write_record
+from lightning_adv2.results.run import read_run
 from lightning_adv2.runtime.experiment import claim
 
 SIDE, STEPS, BATCH = 112, 100, 5

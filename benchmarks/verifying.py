@@ -14,8 +14,8 @@ import torch
 
 from lightning_adv2.audit.verify import verify
 from lightning_adv2.files.sums import write_sums
-from lightning_adv2.report import AttackRecord, BatchRecord, make_stamp, write_record, write_results
-from lightning_adv2.report.run import read_run
+from lightning_adv2.results import AttackRecord, BatchRecord, make_stamp, write_record, write_results
+from lightning_adv2.results.run import read_run
 from lightning_adv2.runtime.experiment import claim
 
 ATTACKS = (("noise", "control", 0), ("target_class", "control", 0), ("pgd", "fast", 3), ("adv2", "fast", 3))

@@ -14,15 +14,17 @@ from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from lightning_adv2.attacks import ADV2
-from lightning_adv2.callbacks import AttackEvaluation, MapQualityEvaluation
 from lightning_adv2.data import AttackDataModule, ShapesDataModule
+from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.files import read_json, write_json
 from lightning_adv2.files.sums import renew_sums
 from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import IDLS, AIDModule, ClassifierModule, RTSModule
-from lightning_adv2.report import Summary, default_logger
-from lightning_adv2.report.run_page import FILE
+from lightning_adv2.report import default_logger
+from lightning_adv2.report.html.run_page import FILE
+from lightning_adv2.results import Summary
+from lightning_adv2.studies import MapQualityEvaluation
 
 # As in configs/train/*_shapes.yaml, where a user would start from.
 CLASSIFIER_EPOCHS, RTS_EPOCHS = 8, 3

@@ -13,12 +13,12 @@ import pytest
 import torch
 import wandb
 import yaml
-from callbacks.lab import WIDTHS, run_python, victim_weights, wandb_home  # noqa: F401 - the fixture is autouse
+from lab import WIDTHS, run_python, victim_weights, wandb_home  # noqa: F401 - the fixture is autouse
 
 from lightning_adv2.__main__ import main as entry_point
 from lightning_adv2.cli import main
 from lightning_adv2.models import read_weights
-from lightning_adv2.report import read_records
+from lightning_adv2.results import read_records
 
 DATA: dict[str, Any] = {
     "class_path": "lightning_adv2.data.ShapesDataModule",
@@ -30,7 +30,7 @@ QUIET = {
     "enable_model_summary": False,
     "num_sanity_val_steps": 0,
 }
-EVALUATION = "lightning_adv2.callbacks.AttackEvaluation"
+EVALUATION = "lightning_adv2.evaluation.AttackEvaluation"
 
 
 def classifier(weights: Path | None) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def test_predict(tmp_path: Path) -> None:
             "--config",
             config,
             "--trainer.logger=false",
-            "--trainer.callbacks=lightning_adv2.callbacks.MapWriter",
+            "--trainer.callbacks=lightning_adv2.modules.MapWriter",
         ]
     )
     files = sorted(path.name for path in (tmp_path / "run" / "maps").iterdir())

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import yaml
-from callbacks.lab import shut_in
 from jsonargparse import ArgumentParser
+from lab import shut_in
 
 from lightning_adv2.cli import CLI, main
 from lightning_adv2.data import ImageDataModule

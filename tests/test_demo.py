@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import wandb
-from callbacks.lab import shut_in
+from lab import shut_in
 
 from lightning_adv2 import demo as module
 from lightning_adv2.data import ShapesDataModule
 from lightning_adv2.metrics import METRICS
-from lightning_adv2.report import read_records
+from lightning_adv2.results import read_records
 
 
 class SmallShapes(ShapesDataModule):

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from callbacks.lab import wandb_home  # noqa: F401 - the fixture is autouse
 from docs.guide import DOCS, ROOT, blocks, write
+from lab import wandb_home  # noqa: F401 - the fixture is autouse
 from PIL import Image
 
 from lightning_adv2.__main__ import main

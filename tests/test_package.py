@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from callbacks.lab import run_python
+from lab import run_python
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lightning_adv2"
@@ -35,7 +35,10 @@ def test_wheel(tmp_path: Path) -> None:
         names = archive.namelist()
         entry_points = archive.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     data = {"lightning_adv2/py.typed"}
-    data |= {f"lightning_adv2/report/templates/{path.name}" for path in (PACKAGE / "report" / "templates").iterdir()}
+    data |= {
+        f"lightning_adv2/report/html/templates/{path.name}"
+        for path in (PACKAGE / "report" / "html" / "templates").iterdir()
+    }
     assert len(data) > 1
     assert {name(path) for path in FILES} | data == {n for n in names if ".dist-info/" not in n}
     assert any(n.endswith("licenses/LICENSE") for n in names)

@@ -4,7 +4,7 @@ import base64
 from pathlib import Path
 
 import pytest
-from callbacks.lab import run_python
+from lab import run_python
 from report.wandb_server import server
 
 SCRIPT = Path(__file__).parent / "report" / "evaluate.py"

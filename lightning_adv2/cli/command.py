@@ -21,20 +21,20 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
-from lightning_adv2.callbacks import AttackEvaluation
-from lightning_adv2.callbacks.progress import ProgressBar
-from lightning_adv2.callbacks.training_checkpoint import TrainingCheckpoint
 from lightning_adv2.cli.instantiation import with_errors_of_classes
 from lightning_adv2.cli.merging import starting_anew
 from lightning_adv2.cli.messages import Parser, plain_unions
 from lightning_adv2.cli.names import short_names
 from lightning_adv2.data.root import below_data_root
+from lightning_adv2.evaluation import AttackEvaluation
+from lightning_adv2.evaluation.progress import ProgressBar
 from lightning_adv2.files import write_text
+from lightning_adv2.modules.training_checkpoint import TrainingCheckpoint
 from lightning_adv2.report import default_logger
 from lightning_adv2.report.compare import main as compare
-from lightning_adv2.report.wandb_about import job_type_of
-from lightning_adv2.report.wandb_logger import attempt
-from lightning_adv2.report.wandb_sync import main as sync
+from lightning_adv2.report.wandb.about import job_type_of
+from lightning_adv2.report.wandb.logger import attempt
+from lightning_adv2.report.wandb.sync import main as sync
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
 from lightning_adv2.runtime.ownership import owned
 from lightning_adv2.runtime.signals import Interruption

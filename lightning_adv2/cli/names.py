@@ -13,7 +13,7 @@ from jsonargparse import _typehints
 
 from lightning_adv2.cli.patching import replaced
 
-PACKAGES = ("interpreters", "attacks", "callbacks", "data", "detectors", "metrics", "models", "modules")
+PACKAGES = ("interpreters", "attacks", "evaluation", "studies", "data", "detectors", "metrics", "models", "modules")
 
 
 @contextmanager

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from lightning_adv2.functional.validity import is_finite
 
 
 def map_l1(first: Tensor, second: Tensor) -> Tensor:
@@ -37,3 +40,10 @@ def map_iou(first: Tensor, second: Tensor, threshold: float = 0.5) -> Tensor:
 def perturbation_size(adv_images: Tensor, images: Tensor) -> Tensor:
     """L-infinity distance of the images themselves. ``(B, C, H, W)`` twice -> ``(B,)`` in [0, 1]."""
     return (adv_images - images).abs().flatten(1).amax(1)
+
+
+def compare_maps(shown: Tensor, benign: Tensor) -> tuple[Tensor, Tensor]:
+    """L1 and IoU of two maps ``(B, 1, h, w)``, each ``(B,)``; NaN where one of the two maps is not finite."""
+    fine = is_finite(shown) & is_finite(benign)
+    l1, iou = map_l1(shown, benign), map_iou(shown, benign)
+    return torch.where(fine, l1, torch.nan), torch.where(fine, iou, torch.nan)

@@ -34,7 +34,7 @@ class Captum(Interpreter):
 
     captum keeps no graph of the attribution, or a graph with wrong values, so that its map cannot be attacked: make
     the attack on another map, or on the classifier alone, and evaluate this one on the result, as one of the ``judges``
-    of :class:`~lightning_adv2.callbacks.TransferEvaluation`.
+    of :class:`~lightning_adv2.studies.TransferEvaluation`.
 
     ``DeepLift``, ``GuidedBackprop`` and ``Deconvolution`` set hooks on modules. In a network that calls its ReLUs as
     functions captum silently returns something else (for DeepLift, the gradient times the difference to the baseline);

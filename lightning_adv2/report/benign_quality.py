@@ -21,7 +21,7 @@ def write_benign_quality(folder: Path, content: Mapping[str, Any]) -> None:
     Args:
         folder: of the run.
         content: ``interpreter``, ``limits`` (``agreement_l1``, ``agreement_l1_other_class``, ``lost``), ``teacher``
-            (its measures), ``validations`` (see :class:`~lightning_adv2.callbacks.BenignQuality`), and what became of
+            (its measures), ``validations`` (see :class:`~lightning_adv2.modules.BenignQuality`), and what became of
             it.
     """
     write_json(folder / "benign_quality.json", content)

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_adv2.functional.agreement import compare_maps
 from lightning_adv2.functional.validity import is_finite, unfit_maps
 from lightning_adv2.interpreters import Interpreter, TrainableInterpreter
 from lightning_adv2.models import Classifier
-from lightning_adv2.report.comparison import compare_maps
-from lightning_adv2.report.means import defined, mean_of
-from lightning_adv2.report.records import AttackRecord, BatchRecord, to_float
-from lightning_adv2.report.summary import Row
+from lightning_adv2.results.means import defined, mean_of
+from lightning_adv2.results.records import AttackRecord, BatchRecord, to_float
+from lightning_adv2.results.summary import Row
 
 METRICS = ("asr", "wrong", "confidence", "l1", "iou", "l1_fooled", "iou_fooled")
 """Share taken for c_t, share not taken for c, mean probability of c_t; the map on the attacked image for the class

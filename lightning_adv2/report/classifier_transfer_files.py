@@ -14,10 +14,10 @@ from rich.text import Text
 
 from lightning_adv2.files import write_json
 from lightning_adv2.report.harmless import draw
-from lightning_adv2.report.means import OVER, over
-from lightning_adv2.report.records import record_key
-from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import show
+from lightning_adv2.results.means import OVER, over
+from lightning_adv2.results.records import record_key
+from lightning_adv2.results.summary import Row
 
 _COLOURS = ("#30638e", "#d1495b", "#edae49", "#66a182", "#6a4c93", "#8d5524")
 

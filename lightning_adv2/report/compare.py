@@ -16,15 +16,16 @@ from lightning_adv2.files.sums import renew_sums
 from lightning_adv2.files.text import visible
 from lightning_adv2.report import figures
 from lightning_adv2.report.harmless import SAME, draw, harmless
-from lightning_adv2.report.html import numeric_columns, write_page
+from lightning_adv2.report.html.run_page import FILE, run_sections, write_run_page
+from lightning_adv2.report.html.writing import numeric_columns, write_page
 from lightning_adv2.report.page import Picture, Section, Table
-from lightning_adv2.report.run import Run, draw_figures, read_run
-from lightning_adv2.report.run_page import FILE, run_sections, write_run_page
+from lightning_adv2.report.run_report import draw_figures
 from lightning_adv2.report.studies import draw_missing
-from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import EMPTY as NO_IOU
 from lightning_adv2.report.terminal import show
-from lightning_adv2.report.wandb_panels import is_whole
+from lightning_adv2.report.wandb.panels import is_whole
+from lightning_adv2.results.run import Run, read_run
+from lightning_adv2.results.summary import Row
 from lightning_adv2.runtime.describe import differences
 
 KEYS = ("dataset", "classifier", "target", "interpreter", "attack", "schedule")

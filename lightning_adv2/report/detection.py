@@ -22,10 +22,10 @@ from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.figures import _COLOURS
 from lightning_adv2.report.harmless import draw
-from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key, to_float
-from lightning_adv2.report.summary import Row
-from lightning_adv2.report.tables import write_csv
 from lightning_adv2.report.terminal import show
+from lightning_adv2.results.records import AttackRecord, BatchRecord, record_key, to_float
+from lightning_adv2.results.summary import Row
+from lightning_adv2.results.tables import write_csv
 
 
 @dataclass

@@ -14,9 +14,9 @@ from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.figures import Cell, grid, iou_colour, iou_text, overlay
 from lightning_adv2.report.noise import Correct, predict
-from lightning_adv2.report.records import BatchRecord, to_float, to_numpy, to_uint8
-from lightning_adv2.report.summary import Row
 from lightning_adv2.report.transfer import aims_at_map
+from lightning_adv2.results.records import BatchRecord, to_float, to_numpy, to_uint8
+from lightning_adv2.results.summary import Row
 
 
 def transfer_maps(

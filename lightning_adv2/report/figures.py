@@ -18,10 +18,10 @@ from lightning_adv2.files import written_whole
 from lightning_adv2.files.text import visible
 from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.functional.masking import resize_map
-from lightning_adv2.report.means import iou_label
-from lightning_adv2.report.records import BENIGN, AttackRecord, BatchRecord, to_numpy
-from lightning_adv2.report.summary import Row
-from lightning_adv2.report.traces import Curves
+from lightning_adv2.results.means import iou_label
+from lightning_adv2.results.records import BENIGN, AttackRecord, BatchRecord, to_numpy
+from lightning_adv2.results.summary import Row
+from lightning_adv2.results.traces import Curves
 
 Image = np.ndarray[Any, np.dtype[np.uint8]]
 _GOOD, _BAD = "#2a7f3f", "#d1495b"

@@ -7,13 +7,13 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from lightning_adv2.files.sums import FILE as SUMS
 from lightning_adv2.files.sums import write_sums
 from lightning_adv2.report.harmless import SAME, harmless
-from lightning_adv2.report.run import Run
-from lightning_adv2.report.run_page import FILE, write_run_page
-from lightning_adv2.report.wandb_artifacts import evaluation
-from lightning_adv2.report.wandb_logger import attempt
-from lightning_adv2.report.wandb_panels import report_digest
-from lightning_adv2.report.wandb_pieces import Piece, log_pieces
-from lightning_adv2.report.wandb_studies import study_pieces
+from lightning_adv2.report.html.run_page import FILE, write_run_page
+from lightning_adv2.report.wandb.artifacts import evaluation
+from lightning_adv2.report.wandb.logger import attempt
+from lightning_adv2.report.wandb.panels import report_digest
+from lightning_adv2.report.wandb.pieces import Piece, log_pieces
+from lightning_adv2.report.wandb.studies import study_pieces
+from lightning_adv2.results.run import Run
 
 
 def finish(run: Run, logger: Logger | None = None) -> bool:

@@ -12,13 +12,13 @@ from rich.text import Text
 from torch import Tensor
 
 from lightning_adv2.files import write_json
+from lightning_adv2.functional.agreement import compare_maps
 from lightning_adv2.functional.bootstrap import bootstrap_interval
-from lightning_adv2.report.comparison import compare_maps
 from lightning_adv2.report.harmless import draw
-from lightning_adv2.report.means import OVER, defined, iou_label, mean_of, over
-from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key
-from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import show
+from lightning_adv2.results.means import OVER, defined, iou_label, mean_of, over
+from lightning_adv2.results.records import AttackRecord, BatchRecord, record_key
+from lightning_adv2.results.summary import Row
 
 METRICS = ("asr", "confidence", "l1", "iou")
 _COLOURS = {"benign": "#b0b0b0", "pgd": "#d1495b", "adv2": "#00798c", "noise": "#d9d9d9", "target_class": "#edae49"}

@@ -24,9 +24,9 @@ from lightning_adv2.metrics.localization import (
 )
 from lightning_adv2.report.harmless import SAME, draw
 from lightning_adv2.report.localization_figure import localization_figure
-from lightning_adv2.report.summary import Row
-from lightning_adv2.report.tables import write_csv
 from lightning_adv2.report.terminal import show
+from lightning_adv2.results.summary import Row
+from lightning_adv2.results.tables import write_csv
 
 STATUSES = ("located", "misclassified", "without_object", "too_large")
 """What became of an image: explained; or left out, and why."""

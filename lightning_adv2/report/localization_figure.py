@@ -12,8 +12,8 @@ from torch import Tensor
 from lightning_adv2.files.text import visible
 from lightning_adv2.metrics.localization import REQUIRED_IOU, Image
 from lightning_adv2.report.figures import overlay
-from lightning_adv2.report.records import to_numpy
-from lightning_adv2.report.summary import Row
+from lightning_adv2.results.records import to_numpy
+from lightning_adv2.results.summary import Row
 
 _MAP, _BASELINE = "#00798c", "#b0b0b0"
 _TRUE, _FOUND = "white", "#ff2d2d"

@@ -17,16 +17,16 @@ from rich.text import Text
 from torch import Tensor
 
 from lightning_adv2.files import write_json
+from lightning_adv2.functional.agreement import compare_maps
 from lightning_adv2.functional.noise import Kind, add_noise, find_level
 from lightning_adv2.functional.validity import is_finite
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
-from lightning_adv2.report.comparison import compare_maps
 from lightning_adv2.report.harmless import draw
-from lightning_adv2.report.means import OVER, defined, iou_label, mean_of, over
-from lightning_adv2.report.records import to_float
-from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import show
+from lightning_adv2.results.means import OVER, defined, iou_label, mean_of, over
+from lightning_adv2.results.records import to_float
+from lightning_adv2.results.summary import Row
 
 METRICS = ("l1", "iou", "l1_predicted", "iou_predicted")
 """Noisy map against benign map (for the true class): the former for the true class, then for the predicted one."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lightning_adv2.report.run import Run
+from lightning_adv2.results.run import Run
 
 
 @dataclass(frozen=True)

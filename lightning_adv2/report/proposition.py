@@ -20,10 +20,10 @@ from lightning_adv2.functional.proposition import judge_bound, prediction_bound
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.figures import FORMULA
 from lightning_adv2.report.harmless import draw
-from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key, to_float
-from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import show
 from lightning_adv2.report.transfer import aims_at_map
+from lightning_adv2.results.records import AttackRecord, BatchRecord, record_key, to_float
+from lightning_adv2.results.summary import Row
 
 METRICS = ("held", "violated", "unresolved", "gain", "l1", "slack", "error", "max_error")
 """Of a row: counts of images by verdict, mean gain and L1 norm, how loose the bound is, and how far the sums miss."""

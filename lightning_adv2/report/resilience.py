@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from lightning_adv2.metrics import relative_losses
-from lightning_adv2.report.blind import NOISE, flag_text
-from lightning_adv2.report.records import record_key
-from lightning_adv2.report.summary import Row
 from lightning_adv2.report.worst_case import AGREEMENTS, worst_case
+from lightning_adv2.results.blind import NOISE, flag_text
+from lightning_adv2.results.records import record_key
+from lightning_adv2.results.summary import Row
 
 Quality = Mapping[str, Mapping[str, float]]
 """Interpreter -> measure -> value, as ``map_quality.json`` has them."""

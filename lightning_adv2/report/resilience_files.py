@@ -16,11 +16,11 @@ from rich.text import Text
 
 from lightning_adv2.files import read_json, read_text, write_json
 from lightning_adv2.report.harmless import draw
-from lightning_adv2.report.means import OVER, over
-from lightning_adv2.report.summary import Row
-from lightning_adv2.report.tables import write_csv
 from lightning_adv2.report.terminal import show
 from lightning_adv2.report.worst_case import AGREEMENTS
+from lightning_adv2.results.means import OVER, over
+from lightning_adv2.results.summary import Row
+from lightning_adv2.results.tables import write_csv
 
 NUMBERS = (
     "resilience", "worst_iou", "worst_l1", "asr", "iou_true_class", "iou_target_class", "control_iou", "transfer_iou",

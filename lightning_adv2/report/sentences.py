@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lightning_adv2.report.benign import accuracy_lines, benign_flags
-from lightning_adv2.report.blind import CLOSE
-from lightning_adv2.report.records import BENIGN, record_key
-from lightning_adv2.report.run import Run
-from lightning_adv2.report.summary import Row
+from lightning_adv2.results.benign import accuracy_lines, benign_flags
+from lightning_adv2.results.blind import CLOSE
+from lightning_adv2.results.records import BENIGN, record_key
+from lightning_adv2.results.run import Run
+from lightning_adv2.results.summary import Row
 
 _JOINT = ("adv2", "stadv-adv2")
 

@@ -13,11 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_adv2.files.text import visible
-from lightning_adv2.report.benign import accuracy_lines, benign_flags, resolution
-from lightning_adv2.report.blind import FLAG, LEAST_IMAGES, MEANING
-from lightning_adv2.report.means import OVER, over
-from lightning_adv2.report.records import BENIGN, record_key, titled
-from lightning_adv2.report.summary import Row, Summary, denominator_lines
+from lightning_adv2.results.benign import accuracy_lines, benign_flags, resolution
+from lightning_adv2.results.blind import FLAG, LEAST_IMAGES, MEANING
+from lightning_adv2.results.means import OVER, over
+from lightning_adv2.results.records import BENIGN, record_key, titled
+from lightning_adv2.results.summary import Row, Summary, denominator_lines
 
 _THREE_DIGITS = ("confidence", "l1", "iou", "iou_true_class", "iou_target_class")
 IOUS = ("iou", "iou_benign", "iou_true_class", "iou_target_class")

@@ -15,16 +15,16 @@ from rich.text import Text
 from torch import Tensor
 
 from lightning_adv2.files import write_json
+from lightning_adv2.functional.agreement import compare_maps
 from lightning_adv2.functional.bootstrap import bootstrap_interval
 from lightning_adv2.functional.validity import unfit_maps
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
-from lightning_adv2.report.comparison import compare_maps
 from lightning_adv2.report.harmless import draw
-from lightning_adv2.report.means import defined, iou_label, mean_of
-from lightning_adv2.report.records import AttackRecord, BatchRecord, record_key, to_float
-from lightning_adv2.report.summary import Row
 from lightning_adv2.report.terminal import show
+from lightning_adv2.results.means import defined, iou_label, mean_of
+from lightning_adv2.results.records import AttackRecord, BatchRecord, record_key, to_float
+from lightning_adv2.results.summary import Row
 
 METRICS = ("l1", "iou")
 """Adversarial map, for the predicted class, against the benign one of the same interpreter."""

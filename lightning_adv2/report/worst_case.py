@@ -6,9 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from lightning_adv2.report.means import defined, mean_of
-from lightning_adv2.report.records import record_key
-from lightning_adv2.report.summary import Row
+from lightning_adv2.results.means import defined, mean_of
+from lightning_adv2.results.records import record_key
+from lightning_adv2.results.summary import Row
 
 AGREEMENTS = ("iou", "iou_true_class", "iou_target_class")
 """Columns of an image's row: its map against the benign one, as ADV2 sees it, and with both asked for one class."""

@@ -11,9 +11,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from lightning_adv2.files import write_json
-from lightning_adv2.report.html import write_page
+from lightning_adv2.report.html.writing import write_page
 from lightning_adv2.report.page import Section, Table
-from lightning_adv2.report.stamp import make_stamp
 from lightning_adv2.report.terminal import show
 from lightning_adv2.reproduction.cells import Measured, as_json
 from lightning_adv2.reproduction.cost import cost_section
@@ -22,6 +21,7 @@ from lightning_adv2.reproduction.items import ITEMS, Item, section
 from lightning_adv2.reproduction.jobs import Job, jobs_of
 from lightning_adv2.reproduction.observations import Verdict, verdicts
 from lightning_adv2.reproduction.plan import PAPER_IMAGES, ROLES, Plan, chosen, read_plan
+from lightning_adv2.results.stamp import make_stamp
 
 
 def main(words: Sequence[str]) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_adv2.report.page import Block, Gallery, Picture, Section
-from lightning_adv2.report.run import read_run
 from lightning_adv2.reproduction import studies, tables
 from lightning_adv2.reproduction.cells import Measured, evaluation
 from lightning_adv2.reproduction.figures import write_bars
 from lightning_adv2.reproduction.plan import Plan
+from lightning_adv2.results.run import read_run
 
 Bars = tuple[str, str, str, str, float | None]
 """File name, measure, axis label, title, and a level to mark."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from callbacks.lab import interpreter, test_batch, victim
+from lab import interpreter, test_batch, victim
 from torch import Tensor
 
 from lightning_adv2.attacks import adv2_attack, make_twin, run_attack

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report.build import make_record
+from build_records import make_record
 from torchvision.datasets import ImageFolder
 
 from lightning_adv2.__main__ import main
@@ -16,7 +16,7 @@ from lightning_adv2.audit.pictures import class_folders, image_names
 from lightning_adv2.audit.verify import verify
 from lightning_adv2.data import ImageFolderDataset
 from lightning_adv2.files.experiment import write_experiment
-from lightning_adv2.report import write_record
+from lightning_adv2.results import write_record
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report.build import make_record
+from build_records import make_record
 from report.runs import make_run
 
 from lightning_adv2.__main__ import main
@@ -19,10 +19,10 @@ from lightning_adv2.audit.export import export
 from lightning_adv2.audit.verify import verify
 from lightning_adv2.files.run import record_path
 from lightning_adv2.files.twice import write_twice
-from lightning_adv2.report import write_record
-from lightning_adv2.report.run import read_run
-from lightning_adv2.report.wandb_files import read_state, starts
-from lightning_adv2.report.wandb_sync import sync
+from lightning_adv2.report.wandb.files import read_state, starts
+from lightning_adv2.report.wandb.sync import sync
+from lightning_adv2.results import write_record
+from lightning_adv2.results.run import read_run
 
 NAMES = ["../../../escaped", "/tmp/escaped", "..", ".", "a/../../../../escaped", "a\0b", "..\\..\\escaped", "", "A",
          "x" * 300, "con", "caf\u00e9"]  # fmt: skip

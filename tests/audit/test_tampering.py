@@ -12,17 +12,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from callbacks.lab import attack_data, idls, trainer, victim, wandb_home
 from damage import flip_data
+from lab import attack_data, idls, trainer, victim, wandb_home
 
 from benchmarks.tampering import show, tamper
 from benchmarks.verifying import make_run, seconds_of
 from lightning_adv2.__main__ import main
 from lightning_adv2.attacks import adv2_cam, pgd, stadv
 from lightning_adv2.audit.verify import verify
-from lightning_adv2.callbacks import (
+from lightning_adv2.detectors import FeatureSqueezing
+from lightning_adv2.evaluation import AttackEvaluation
+from lightning_adv2.files.run import record_path
+from lightning_adv2.files.sums import write_sums
+from lightning_adv2.files.twice import SEAL, write_twice
+from lightning_adv2.functional.squeeze import BitDepth
+from lightning_adv2.results.records import BatchRecord, read_record, write_record
+from lightning_adv2.studies import (
     AttackCurves,
-    AttackEvaluation,
     ClassifierTransferEvaluation,
     DetectionEvaluation,
     LocalizationEvaluation,
@@ -32,12 +38,6 @@ from lightning_adv2.callbacks import (
     ResilienceReport,
     TransferEvaluation,
 )
-from lightning_adv2.detectors import FeatureSqueezing
-from lightning_adv2.files.run import record_path
-from lightning_adv2.files.sums import write_sums
-from lightning_adv2.files.twice import SEAL, write_twice
-from lightning_adv2.functional.squeeze import BitDepth
-from lightning_adv2.report.records import BatchRecord, read_record, write_record
 
 __all__ = ["wandb_home"]
 

@@ -14,21 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from callbacks.lab import attack_data, idls, run_python, shapes, trainer, victim, wandb_home
+from build_records import make_record
 from damage import flip_data
+from lab import attack_data, idls, run_python, shapes, trainer, victim, wandb_home
 from PIL import Image
-from report.build import make_record
 
 import lightning_adv2
 from lightning_adv2.__main__ import main
 from lightning_adv2.attacks import adv2_cam, pgd, stadv
 from lightning_adv2.audit.export import export
 from lightning_adv2.audit.verify import verify
-from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.data import ShapesDataset
+from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.files.twice import SEAL, write_twice
-from lightning_adv2.report import BatchRecord, read_records, write_record
-from lightning_adv2.report.records import read_record, record_path
+from lightning_adv2.results import BatchRecord, read_records, write_record
+from lightning_adv2.results.records import read_record, record_path
 
 __all__ = ["wandb_home"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from callbacks.lab import run_python
+from lab import run_python
 
 from lightning_adv2.__main__ import main as entry
 from lightning_adv2.cli import main
@@ -51,7 +51,7 @@ def test_missing_weights_in_a_few_lines(wanted: bool, tmp_path: Path) -> None:
         (["--data.init_args.num_images=few"], "few", None),
         (["--model.init_args.interpreter=GradCAMM"], "GradCAMM", "GradCAM"),
         (["--model.init_args.interpreter.class_path=lightning_adv2.interpreters.GradCAMM"], "GradCAMM", "GradCAM"),
-        (["--trainer.callbacks+=lightning_adv2.callbacks.NoiseEvaluatoin"], "NoiseEvaluatoin", "NoiseEvaluation"),
+        (["--trainer.callbacks+=lightning_adv2.studies.NoiseEvaluatoin"], "NoiseEvaluatoin", "NoiseEvaluation"),
         (["--trainer.callbacks.init_args.sed=1"], "sed", "seed"),
         (["--trainer.max_epohcs=3"], "max_epohcs", "trainer.max_epochs"),
         (["--trianer.max_epochs=3"], "trianer", "trainer.max_epochs"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from callbacks.lab import WIDTHS, victim_weights, wandb_environment
+from lab import WIDTHS, victim_weights, wandb_environment
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "configs" / "cluster"
@@ -35,7 +35,7 @@ def evaluation(folder: Path, steps: int = 4, num_images: int = 13, batch_size: i
         {"class_path": "lightning_adv2.attacks.adv2_cam", "init_args": {"steps": steps}},
     ]
     explained = {"class_path": "lightning_adv2.interpreters.CAM"}
-    callback = {"class_path": "lightning_adv2.callbacks.AttackEvaluation", "init_args": {"attacks": attacks}}
+    callback = {"class_path": "lightning_adv2.evaluation.AttackEvaluation", "init_args": {"attacks": attacks}}
     options = {"classifier": classifier(victim_weights(folder)), "interpreter": explained}
     return _write(
         folder / "evaluation.yaml",

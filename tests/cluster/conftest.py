@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from callbacks.lab import wandb_home
+from lab import wandb_home
 
 from cluster.cluster_lab import end_all
 from cluster.real_slurm import Slurm, lacking

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from callbacks.lab import idls, shapes, trainer
 from data.conftest import draw
+from lab import idls, shapes, trainer
 from PIL import Image
 from torchvision import datasets
 
 from lightning_adv2.attacks import pgd
 from lightning_adv2.audit.verify import verify
-from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.data import (
     AttackDataModule,
     HAM10000DataModule,
@@ -28,6 +27,7 @@ from lightning_adv2.data import (
 )
 from lightning_adv2.data.lesion_labels import CLASSES
 from lightning_adv2.data.storage import FolderStorage
+from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.files.images import EXTENSIONS
 
 Zip = Callable[[Path, Path], Path]

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bounds import bounded, replace, sparse
-from callbacks.lab import idls, shapes, trainer
 from data.conftest import draw
+from lab import idls, shapes, trainer
 from PIL import Image
 
 from lightning_adv2.attacks import MapFile, pgd
 from lightning_adv2.audit.verify import verify
-from lightning_adv2.callbacks import AttackEvaluation
 from lightning_adv2.data import AttackDataModule, ImageFolderDataModule, ImageFolderDataset, UnreadableImageError
 from lightning_adv2.data.storage import ZipStorage
+from lightning_adv2.evaluation import AttackEvaluation
 
 __all__ = ["bounded"]
 

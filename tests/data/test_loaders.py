@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from callbacks.lab import run_python
+from lab import run_python
 
 from lightning_adv2.data import ImageDataModule, ImageDataset, ShapesDataset
 from lightning_adv2.data.images import Item, Split, UnreadableImageError

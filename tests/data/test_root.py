@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from callbacks.lab import run_python
 from jsonargparse import Namespace
+from lab import run_python
 
 from lightning_adv2.data.root import below_data_root, data_root
 from lightning_adv2.models import ResidualClassifier, save_weights
@@ -64,7 +64,7 @@ def content(write_images: Callable[..., None], tmp_path: Path) -> dict[str, obje
             "logger": False,
             "callbacks": [
                 {
-                    "class_path": "lightning_adv2.callbacks.AttackEvaluation",
+                    "class_path": "lightning_adv2.evaluation.AttackEvaluation",
                     "init_args": {"attacks": [{"class_path": "lightning_adv2.attacks.pgd", "init_args": {"steps": 2}}]},
                 }
             ],

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from callbacks.lab import run_python
+from lab import run_python
 
 from benchmarks.kills import BOUND, alive, processes, wait_until
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
 
 TESTS = Path(__file__).parents[1]
-TRAINING = TESTS / "callbacks" / "training.py"
+TRAINING = TESTS / "modules" / "training.py"
 OPTIONS = {"die_before": -1, "devices": 1, "num_workers": 2, "kind": "rts", "limits": {"max_epochs": 4}}
 
 
@@ -96,7 +96,7 @@ import os, signal, sys, time
 import torch
 from torch.utils.data import DataLoader
 sys.path.insert(0, sys.argv[1])
-from callbacks.lab import attack_data, shapes, victim
+from lab import attack_data, shapes, victim
 
 data = attack_data(num_workers=2)
 data.manifest_for(victim())

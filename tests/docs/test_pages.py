@@ -10,8 +10,8 @@ import pytest
 
 from docs.guide import DOCS, ROOT
 from lightning_adv2.attacks.diagnosis import MESSAGES
-from lightning_adv2.report.benign import MESSAGES as OF_BENIGN
-from lightning_adv2.report.blind import FLAG as BLIND
+from lightning_adv2.results.benign import MESSAGES as OF_BENIGN
+from lightning_adv2.results.blind import FLAG as BLIND
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md")), ROOT / "benchmarks/README.md", *NOTEBOOKS]

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from callbacks.lab import wandb_home  # noqa: F401 - the fixture is autouse
+from lab import wandb_home  # noqa: F401 - the fixture is autouse
 
 from docs.guide import ROOT, blocks
 from lightning_adv2.__main__ import main

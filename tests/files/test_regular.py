@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from bounds import ENDLESS, bounded, replace, sparse
-from report.build import make_record
+from build_records import make_record
 
 from lightning_adv2.__main__ import main
 from lightning_adv2.attacks import MapFile
@@ -28,10 +28,10 @@ from lightning_adv2.files.regular import MAX_GIB, Limit, tensor_limit, text_limi
 from lightning_adv2.files.run import damaged, read_arrays, record_path, record_paths
 from lightning_adv2.files.sealed import check_seal, read_metadata, read_sealed
 from lightning_adv2.models.weights import read_weights
-from lightning_adv2.report import write_record
-from lightning_adv2.report.html_pictures import figure_uri
-from lightning_adv2.report.wandb_files import read_state
+from lightning_adv2.report.html.pictures import figure_uri
+from lightning_adv2.report.wandb.files import read_state
 from lightning_adv2.reproduction.plan import read_plan
+from lightning_adv2.results import write_record
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
 
 __all__ = ["bounded"]

@@ -9,7 +9,7 @@ from cases import lattice_images, other_class, small_classifier
 from scipy.stats import arcsine, kstest
 
 from lightning_adv2.attacks import ADV2, pgd
-from lightning_adv2.callbacks.attack_batch import attack_batch
+from lightning_adv2.evaluation.attack_batch import attack_batch
 from lightning_adv2.functional.agreement import map_iou, map_l1
 from lightning_adv2.functional.validity import unfit_maps
 from lightning_adv2.interpreters import ConstantMap, Interpreter, NoiseMap

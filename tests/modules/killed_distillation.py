@@ -14,10 +14,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from callbacks.lab import shapes, trainer
+from lab import shapes, trainer
 
-from lightning_adv2.callbacks import TrainingCheckpoint
 from lightning_adv2.models import weights_hash
+from lightning_adv2.modules import TrainingCheckpoint
 from modules.test_distillation import distillation
 
 

@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from callbacks.lab import run_python, shapes, test_batch, trainer, untrained_rts, victim
+from lab import run_python, shapes, test_batch, trainer, untrained_rts, victim
 from torch import Tensor
 
 from lightning_adv2.attacks import ADV2, Pixels, Spatial, run_attack
@@ -19,7 +19,7 @@ from lightning_adv2.modules import AIDModule, MaskLoss
 from lightning_adv2.modules.perturbations import Perturbations
 from lightning_adv2.types import Batch
 
-TRAINING = Path(__file__).parents[1] / "callbacks" / "training.py"
+TRAINING = Path(__file__).parents[1] / "modules" / "training.py"
 STEPS = 3
 
 

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from callbacks.lab import shapes, trainer
+from lab import shapes, trainer
 
-from lightning_adv2.callbacks import TrainingCheckpoint
 from lightning_adv2.models import ResidualClassifier, TorchvisionClassifier
-from lightning_adv2.modules import ClassifierModule
+from lightning_adv2.modules import ClassifierModule, TrainingCheckpoint
 from lightning_adv2.modules.classifier import one_cycle
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from callbacks.lab import run_python, shapes, test_batch, trainer, victim
+from lab import run_python, shapes, test_batch, trainer, victim
 from safetensors.torch import load_file
 from torch import Tensor
 

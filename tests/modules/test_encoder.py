@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from callbacks.lab import shapes, test_batch, trainer, victim
+from lab import shapes, test_batch, trainer, victim
 
 from lightning_adv2.attacks import ADV2
 from lightning_adv2.interpreters import CAM, RTS, Ensemble, Student, TrainableInterpreter

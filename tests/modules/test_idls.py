@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from callbacks.lab import attack_data, idls, shapes, test_batch, trainer, untrained_rts, victim
 from jsonargparse import ArgumentParser
+from lab import attack_data, idls, shapes, test_batch, trainer, untrained_rts, victim
 
 from lightning_adv2.interpreters import CAM
 from lightning_adv2.models import weights_hash

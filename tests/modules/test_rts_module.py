@@ -10,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from callbacks.lab import run_python, shapes, test_batch, trainer, untrained_rts, victim
+from lab import run_python, shapes, test_batch, trainer, untrained_rts, victim
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 

@@ -10,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from callbacks.lab import shapes, trainer, untrained_rts, victim
+from lab import shapes, trainer, untrained_rts, victim
 
 from lightning_adv2.models import weights_hash
 from lightning_adv2.modules import RTSModule

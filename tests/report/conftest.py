@@ -1,5 +1,5 @@
 """Every test of this folder runs under the imported fixture."""
 
-from callbacks.lab import wandb_home
+from lab import wandb_home
 
 __all__ = ["wandb_home"]

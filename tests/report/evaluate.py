@@ -15,14 +15,14 @@ import wandb
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from callbacks.lab import attack_data, idls, shapes, short_attacks, trainer
+from lab import attack_data, idls, shapes, short_attacks, trainer
 
-from lightning_adv2.callbacks import AttackEvaluation
+from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import ClassifierModule
 from lightning_adv2.report import default_logger
-from lightning_adv2.report.wandb_files import MARK
-from lightning_adv2.report.wandb_sync import sync
+from lightning_adv2.report.wandb.files import MARK
+from lightning_adv2.report.wandb.sync import sync
 
 
 class Break(pl.Callback):

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lightning_adv2.report import BatchRecord, write_record, write_results
-from lightning_adv2.report.run import Run, read_run
+from lightning_adv2.results import BatchRecord, write_record, write_results
+from lightning_adv2.results.run import Run, read_run
 from lightning_adv2.runtime.experiment import claim
 
 KEY = "c0ffee" * 6 + "beef"  # 40 characters, as a real one

@@ -6,12 +6,12 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from build_records import make_record
 from rich.console import Console
 
 from lightning_adv2.report.compare import MAIN, comparison, experiment_table, main, names_of, print_comparison
-from lightning_adv2.report.run import Run, read_run
+from lightning_adv2.results.run import Run, read_run
 from report.browser import Parsed
-from report.build import make_record
 from report.runs import make_run
 
 

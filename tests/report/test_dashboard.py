@@ -12,18 +12,19 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 import wandb
+from build_records import make_record
 
 from lightning_adv2.files import write_json
 from lightning_adv2.models import save_weights
 from lightning_adv2.modules import AIDModule, ClassifierModule, RTSModule
-from lightning_adv2.report import wandb_artifacts, wandb_logger
+from lightning_adv2.report import wandb_logger
 from lightning_adv2.report.finish import finish
-from lightning_adv2.report.run import Run
-from lightning_adv2.report.wandb_about import as_tags, job_type_of
-from lightning_adv2.report.wandb_files import read_state
-from lightning_adv2.report.wandb_panels import log_run
-from lightning_adv2.report.wandb_sync import sync
-from report.build import make_record
+from lightning_adv2.report.wandb import artifacts as wandb_artifacts
+from lightning_adv2.report.wandb.about import as_tags, job_type_of
+from lightning_adv2.report.wandb.files import read_state
+from lightning_adv2.report.wandb.panels import log_run
+from lightning_adv2.report.wandb.sync import sync
+from lightning_adv2.results.run import Run
 from report.runs import has, history, inspect, make_run, offline_runs
 
 NETWORKS = ("cam", "rts")

@@ -7,13 +7,14 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from build_records import NAMES, make_record
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lightning_adv2.report import figures, summarize, write_figures
+from lightning_adv2.report import figures, write_figures
 from lightning_adv2.report.figures import amplified, map_sheet, overlay
-from report.build import NAMES, make_record
+from lightning_adv2.results import summarize
 
 CLASSES = ("disk", "a class with a very long name that does not fit", "star")
 

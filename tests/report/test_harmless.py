@@ -6,14 +6,14 @@ import warnings
 from pathlib import Path
 
 import pytest
+from build_records import make_record
 from matplotlib.figure import Figure
 from PIL import Image
 
 from lightning_adv2.report.finish import finish
 from lightning_adv2.report.harmless import SAME, draw, harmless
-from lightning_adv2.report.run import write_report
+from lightning_adv2.report.run_report import write_report
 from report.browser import Parsed
-from report.build import make_record
 from report.runs import make_run
 
 

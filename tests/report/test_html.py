@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from build_records import make_record
 from PIL import Image
 
 from lightning_adv2.report import figures
-from lightning_adv2.report.html import numeric_columns, write_page
-from lightning_adv2.report.html_pictures import Pictures
+from lightning_adv2.report.html.pictures import Pictures
+from lightning_adv2.report.html.writing import numeric_columns, write_page
 from lightning_adv2.report.page import Gallery, Listing, Picture, Section, Table
 from report.browser import Parsed, look, needs_browser
-from report.build import make_record
 from report.runs import make_run
 
 HOSTILE = "<script>window.hacked = 1</script>"

@@ -13,8 +13,9 @@ import pytest
 
 from benchmarks.report import make
 from lightning_adv2.files.run import read_arrays
-from lightning_adv2.report.run import read_run, write_report
-from lightning_adv2.report.run_page import write_run_page
+from lightning_adv2.report.html.run_page import write_run_page
+from lightning_adv2.report.run_report import write_report
+from lightning_adv2.results.run import read_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +41,7 @@ def test_all_records_are_read_once_and_those_shown_once_more(tmp_path: Path, mon
         read.append(path.stem)
         return read_arrays(path)
 
-    monkeypatch.setattr("lightning_adv2.report.records.read_arrays", counted)
+    monkeypatch.setattr("lightning_adv2.results.records.read_arrays", counted)
     warnings.simplefilter("error")
     run = read_run(tmp_path)
     assert len(read) == 12

@@ -10,23 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from build_records import make_record
 from matplotlib import cbook
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from rich.console import Console
 
-from lightning_adv2.report import print_table, summarize
+from lightning_adv2.report import print_table
 from lightning_adv2.report.confusion import print_confusion
 from lightning_adv2.report.confusion_counts import confusion_content
 from lightning_adv2.report.confusion_figure import confusion_figure
 from lightning_adv2.report.figures import bars, grid, save
 from lightning_adv2.report.from_terminal import tables_of
 from lightning_adv2.report.gap import gap_figure, gap_rows
+from lightning_adv2.report.html.run_page import write_run_page
 from lightning_adv2.report.proposition import proposition_figure
-from lightning_adv2.report.run_page import write_run_page
 from lightning_adv2.report.transfer import print_transfer
+from lightning_adv2.results import summarize
 from report.browser import Parsed
-from report.build import make_record
 from report.runs import make_run
 
 DOLLARS = ("from $3 to $9", "a $_$ b", "$$", r"$\nothing$")

@@ -5,18 +5,19 @@ import json
 from pathlib import Path
 
 import pytest
-from callbacks.lab import attack_data, idls, shapes, short_attacks, trainer
+from build_records import make_record
+from lab import attack_data, idls, shapes, short_attacks, trainer
 
-from lightning_adv2.callbacks import AttackEvaluation, MapQualityEvaluation, TransferEvaluation
+from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.files import write_json
 from lightning_adv2.interpreters import CAM
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import ClassifierModule
+from lightning_adv2.report.html.run_page import run_sections, write_run_page
 from lightning_adv2.report.page import Listing, Picture, Section, Table
-from lightning_adv2.report.run import read_run
-from lightning_adv2.report.run_page import run_sections, write_run_page
+from lightning_adv2.results.run import read_run
+from lightning_adv2.studies import MapQualityEvaluation, TransferEvaluation
 from report.browser import Parsed
-from report.build import make_record
 from report.runs import make_run
 
 RECORDS = [

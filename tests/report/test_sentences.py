@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from build_records import make_record
 
-from lightning_adv2.report import BatchRecord
-from lightning_adv2.report.run_page import run_sections
-from report.build import make_record
+from lightning_adv2.report.html.run_page import run_sections
+from lightning_adv2.results import BatchRecord
 from report.runs import make_run
 
 

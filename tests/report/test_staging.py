@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wandb
+from build_records import make_record
 
 from lightning_adv2.report import wandb_logger, write_figures
 from lightning_adv2.report.finish import finish
-from lightning_adv2.report.wandb_logger import RunLogger
-from lightning_adv2.report.wandb_panels import log_run
-from report.build import make_record
+from lightning_adv2.report.wandb.logger import RunLogger
+from lightning_adv2.report.wandb.panels import log_run
 from report.runs import CLASSES, inspect, make_run, offline_runs
 
 

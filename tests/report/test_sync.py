@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 import wandb
-from callbacks.lab import run_python, wandb_environment
+from build_records import make_record
+from lab import run_python, wandb_environment
 
 from lightning_adv2.cli import main
-from lightning_adv2.report.records import record_path
-from lightning_adv2.report.run_page import _flat
-from lightning_adv2.report.wandb_files import sync_command
-from lightning_adv2.report.wandb_start import wandb_logger
-from lightning_adv2.report.wandb_sync import sync
-from report.build import make_record
+from lightning_adv2.report.html.run_page import _flat
+from lightning_adv2.report.wandb.files import sync_command
+from lightning_adv2.report.wandb.start import wandb_logger
+from lightning_adv2.report.wandb.sync import sync
+from lightning_adv2.results.records import record_path
 from report.runs import KEY, WANDB, check_report, history, make_run, offline_runs, summary
 from report.wandb_server import Server, server
 

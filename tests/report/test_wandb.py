@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 import wandb
-from callbacks.lab import run_python, wandb_environment
+from build_records import make_record
+from lab import run_python, wandb_environment
 from pytorch_lightning.loggers import CSVLogger
 
 from lightning_adv2.files.run import damaged, record_paths
 from lightning_adv2.report import default_logger, wandb_logger, write_figures
-from lightning_adv2.report.wandb_files import read_state
-from lightning_adv2.report.wandb_logger import RunLogger
-from lightning_adv2.report.wandb_panels import log_run
-from report.build import make_record
+from lightning_adv2.report.wandb.files import read_state
+from lightning_adv2.report.wandb.logger import RunLogger
+from lightning_adv2.report.wandb.panels import log_run
 from report.runs import CLASSES, KEY, WANDB, check_report, has, history, make_run, offline_runs
 from report.wandb_server import server
 

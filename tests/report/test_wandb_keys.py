@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import wandb
 
-from lightning_adv2.report.wandb_keys import has_key
+from lightning_adv2.report.wandb.keys import has_key
 from report.runs import KEY
 
 

@@ -38,7 +38,7 @@ def small_plan(folder: Path) -> Path:
     }
     callbacks = [
         {
-            "class_path": "lightning_adv2.callbacks.AttackEvaluation",
+            "class_path": "lightning_adv2.evaluation.AttackEvaluation",
             "init_args": {
                 "attacks": [
                     {"class_path": "lightning_adv2.attacks.pgd", "init_args": {"steps": 5}},
@@ -46,7 +46,7 @@ def small_plan(folder: Path) -> Path:
                 ]
             },
         },
-        {"class_path": "lightning_adv2.callbacks.TransferEvaluation"},
+        {"class_path": "lightning_adv2.studies.TransferEvaluation"},
     ]
     interpreters = [{"class_path": f"lightning_adv2.interpreters.{name}"} for name in ("CAM", "Gradient")]
     idls = {

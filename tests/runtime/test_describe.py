@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from callbacks.lab import trainer, untrained_rts, victim
 from cases import ATTACKS, INTERPRETERS, lattice_images, other_class, small_classifier
+from lab import trainer, untrained_rts, victim
 from torch import nn
 
 from lightning_adv2.attacks import Attack, Stage, adv2_cam, adv2_grad, pgd, run_attack, stadv

@@ -14,10 +14,10 @@ from pytorch_lightning.callbacks import Checkpoint
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_adv2.callbacks import TrainingCheckpoint
 from lightning_adv2.data.loaders import BatchLoader
 from lightning_adv2.data.sampling import EpochOrder
 from lightning_adv2.data.skipping import Skipped
+from lightning_adv2.modules import TrainingCheckpoint
 
 BATCHES = 4
 

@@ -9,11 +9,11 @@ import sys
 import time
 from pathlib import Path
 
-from callbacks.lab import wandb_environment
+from lab import wandb_environment
 
 from benchmarks.kills import begun, wait_until
 
-INTERRUPTED = Path(__file__).parents[1] / "callbacks" / "interrupted.py"
+INTERRUPTED = Path(__file__).parents[1] / "evaluation" / "interrupted.py"
 LISTENING = """
 import sys
 import time

@@ -1,0 +1,52 @@
+"""What an evaluation keeps from batch to batch while it attacks: copies of the victim, and how many images fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from lightning_adv2.attacks import Acceleration, Twin, make_twin
+from lightning_adv2.evaluation.attack_batch import Shared
+from lightning_adv2.evaluation.memory import halving
+from lightning_adv2.interpreters import Interpreter
+from lightning_adv2.models import Classifier
+from lightning_adv2.results.records import BatchRecord
+from lightning_adv2.types import Batch
+
+
+class Attacker:
+    """For one victim, as long as its weights stay as they are.
+
+    Args:
+        acceleration: of the copies.
+    """
+
+    def __init__(self, acceleration: Acceleration) -> None:
+        self._acceleration = acceleration
+        self._twins: dict[str, Twin] = {}
+        self._fitting: dict[str, int] = {}
+
+    def forget_weights(self) -> None:
+        """The victim may have changed; what fits into the memory has not."""
+        self._twins = {}
+
+    def twin(self, classifier: Classifier, interpreter: Interpreter | None, images: Tensor) -> Twin:
+        """What the attacks on this interpreter, or on the classifier alone, take their gradients through."""
+        name = "" if interpreter is None else interpreter.name
+        if name not in self._twins:
+            self._twins[name] = make_twin(classifier, interpreter, images, self._acceleration)
+        return self._twins[name]
+
+    def attack(self, run: Callable[..., BatchRecord], batch: Batch, interpreter: str, shared: Shared) -> BatchRecord:
+        """Attack, in parts where the memory is too small; what interpreters share is of the whole batch."""
+
+        def attack(part: Batch) -> BatchRecord:
+            return run(part, shared=shared if part is batch else Shared(twin=shared.twin))
+
+        record = halving(attack, batch, self._fitting.get(interpreter))
+        if record.pieces > 1 and interpreter not in self._fitting:
+            self._fitting[interpreter] = most = -(-len(batch["images"]) // record.pieces)
+            print(f"{interpreter}: out of memory with {len(batch['images'])} images at once; goes on with parts of "
+                  f"about {most}", flush=True)  # fmt: skip
+        return record

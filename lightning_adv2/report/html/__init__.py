@@ -1,0 +1,1 @@
+"""Reports as HTML pages that open without a server or a network."""

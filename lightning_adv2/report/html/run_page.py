@@ -1,0 +1,169 @@
+"""The page of one evaluation: all that lies in its folder, in the order in which one asks for it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning_adv2.files import read_text
+from lightning_adv2.report.from_terminal import tables_of
+from lightning_adv2.report.harmless import SAME, harmless
+from lightning_adv2.report.html.writing import write_page
+from lightning_adv2.report.page import Block, Gallery, Listing, Picture, Section, Table
+from lightning_adv2.report.sentences import attacks_of, sentences
+from lightning_adv2.report.studies import STUDIES, read_json, study_tables
+from lightning_adv2.report.terminal import ONE_CLASS, blind_notes, empty_notes, print_table
+from lightning_adv2.results.benign import accuracy_lines, benign_flags, resolution
+from lightning_adv2.results.records import record_key
+from lightning_adv2.results.run import Run
+from lightning_adv2.results.summary import Row, Summary, denominator_lines
+
+FILE = "report.html"
+_KNOWN = ("agreement", "overview", "gallery", "convergence")
+
+
+def write_run_page(run: Run, path: Path | None = None) -> Path:
+    """Write ``report.html`` into the run's folder, or a page elsewhere; returns its path."""
+    return write_page(path or run.folder / FILE, f"ADV2 evaluation: {run.folder.resolve().name}", run_sections(run))
+
+
+def run_sections(run: Run, limit: int = 24) -> list[Section]:
+    """All that a page says of one evaluation; what its folder lacks is left out.
+
+    Args:
+        run: also one that was interrupted, as far as it got.
+        limit: at most so many images in the gallery.
+    """
+    sections = [Section("Summary", "\n\n".join(sentences(run)), _pictures(run, "agreement", "overview"))]
+    if run.summary.rows:
+        (table,) = tables_of(partial(print_table, run.summary, "Means over all attacked images"))
+        notes = "\n\n".join(blind_notes(run.summary))
+        sections.append(Section("Results", notes, [replace(table, note=_legend(run.summary))]))
+    told = denominator_lines(run.summary) + accuracy_lines(run.summary.benign)
+    sections.append(Section("Where every image went", "\n\n".join(told), _counts(run)))
+    if run.summary.images:
+        gallery = Gallery("Benign and attacked", run, limit)
+        sections.append(Section("Gallery", _about_gallery(run.summary.rows), [gallery]))
+    return [*sections, *_studies(run), *_curves(run), _again(run)]
+
+
+_LEGEND = (
+    "ASR: share of the images classified as the target class. Map L1, IoU: attacked against target map, L1 per pixel, "
+    "IoU of the maps cut at 0.5; plausible: share of the images with an IoU above 0.5, the dotted line of the figures"
+)
+_SIZES = "Linf x255: largest change of a pixel, in 8-bit levels; size: in the attack's own unit."
+
+
+def _legend(summary: Summary) -> str:
+    """What the columns of the results mean, as far as there is anything to see of it."""
+    rows = summary.rows
+    pixels = [f"{line}."] if (line := resolution(summary.benign)) else []
+    green = ", green in gallery.png" if any(row["plausible"] for row in attacks_of(rows)) else ""
+    empty = [f"{note}." for note in empty_notes(summary)]
+    return " ".join([f"{_LEGEND}{green}.", _SIZES, f"{ONE_CLASS}.", *empty, *pixels])
+
+
+def _about_gallery(rows: Sequence[Row]) -> str:
+    names = {row["attack"] for row in rows}
+    said = [
+        "Each row is one interpreter: the benign image and its map, then for each attack shown the attacked image, the "
+        "perturbation and the map that the interpreter now shows."
+    ]
+    said += ["PGD aims at the class alone, ADV2 at class and map."] if {"pgd", "adv2"} <= names else []
+    said += ["Red is an image that reached the target class."] if any(row["asr"] for row in attacks_of(rows)) else []
+    return " ".join([*said, "'All attacks and numbers' opens an image's sheet."])
+
+
+def _counts(run: Run) -> list[Block]:
+    before = ("considered", "already_wrong", "skipped", "invalid", "selected")
+    rows: list[tuple[str, ...]] = []
+    flags: list[tuple[str, ...]] = []
+    for name, part in run.summary.by_interpreter.items():
+        for key, count in part["attacks"].items():
+            under = tuple(f"{count[one]:,}" for one in ("invalid", "n", "successful"))
+            rows.append((name, key, *(f"{part[one]:,}" for one in before), *under))
+    flags += [(name, "benign images", text, "") for name, text in benign_flags(run.summary.benign)]
+    for row in run.summary.rows:
+        key = record_key(row["attack"], row["schedule"])
+        flags += [(row["interpreter"], key, flag, f"{count:,}") for flag, count in row["flags"].items()]
+    headings = ("interpreter", "attack", "considered", "already wrong", "skipped", "invalid", "attacked")
+    under_attack = ("not finite under attack", "in the means", "reached c_t")
+    note = (
+        "considered = already wrong + skipped + invalid + attacked; attacked = not finite under attack + in the means."
+    )
+    blocks: list[Block] = [Table("Denominators", (*headings, *under_attack), rows, note)]
+    if flags:
+        blocks.append(Table("Flags: what makes figures doubtful", ("interpreter", "attack", "flag", "batches"), flags))
+    return blocks
+
+
+def _studies(run: Run) -> list[Section]:
+    """A section for each study whose file lies in the folder, and one with the figures that nobody asked for here."""
+    made, claimed = [], {*_KNOWN}
+    for name, study in STUDIES.items():
+        claimed.add(name)
+        tables: list[Table] = []
+        with harmless(f"the table of {run.folder / name}.json", SAME) as missing:
+            tables = study_tables(run.folder, name)
+        blocks = [*tables, *_pictures(run, name)]
+        if blocks or missing:
+            made.append(Section(study.title, "".join(missing), blocks))
+    others = [path for path in sorted((run.folder / "figures").glob("*.png")) if path.stem not in claimed]
+    if others:
+        pictures = [Picture(_heading(path.stem), path) for path in others]
+        made.append(Section("Further figures", blocks=[*pictures]))
+    return made
+
+
+def _curves(run: Run) -> list[Section]:
+    shown = [
+        Picture(f"{name}: the joint attack, step by step" if name else "The joint attack, step by step", path)
+        for name in ("", *run.interpreters)
+        if (path := run.folder / "figures" / name / "convergence.png").is_file()
+    ]
+    return [Section("Convergence", blocks=[*shown])] if shown else []
+
+
+def _pictures(run: Run, *names: str) -> list[Block]:
+    paths = ((name, run.folder / "figures" / f"{name}.png") for name in names)
+    return [Picture(_heading(name), path) for name, path in paths if path.is_file()]
+
+
+def _heading(name: str) -> str:
+    known = {"agreement": "How much of the map is left", "overview": "One image under all interpreters"}
+    return known.get(name, name.replace("_", " ").capitalize())
+
+
+def _again(run: Run) -> Section:
+    """What it takes to get the same numbers again."""
+    stamp, blocks = None, list[Block]()
+    with harmless(f"the table of {run.folder / 'stamp.json'}", SAME):
+        stamp = read_json(run.folder / "stamp.json")
+    if stamp is not None:
+        blocks.append(Table("Stamp", ("what", "value"), [(key, text) for key, text in _flat(stamp)]))
+    blocks.append(Listing("experiment.json: all that the results depend on", json.dumps(run.experiment, indent=1)))
+    config = run.folder / "config.yaml"
+    if config.is_file():
+        blocks.append(Listing("config.yaml: the resolved configuration", read_text(config)))
+    missing = "" if stamp is not None else "\n\nThere is no stamp: the evaluation has not come to its end."
+    return Section("How to get the same numbers again", _AGAIN + missing, blocks)
+
+
+_AGAIN = (
+    "All tables and figures are computed from the files in records/; 'lightning-adv2 verify' checks these and counts "
+    "again. The stamp says what was run, with what, where and when."
+)
+
+
+def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Nested values, one line each."""
+    if isinstance(value, dict):
+        return [one for key, inner in value.items() for one in _flat(inner, f"{name}, {key}" if name else key)]
+    if isinstance(value, list):
+        value = shlex.join(map(str, value)) if name == "command" else " ".join(map(str, value))
+    return [(name, f"{value:.1f} s" if name.startswith("seconds") else str(value))]

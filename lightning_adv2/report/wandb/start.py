@@ -1,0 +1,66 @@
+"""Start the W&B logger of a folder, online or offline, as it can be had."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from pytorch_lightning.loggers import CSVLogger, Logger
+
+from lightning_adv2.report.wandb.files import sync_command
+from lightning_adv2.report.wandb.keys import has_key, warn
+from lightning_adv2.report.wandb.logger import PROJECT, RunLogger, tear_down
+
+
+def wandb_logger(
+    save_dir: str | Path = ".",
+    project: str = PROJECT,
+    name: str | None = None,
+    offline: bool | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    tags: Iterable[str] = (),
+) -> RunLogger:
+    """A logger for the W&B run of a folder; see :class:`RunLogger`.
+
+    Args:
+        save_dir: folder of the run.
+        project: W&B project.
+        name: display name of the run; the folder's where it is left out.
+        offline: None decides by itself: as ``WANDB_MODE`` says; without it online when a key is set up and the server
+            answers, else offline.
+        group: what belongs together; see ``wandb_about.run_settings`` for what it is otherwise.
+        job_type: what the run does, such as ``evaluate``.
+        tags: to filter by; a report adds dataset, classifier, interpreters and attacks.
+    """
+    folder, about = Path(save_dir), {"group": group, "job_type": job_type, "tags": tuple(tags)}
+    if offline is None:
+        mode = os.environ.get("WANDB_MODE")
+        offline = mode in ("offline", "dryrun") or (mode is None and not has_key())
+    logger = RunLogger(folder, project, name, offline, **about)  # type: ignore[arg-type]
+    if not offline:
+        try:
+            logger.connect()  # a failure must not wait until the first result
+        except Exception as error:
+            started = f"{shlex.quote(str(folder / 'wandb'))}/offline-run-*"
+            warn(error, f"the run goes on, offline; upload it later by: wandb sync {started}")
+            tear_down(logger)
+            os.environ.pop("WANDB_API_KEY", None)  # offline too, W&B refuses to start with a malformed one
+            return RunLogger(folder, project, name, True, **about)  # type: ignore[arg-type]
+    return logger
+
+
+def default_logger(folder: str | Path, group: str | None = None, job_type: str | None = None) -> Logger:
+    """W&B in the run's folder; CSV files where wandb is not installed or does not even start."""
+    try:
+        logger = wandb_logger(folder, name=Path(folder).name, group=group, job_type=job_type)
+        logger.connect()
+        return logger
+    except ModuleNotFoundError:
+        pass
+    except Exception as error:  # such as a malformed setting in the environment
+        command = sync_command(Path(folder))
+        warn(error, f"the run goes on with CSV files; log an evaluation to W&B later by: {command}")
+    return CSVLogger(folder, name="", version="")

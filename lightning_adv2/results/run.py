@@ -1,0 +1,76 @@
+"""A run's folder and its report: tables, files and figures are pure functions of what lies in ``records/``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lightning_adv2.files.experiment import experiment_hash
+from lightning_adv2.files.run import foreign_records
+from lightning_adv2.results.records import BatchRecord, read_records
+from lightning_adv2.results.summary import Summary
+from lightning_adv2.results.tables import summarize
+from lightning_adv2.runtime.experiment import read_experiment
+
+
+@dataclass(frozen=True)
+class Run:
+    """An evaluation as its folder has it.
+
+    Attributes:
+        folder: holds ``records/``.
+        experiment: all that the results depend on; see ``runtime.experiment``.
+        about: ``dataset``, ``classifier``, ``classes``, ``stage``; from the manifest, if there is one, ``selected``,
+            how many images it has, and ``passed_over``, status and reason of those that it left out.
+        summary: all tables.
+    """
+
+    folder: Path
+    experiment: dict[str, Any]
+    about: dict[str, Any]
+    summary: Summary
+
+    def records(
+        self, interpreter: str = "", wanted: Callable[[list[str]], bool] | None = None
+    ) -> Iterator[BatchRecord]:
+        """All records, or one interpreter's, or of these those with wanted images; one in memory at a time."""
+        return read_records(self.folder / "records" / interpreter, wanted)
+
+    def first_records(self) -> Iterator[BatchRecord]:
+        """Of each interpreter the first record with an attacked image, one in memory at a time."""
+        for name in self.interpreters:
+            yield from islice(self.records(name, bool), 1)
+
+    @property
+    def interpreters(self) -> list[str]:
+        """Their names, in the table's order."""
+        return list(self.experiment["interpreters"])
+
+
+def read_run(folder: Path) -> Run:
+    """Read a folder and compute its tables.
+
+    Raises:
+        FileNotFoundError: there is no evaluation in ``folder``.
+        ValueError: a file of it is damaged, or a record is of another experiment.
+    """
+    try:
+        known = read_experiment(folder / "records")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{folder} holds no evaluation: there is no {error.filename}") from error
+    foreign = foreign_records(folder / "records", experiment_hash(known["experiment"]))
+    if foreign:
+        raise ValueError(
+            f"{foreign[0]} is of another experiment"
+            + (f", and so are {len(foreign) - 1} more records" if len(foreign) > 1 else "")
+            + "; take it away and run the same command again, which makes its batch anew"
+        )
+    about = known["about"]
+    names = {"dataset": about["dataset"], "classifier": about["classifier"]}
+    summary = summarize(
+        read_records(folder / "records"), names, about["passed_over"], about["selected"], len(about["classes"])
+    )
+    return Run(folder, known["experiment"], about, summary)

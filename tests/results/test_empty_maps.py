@@ -1,0 +1,228 @@
+"""Images whose two maps are both empty have no IoU: counted, named, and in no mean of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from build_records import NAMES, make_record
+from report.runs import make_run
+from rich.console import Console
+
+from lightning_adv2.audit.verify import verify
+from lightning_adv2.metrics import attack_metrics
+from lightning_adv2.report import print_table
+from lightning_adv2.report.classifier_transfer import Seen as SeenBy
+from lightning_adv2.report.classifier_transfer import transfer_rows as classifier_transfer_rows
+from lightning_adv2.report.classifier_transfer_files import print_classifier_transfer
+from lightning_adv2.report.curves import control_rows, curve_rows, print_curves, write_curves
+from lightning_adv2.report.figures import bars, iou_colour, iou_text
+from lightning_adv2.report.gap import gap_figure, gap_rows, print_gap
+from lightning_adv2.report.html.run_page import run_sections
+from lightning_adv2.report.noise import noise_figure, noise_rows, print_noise
+from lightning_adv2.report.resilience_files import print_resilience
+from lightning_adv2.report.transfer import Pair, Seen, print_transfer, transfer_figure, transfer_rows
+from lightning_adv2.report.worst_case import worst_case
+from lightning_adv2.results import BatchRecord, summarize
+
+
+def record_of(empty: int, images: int = 4) -> BatchRecord:
+    """Of each map half is left; the first ``empty`` images have nothing above the threshold, attacked or not."""
+    record = make_record(0, [f"{i}" for i in range(images)])
+    scale = torch.tensor([0.3] * empty + [1.0] * (images - empty)).view(-1, 1, 1, 1)
+    record.benign_map = record.target_map = scale * torch.ones(images, 1, 4, 4)
+    for attack in record.attacks:
+        half = torch.ones(images, 1, 4, 4)
+        half[:, :, :2] = 0
+        attack.adv_map = scale * half
+    return record
+
+
+def test_they_are_in_no_mean_of_the_iou() -> None:
+    for row in summarize([record_of(empty=3)], NAMES).rows:
+        assert (row["n"], row["empty"], row["iou"], row["plausible"]) == (4, 3, 0.5, 0)
+        assert row["l1"] == pytest.approx((3 * 0.15 + 0.5) / 4), "the L1 is of all images"
+    assert [row["empty"] for row in summarize([record_of(empty=0)], NAMES).rows] == [0, 0, 0]
+
+
+def test_the_metrics_say_the_same() -> None:
+    maps = torch.zeros(2, 1, 2, 2)
+    maps[1] = 1
+    metrics = attack_metrics(sync_on_compute=False)
+    for metric in ("iou", "plausible"):
+        metrics[metric].update(adv_map=maps, target_map=maps)
+        assert float(metrics[metric].compute()) == 1
+        assert int(metrics[metric].count) == 1
+
+
+def test_they_are_told_in_files_table_and_page_and_verify_agrees(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [record_of(empty=1)])
+    assert [row["empty"] for row in json.loads((tmp_path / "results.json").read_text())["rows"]] == [1, 1, 1]
+    with (tmp_path / "images.csv").open() as stream:
+        assert [line["iou"] for line in csv.DictReader(stream)][:4] == ["nan", "0.5", "0.5", "0.5"]
+    assert not [line for line in verify(tmp_path)[0] if "results" in line or "images.csv" in line]
+    out = StringIO()
+    print_table(run.summary, "", Console(file=out, width=250))
+    assert "no IoU: images whose two maps are both empty" in out.getvalue()
+    (table,) = next(section for section in run_sections(run) if section.title == "Results").blocks
+    assert "no IoU" in table.columns
+    assert "both empty" in table.note
+    plain = StringIO()
+    print_table(summarize([record_of(empty=0)], NAMES), "", Console(file=plain, width=250))
+    assert "no IoU" not in plain.getvalue()
+
+
+def test_a_picture_says_so_and_is_not_green() -> None:
+    assert iou_text(float("nan")) == "both empty"
+    assert len({iou_colour(float("nan")), iou_colour(1.0), iou_colour(0.5)}) == 3
+
+
+def test_the_worst_case_and_the_gap_leave_them_out() -> None:
+    images = summarize([record_of(empty=1)], NAMES).images
+    for one in images:
+        one["success"] = True
+    worst = worst_case(images, ["adv2-fast"])
+    assert (worst["n"], worst["asr"], worst["iou"]) == (4, 1, 0.5)
+    assert [(row["n"], row["iou"]) for row in gap_rows([record_of(empty=1)])] == [(4, 1.0), *[(4, 0.5)] * 3]
+    (chosen,) = worst_case([one for one in images if one["image_id"] == "0"], ["pgd-fast", "adv2-fast"])["chosen"]
+    assert chosen == "pgd-fast"
+
+
+NAN = float("nan")
+OVER = "in brackets behind a mean: over so many images alone"
+
+
+def printed(show: Callable[[Console], None]) -> str:
+    """All that is printed, its white space made single."""
+    out = StringIO()
+    show(Console(file=out, width=250))
+    return " ".join(out.getvalue().split())
+
+
+def labels(figure: Any) -> list[str]:
+    return [text.get_text() for axis in figure.axes for text in axis.texts]
+
+
+def test_the_table_says_of_each_mean_over_how_many_images_it_is(tmp_path: Path) -> None:
+    record = record_of(empty=0)
+    none = torch.zeros(4, 1, 4, 4)
+    record.benign_map_target_class = none.clone()
+    record.benign_map_target_class[0] = 1
+    for attack in record.attacks:
+        attack.adv_map_target_class, attack.adv_map_true_class = none, torch.ones(4, 1, 4, 4)
+    run = make_run(tmp_path, [record])
+    (table,) = next(section for section in run_sections(run) if section.title == "Results").blocks
+    for row in table.rows:
+        cells = dict(zip(table.columns, row, strict=True))
+        assert (cells["map IoU"], cells["IoU, c"], cells["IoU, c_t"]) == ("0.500", "1.000", "0.000 (1)")
+    assert OVER in table.note
+    assert OVER in printed(lambda console: print_table(run.summary, "", console))
+    fewer = printed(lambda console: print_table(summarize([record_of(empty=3)], NAMES), "", console))
+    assert "0.500 (1)" in fewer
+    assert "0.0% (1)" in fewer, "the share of plausible maps is over the same images"
+    assert OVER not in printed(lambda console: print_table(summarize([record_of(empty=0)], NAMES), "", console))
+
+
+def test_the_bars_say_so_too() -> None:
+    figure = bars(summarize([record_of(empty=3)], NAMES).rows)
+    assert labels(figure) == ["0.50\nn=1"] * 3 + ["0.24"] * 3
+    assert labels(bars(summarize([record_of(empty=0)], NAMES).rows))[:3] == ["0.50"] * 3
+    rows = gap_rows([record_of(empty=3)])
+    assert labels(gap_figure(rows)) == ["1.00\nn=1", *["0.50\nn=1"] * 2]
+    assert [row["empty"] for row in rows] == [3, 3, 3, 3]
+    assert "0.500 (1)" in (text := printed(lambda console: print_gap(rows, console)))
+    assert OVER in text
+    assert OVER not in printed(lambda console: print_gap(gap_rows([record_of(empty=0)]), console))
+
+
+def test_transfer_says_so() -> None:
+    pair = Pair("rts", 2, "adv2", "fast", "rts")
+    (row,) = rows = transfer_rows([{pair: [Seen(0, "a", 0.25, 0.5), Seen(0, "b", 0.75, NAN)]}], ["rts"])
+    assert (row["n"], row["empty"], row["iou"]) == (2, 1, 0.5)
+    text = printed(lambda console: print_transfer(rows, console))
+    assert "0.500 (0.500) IoU of 1/2" in text
+    assert "both empty" not in text.split("IoU of 1/2")[0]
+    assert "are empty" in text
+    assert "0.50\nn=1" in labels(transfer_figure(rows))
+    del row["empty"]  # of an older file
+    assert "IoU of" not in printed(lambda console: print_transfer(rows, console))
+
+
+def test_transfer_between_classifiers_says_so() -> None:
+    one, other = ("b", "cam", "adv2", "fast", "x"), ("b", "cam", "adv2", "fast", "y")
+    seen = [
+        SeenBy((0, 0, 2, 1), *one, True, True, 0.9, 0.25, NAN),
+        SeenBy((0, 0, 2, 1), *other, True, True, 0.9, 0.25, 0.5),
+    ]
+    rows = classifier_transfer_rows(seen)
+    assert (rows[0]["empty"], rows[0]["empty_fooled"]) == (1, 1)
+    classifiers = [{"name": "a"}, {"name": "b", "asked": 2, "right": 2}]
+    text = printed(lambda console: print_classifier_transfer(classifiers, rows, [], console))
+    assert text.count("0.500 (1)") == 2
+    assert OVER in text
+
+
+def test_plain_noise_says_so() -> None:
+    levels = [{"kind": "normal", "rate": 0.5, "level": 0.1, "images": 2, "misclassified": 1, "rate_reached": 0.5}]
+    rows = noise_rows(levels, [{("rts", 0): [(0.25, NAN, 0.5, 0.5), (0.25, 0.5, 0.5, 0.5)]}])
+    assert [(row["empty"], row["empty_predicted"]) for row in rows] == [(1, 0)]
+    text = printed(lambda console: print_noise(levels, rows, "noise", console))
+    assert text.count("(1)") == 1
+    assert OVER in text
+    assert "0.50\nn=1" in labels(noise_figure(rows))
+
+
+def test_curves_leave_them_out_and_say_so(tmp_path: Path) -> None:
+    record = record_of(empty=3)
+    record.attacks[1].attack, record.attacks[2].attack = "adv2-eps1", "adv2-eps4"
+    for attack, epsilon in zip(record.attacks, (0.03, 1 / 255, 4 / 255), strict=True):
+        attack.epsilon = epsilon
+    run = make_run(tmp_path, [record])
+    curves, controls = curve_rows(run), control_rows(run)
+    (curve,) = curves
+    for point in (*curve["points"], *controls):
+        assert (point["n"], point["empty"]) == (4, 3)
+        assert (point["iou"], point["iou_low"], point["iou_high"]) == (0.5, 0.5, 0.5)
+        assert point["l1"] == pytest.approx((3 * 0.15 + 0.5) / 4)
+    text = printed(lambda console: print_curves(curves, controls, console))
+    assert text.count("0.500 [0.500, 0.500] (1)") == 3
+    assert OVER in text
+    write_curves(tmp_path, curves, controls)
+    none = make_run(tmp_path / "none", [replace_all(record)])
+    write_curves(tmp_path, curve_rows(none), control_rows(none))
+    points = json.loads((tmp_path / "curves.json").read_text())["curves"][0]["points"]
+    assert [(point["iou"], point["iou_low"], point["empty"]) for point in points] == [(None, None, 4)] * 2
+
+
+def replace_all(record: BatchRecord) -> BatchRecord:
+    """The same record with no map above the threshold at all."""
+    record.target_map = 0.3 * torch.ones(4, 1, 4, 4)
+    for attack in record.attacks:
+        attack.adv_map = torch.zeros(4, 1, 4, 4)
+    return record
+
+
+def test_the_resilience_report_says_so() -> None:
+    images = summarize([record_of(empty=3)], NAMES).images
+    for one in images:
+        one["success"] = True
+    worst = worst_case(images, ["adv2-fast"])
+    assert (worst["successful"], worst["empty"]["iou"]) == (4, 3)
+    row = {
+        "interpreter": "cam", "rank": None, "counts": False, "resilience": 0.5, "decided_by": "iou",
+        "worst_attack": "adv2", "worst_iou": 0.5, "asr": 1.0, "iou_true_class": 0.5, "iou_target_class": 0.5,
+        "control_iou": None, "transfer_iou": None, "benign": {},
+        "benign_loss": 0.0, "gate": [], "flags": [], "failed_attacks": {},
+    }  # fmt: skip
+    counted = row | {"successful": 4, "empty": {"iou": 3, "iou_true_class": 0, "iou_target_class": 2}}
+    text = printed(lambda console: print_resilience([counted], "rts", console))
+    assert "0.500 (1)" in text
+    assert "0.500 (2)" in text
+    assert OVER in text
+    assert OVER not in printed(lambda console: print_resilience([row], "rts", console)), "of an older file"

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lab import WIDTHS, attack_data, idls, interpreter, short_attacks, test_batch, trainer, victim
+from torch import Tensor
+
+from lightning_adv2.evaluation import AttackEvaluation
+from lightning_adv2.models import ResidualClassifier, TorchvisionClassifier
+from lightning_adv2.report.classifier_transfer import Seen, transfer_rows
+from lightning_adv2.results import read_records
+from lightning_adv2.studies import ClassifierTransferEvaluation
+
+
+@cache
+def _memory() -> dict[str, Tensor]:
+    batch = test_batch()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(8)
+        classifier = ResidualClassifier(num_classes=7, widths=WIDTHS, stem_stride=2).train()
+        optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-2)
+        for _ in range(25):
+            optimizer.zero_grad()
+            F.cross_entropy(classifier(batch["images"]), batch["label"]).backward()
+            optimizer.step()
+    return {name: value.detach().clone() for name, value in classifier.state_dict().items()}
+
+
+def second() -> ResidualClassifier:
+    """Another classifier for the same classes, which gets some of the test images right."""
+    classifier = ResidualClassifier(num_classes=7, widths=WIDTHS, stem_stride=2)
+    classifier.load_state_dict(_memory())
+    return classifier.eval()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("classifier_transfer")
+    study = ClassifierTransferEvaluation([second(), victim()], ["other", "twin"])
+    loop = trainer(folder, AttackEvaluation(short_attacks()), study)
+    loop.test(idls("cam", "rts"), attack_data(), verbose=False)
+    content = json.loads((folder / "classifier_transfer.json").read_text())
+    return folder, study, content, {key: float(value) for key, value in loop.logged_metrics.items()}
+
+
+def test_a_twin_sees_what_the_attacked_classifier_sees(finished: Any) -> None:
+    """And that is what the attack's own table has."""
+    folder, _, content, _ = finished
+    results = json.loads((folder / "results.json").read_text())["rows"]
+    own = {(row["interpreter"], row["attack"]): row for row in results}
+    rows = {(row["classifier"], row["interpreter"], row["attack"]): row for row in content["rows"]}
+    attacked = victim().name
+    assert len(rows) == 3 * 2 * 3, "three classifiers, two interpreters, noise and two attacks"
+    for name in ("noise", "pgd", "adv2"):
+        first, twin = rows[attacked, "cam", name], rows["twin", "cam", name]
+        for key in ("asr", "confidence", "l1", "iou"):
+            assert first[key] == pytest.approx(own["cam", name][key], rel=1e-6)
+        assert twin == {**first, "classifier": "twin"} | {
+            key: pytest.approx(first[key], rel=1e-3, abs=1e-4)
+            for key in ("confidence", "l1", "iou", "l1_fooled", "iou_fooled")
+            if first[key] is not None
+        }
+        assert rows["twin", "rts", name]["asr"] == rows[attacked, "rts", name]["asr"]
+
+
+def test_another_classifier_image_by_image(finished: Any) -> None:
+    folder, _, content, _ = finished
+    other = [row for row in content["rows"] if (row["classifier"], row["interpreter"]) == ("other", "cam")]
+    rows = {row["attack"]: row for row in other}
+    classifier, cam = second(), interpreter("cam")
+    asked = right = 0
+    for name in ("pgd", "adv2"):
+        hits, wrongs, ious = [], [], []
+        asked = right = 0
+        for record in read_records(folder / "records" / "cam"):
+            (attack,) = (one for one in record.attacks if one.attack == name)
+            for i in range(len(record.image_id)):
+                image, adv = (pixels[i : i + 1].float() / 255 for pixels in (record.images, attack.adv_images))
+                label, asked = record.label[i : i + 1], asked + 1
+                if int(classifier(image).argmax()) != int(label):
+                    continue
+                right += 1
+                predicted = classifier(adv).argmax(1)
+                hits.append(int(predicted) == int(record.target_class[i]))
+                wrongs.append(int(predicted) != int(label))
+                before, after = (cam.explain(classifier, x, c).attribution_map >= 0.5 for x, c in
+                                 ((image, label), (adv, predicted)))  # fmt: skip
+                ious.append(float((before & after).sum() / (before | after).sum()))
+        row = rows[name]
+        assert row["n"] == right
+        assert row["asr"] == pytest.approx(sum(hits) / right)
+        assert row["wrong"] == pytest.approx(sum(wrongs) / right)
+        assert row["iou"] == pytest.approx(sum(ious) / right, abs=1e-3)
+        fooled = [iou for iou, wrong in zip(ious, wrongs, strict=True) if wrong]
+        assert row["fooled"] == len(fooled)
+        assert row["iou_fooled"] == (pytest.approx(sum(fooled) / len(fooled), abs=1e-3) if fooled else None)
+    (listed,) = (one for one in content["classifiers"] if one["name"] == "other")
+    assert (listed["asked"], listed["right"]) == (asked, right)
+    assert 0 < right < asked == 13, "this could fail"
+
+
+def test_weights_of_its_own_stay_behind(finished: Any) -> None:
+    folder, _, content, logged = finished
+    skipped = [(one["classifier"], one["interpreter"]) for one in content["skipped"]]
+    assert skipped == [("other", "rts"), ("twin", "rts")]
+    assert all("rts has weights of its own" in one["reason"] for one in content["skipped"])
+    for row in content["rows"]:
+        left = row["interpreter"] == "rts" and row["classifier"] in ("other", "twin")
+        assert (row["maps"], row["iou"]) == (0, None) if left else row["maps"] == row["n"]
+        key = "noise" if row["attack"] == "noise" else f"{row['attack']}-fast"
+        prefix = f"test/classifier_transfer/{key}/{row['interpreter']}/{row['classifier']}"
+        assert logged[f"{prefix}/asr"] == pytest.approx(row["asr"], rel=1e-6)
+        assert (f"{prefix}/iou" in logged) == (row["iou"] is not None)
+    assert (folder / "figures" / "classifier_transfer.png").stat().st_size > 5000
+
+
+def test_rows() -> None:
+    nan = float("nan")
+    head = ("b", "cam", "pgd", "fast")
+    seen = [
+        Seen((1, 0, 1, 1), *head, "y", False, True, 0.2, 0.4, 0.5),
+        Seen((0, 0, 1, 1), *head, "x", True, True, 0.8, nan, nan),
+        Seen((2, 0, 1, 1), *head, "y", True, True, 0.9, 0.9, 0.9),
+        Seen((0, 0, 1, 1), *head, "z", False, False, 0.2, 0.2, 1.0),
+    ]
+    (row,) = transfer_rows(seen)
+    assert [row] == transfer_rows(seen[::-1])
+    assert row == {
+        "classifier": "b", "interpreter": "cam", "attack": "pgd", "schedule": "fast", "n": 3, "maps": 2, "fooled": 1,
+        "asr": pytest.approx(1 / 3), "wrong": pytest.approx(2 / 3), "confidence": pytest.approx(0.4),
+        "l1": pytest.approx(0.3), "iou": 0.75, "l1_fooled": 0.4, "iou_fooled": 0.5, "empty": 0, "empty_fooled": 0,
+    }  # fmt: skip
+
+
+def test_what_cannot_work_is_refused_before_the_attack(tmp_path: Path) -> None:
+    def run(study: ClassifierTransferEvaluation, *before: Any) -> None:
+        trainer(tmp_path, *before, study).test(idls(), attack_data(), verbose=False)
+
+    attack = AttackEvaluation(short_attacks())
+    with pytest.raises(ValueError, match="got 0, named nothing"):
+        ClassifierTransferEvaluation([])
+    with pytest.raises(ValueError, match="a different name for each"):
+        ClassifierTransferEvaluation([second(), second()])
+    with pytest.raises(ValueError, match="lower-case"):
+        ClassifierTransferEvaluation([second()], ["Other one"])
+    with pytest.raises(ValueError, match="list it after that one"):
+        run(ClassifierTransferEvaluation([second()], ["other"]))
+    with pytest.raises(ValueError, match="is the attacked classifier's name"):
+        run(ClassifierTransferEvaluation([second()]), attack)
+    with pytest.raises(ValueError, match=r"other has 5 classes and the attacked .* has 7"):
+        run(ClassifierTransferEvaluation([ResidualClassifier(num_classes=5)], ["other"]), attack)
+    large = TorchvisionClassifier("alexnet", num_classes=7)
+    with pytest.raises(ValueError, match=r"alexnet does not take images of shape \(3, 32, 32\)"):
+        run(ClassifierTransferEvaluation([large]), attack)
+    assert not list(tmp_path.rglob("batch_*.safetensors")), "nothing was attacked"
