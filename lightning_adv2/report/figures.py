@@ -27,6 +27,8 @@ Image = np.ndarray[Any, np.dtype[np.uint8]]
 _GOOD, _BAD = "#2a7f3f", "#d1495b"
 FORMULA = "formula"
 """``gid`` of a text of our own that is mathematics."""
+_NO_TICKS: dict[str, Any] = {"xticks": [], "yticks": []}
+"""Of axes that are off: matplotlib makes and measures ticks all the same, which takes longer than the pictures."""
 _COLOURS = {"pgd": "#d1495b", "adv2": "#00798c", "noise": "#b0b0b0", "target_class": "#edae49"}
 _MORE_COLOURS = ("#66a182", "#6a4c93", "#8d5524", "#30638e", "#e377c2", "#9a8c00")
 
@@ -138,7 +140,7 @@ def grid(rows: Sequence[Sequence[Cell]], title: str) -> Figure:
     columns = max(len(row) for row in rows)
     figure = Figure(figsize=(1.55 * columns, 1.78 * len(rows) + 0.4), layout="constrained")
     figure.suptitle(title, fontsize=12, fontweight="bold")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    axes = figure.subplots(len(rows), columns, squeeze=False, subplot_kw=_NO_TICKS)
     for line, row in zip(axes, rows, strict=True):
         for axis in line:
             axis.set_axis_off()
@@ -153,7 +155,7 @@ def map_sheet(images: Tensor, maps: Tensor, names: Sequence[str], limit: int = 1
     count = min(limit, len(images))
     rows = -(-count // 4)
     figure = Figure(figsize=(12.4, 1.78 * rows), layout="constrained")
-    axes = figure.subplots(rows, 8, squeeze=False)
+    axes = figure.subplots(rows, 8, squeeze=False, subplot_kw=_NO_TICKS)
     for axis in axes.flat:
         axis.set_axis_off()
     for i in range(count):
