@@ -34,6 +34,9 @@ SHARED_DATA = Path(os.environ.get("LIGHTNING_ADV2_SHARED", str(Path(__file__).pa
 if SHARED_DATA.is_dir():
     os.environ["LIGHTNING_ADV2_DATA"] = str(SHARED_DATA)
 
+LONGEST = ("test_slurm_runs.py", "test_readme.py", "test_notebooks.py")
+"""Files whose tests take minutes: begun last, they would run alone at the end."""
+
 # The same examples on every run: a failure in CI can be repeated anywhere.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
@@ -50,6 +53,17 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if options.dist == "no":
         # Neighbours mostly stay together, and with them what a file's tests share.
         options.dist = "worksteal"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Longest files first; under ``--dist loadgroup`` a file stays together, and so do all that use SLURM."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+    if getattr(config.option, "loadgroup", False):
+        for item in items:
+            group = "slurm" if "cluster" in getattr(item, "fixturenames", ()) else item.path.name
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
