@@ -146,7 +146,7 @@ def test_the_order_of_records_does_not_matter() -> None:
     assert forward.denominators == backward.denominators
     for one, other in zip(forward.rows, backward.rows, strict=True):
         assert list(one) == list(other)
-        exact = [*ROW_KEYS[:8], "unit", "flags"]
+        exact = [*ROW_KEYS[:11], "unit", "flags"]
         assert [one[k] for k in exact] == [other[k] for k in exact]
         for key in set(ROW_KEYS) - set(exact):
             assert one[key] == pytest.approx(other[key], rel=1e-12)
@@ -216,6 +216,7 @@ def test_results_csv_is_the_json(written: tuple[Path, Summary]) -> None:
     for row, expected in zip(rows, summary.rows, strict=True):
         assert row.pop("flags") == ("" if row["attack"] != "pgd" else "constant map (1 image); one more")
         kept = {k: v for k, v in expected.items() if k != "flags"}
+        assert row.pop("needs_map") == str(kept.pop("needs_map"))
         assert {k: type(kept[k])(v) for k, v in row.items()} == kept
 
 
