@@ -149,7 +149,7 @@ def compare_sections(runs: Sequence[Run], names: Sequence[str], folder: Path) ->
     if bars:
         note = ", ".join(f"({number}) {name}" for number, name in enumerate(names, 1))
         paths = draw(folder / "runs.png", lambda: run_bars(bars), SAME)
-        drawn += [Picture("How much of the map is left", path, note) for path in paths]
+        drawn += [Picture("Map agreement", path, note) for path in paths]
     sections = [Section("Comparison", text, [*blocks[:1], *drawn, *blocks[1:], experiment_table(runs, names)])]
     for run, name in zip(runs, names, strict=True):
         sections += [

@@ -103,7 +103,7 @@ def bars(rows: Sequence[Row], title: str = "") -> Figure:
     target = rows[0]["target"]
     against = "benign map" if target == BENIGN else f"target map: {target}"
     metrics = (Metric("iou", "map IoU", limit=1.05, level=0.5), Metric("l1", "map L1"))
-    return grouped_bars(rows, metrics, title or f"Agreement of the attacked image's map with the {against}")
+    return grouped_bars(rows, metrics, title or f"Map agreement: attacked image and {against}")
 
 
 def convergence(curves: Curves, title: str) -> Figure:
