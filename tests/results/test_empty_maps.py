@@ -95,7 +95,7 @@ def test_the_worst_case_and_the_gap_leave_them_out() -> None:
 
 
 NAN = float("nan")
-OVER = "in brackets behind a mean: over so many images alone"
+OVER = "in brackets behind a mean: the number of images in it"
 
 
 def printed(show: Callable[[Console], None]) -> str:
