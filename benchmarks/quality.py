@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.options import Options
 from benchmarks.pairing import Row
-from lightning_adv2.attacks import ADV2, Plateau, Preset, Spatial, Twin, make_twin, run_attack
+from lightning_adv2.attacks import ADV2, AcceleratedCopy, Plateau, Preset, Spatial, make_accelerated_copy, run_attack
 from lightning_adv2.data import AttackDataModule, CIFAR10DataModule
 from lightning_adv2.functional.agreement import map_iou, map_l1
 from lightning_adv2.functional.random import image_generators
@@ -43,9 +43,9 @@ def run(options: Options) -> list[Row]:
         label = torch.cat([batch["label"] for batch in batches])[:count].to(options.device)
         target_class = torch.cat([batch["target_class"] for batch in batches])[:count].to(options.device)
         target_map = interpreter.explain(classifier, images, label).attribution_map
-        twin = make_twin(classifier, interpreter, images)
+        accelerated = make_accelerated_copy(classifier, interpreter, images)
         for schedule, preset in presets.items():
-            row, curve = _measure(preset, twin, (classifier, interpreter, images, target_class, target_map))
+            row, curve = _measure(preset, accelerated, (classifier, interpreter, images, target_class, target_map))
             rows.append({"case": name, "schedule": schedule, "images": len(images), **row})
             curves[name, schedule] = curve
             print(json.dumps(rows[-1]), flush=True)
@@ -77,17 +77,17 @@ def _cases(options: Options, weights: str) -> Iterator[tuple[str, Interpreter, d
 
 
 def _measure(
-    preset: Preset, twin: Twin, victim: tuple[CifarResNet, Interpreter, Tensor, Tensor, Tensor]
+    preset: Preset, accelerated: AcceleratedCopy, victim: tuple[CifarResNet, Interpreter, Tensor, Tensor, Tensor]
 ) -> tuple[Row, tuple[Tensor, Tensor]]:
     classifier, interpreter, images, target_class, target_map = victim
     attack, count = preset.against(interpreter), len(images)
     generators = image_generators(0, [str(i) for i in range(count)], "attack")
     seen: list[int] = []
     start = time.perf_counter()
-    with counted(twin, seen):
+    with counted(accelerated, seen):
         result = run_attack(
-            attack, classifier, interpreter, images, target_class, target_map, generators=generators, twin=twin,
-            on_step=lambda done: seen.append(0),
+            attack, classifier, interpreter, images, target_class, target_map, generators=generators,
+            accelerated=accelerated, on_step=lambda done: seen.append(0),
         )  # fmt: skip
     taken = time.perf_counter() - start
     iou = map_iou(result.attribution_map, target_map)  # NaN where both maps are empty
@@ -104,19 +104,19 @@ def _measure(
 
 
 @contextmanager
-def counted(twin: Twin, seen: list[int]) -> Iterator[None]:
-    """Note how many images pass through the twin's classifier, pass by pass."""
-    normalize = twin.classifier.normalize
+def counted(accelerated: AcceleratedCopy, seen: list[int]) -> Iterator[None]:
+    """Note how many images pass through the accelerated copy's classifier, pass by pass."""
+    normalize = accelerated.classifier.normalize
 
     def count(images: Tensor) -> Tensor:
         seen.append(len(images))
         return normalize(images)
 
-    twin.classifier.normalize = count  # type: ignore[method-assign]
+    accelerated.classifier.normalize = count  # type: ignore[method-assign]
     try:
         yield
     finally:
-        twin.classifier.normalize = normalize  # type: ignore[method-assign]
+        accelerated.classifier.normalize = normalize  # type: ignore[method-assign]
 
 
 def _draw(curves: dict[tuple[str, str], tuple[Tensor, Tensor]]) -> Figure:

@@ -1,5 +1,6 @@
 """The joint attack: perturbations, loss terms, steps, one engine, and the ready attacks built from them."""
 
+from lightning_adv2.attacks.accelerated_copy import AcceleratedCopy, Acceleration, make_accelerated_copy
 from lightning_adv2.attacks.active import Plateau
 from lightning_adv2.attacks.adaptive import MemberMaps, SqueezedClass, SqueezedPrediction
 from lightning_adv2.attacks.attack import Attack, Preset, Stage
@@ -22,10 +23,10 @@ from lightning_adv2.attacks.presets_mask import adv2_mask
 from lightning_adv2.attacks.response import ResponseStep
 from lightning_adv2.attacks.steps import GradientStep, Step
 from lightning_adv2.attacks.targets import BenignMap, MapFile, RandomClass, RandomPatch, Target, TargetRequest
-from lightning_adv2.attacks.twin import Acceleration, Twin, make_twin
 
 __all__ = [
     "ADV2",
+    "AcceleratedCopy",
     "Acceleration",
     "Attack",
     "AttackResult",
@@ -58,7 +59,6 @@ __all__ = [
     "TargetClass",
     "TargetMap",
     "TargetRequest",
-    "Twin",
     "adv2",
     "adv2_attack",
     "adv2_cam",
@@ -66,7 +66,7 @@ __all__ = [
     "adv2_grad",
     "adv2_mask",
     "adv2_rts",
-    "make_twin",
+    "make_accelerated_copy",
     "pgd",
     "run_attack",
     "stadv",

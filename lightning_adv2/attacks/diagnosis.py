@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_adv2.attacks.accelerated_copy import settled_state
 from lightning_adv2.attacks.attack import Attack
 from lightning_adv2.attacks.engine import AttackResult
-from lightning_adv2.attacks.twin import settled_state
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier

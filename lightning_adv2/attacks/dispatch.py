@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_adv2.attacks.accelerated_copy import make_accelerated_copy
 from lightning_adv2.attacks.active import Plateau
 from lightning_adv2.attacks.adaptive import MemberMaps
 from lightning_adv2.attacks.attack import Attack, Preset, Stage, check_restarts
@@ -29,7 +30,6 @@ from lightning_adv2.attacks.presets import (
     joint_name,
 )
 from lightning_adv2.attacks.steps import GradientStep
-from lightning_adv2.attacks.twin import make_twin
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import (
     Ensemble,
@@ -281,7 +281,14 @@ def adv2(
         benign = interpreter.explain(classifier, images, predicted)
         target_map = benign.attribution_map
     generators = image_generators(seed, [str(i) for i in range(len(images))], "attack")
-    twin = make_twin(classifier, interpreter, images)
+    accelerated = make_accelerated_copy(classifier, interpreter, images)
     return run_attack(
-        attack, classifier, interpreter, images, target_class, target_map, generators=generators, twin=twin
+        attack,
+        classifier,
+        interpreter,
+        images,
+        target_class,
+        target_map,
+        generators=generators,
+        accelerated=accelerated,
     )

@@ -15,12 +15,12 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
+from lightning_adv2.attacks.accelerated_copy import AcceleratedCopy
 from lightning_adv2.attacks.active import ActiveSet, Watch
 from lightning_adv2.attacks.attack import Attack, Stage
 from lightning_adv2.attacks.best import Best, judge, rank
 from lightning_adv2.attacks.checks import check_inputs, check_victim
 from lightning_adv2.attacks.objective import Problem
-from lightning_adv2.attacks.twin import Twin
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
@@ -67,7 +67,7 @@ def run_attack(
     *,
     generators: Sequence[Generator] | None = None,
     start: Tensor | None = None,
-    twin: Twin | None = None,
+    accelerated: AcceleratedCopy | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> AttackResult:
     """Attack a batch.
@@ -82,8 +82,9 @@ def run_attack(
         generators: one per image; by default seeded by the position in the batch.
         start: the perturbation's parameter that the first run starts from, once it is projected; by default
             ``perturbation.init``. What is drawn later is the same with it and without.
-        twin: a faster copy of the victim to take the gradients through, from :func:`~lightning_adv2.attacks.make_twin`;
-            by default the victim itself, which judges the result in any case.
+        accelerated: a faster copy of the victim that gradients are taken through, from
+            :func:`~lightning_adv2.attacks.make_accelerated_copy`; by default the victim itself, which judges the result
+            in any case.
         on_step: called with the number of steps done, over all restarts, for progress bars.
 
     Raises:
@@ -99,7 +100,7 @@ def run_attack(
     target_map = None if target_map is None else target_map.detach()
     if generators is None:
         generators = image_generators(0, [str(i) for i in range(len(images))], "attack")
-    through = twin or Twin(classifier, interpreter)
+    through = accelerated or AcceleratedCopy(classifier, interpreter)
     shown_by = None if interpreter is None else through.interpreter or interpreter
     problem = Problem(through.classifier, shown_by, images, target_class, target_map, generators)
     first = attack.perturbation.init(images, generators)
@@ -115,7 +116,7 @@ def run_attack(
             on_stage = None if on_step is None else partial(_counted, on_step, planned)
             parameter, finite, moves = _run_stage(attack, stage, problem, parameter, best, on_stage)
             valid, taken, planned = valid & finite, taken + moves, planned + stage.steps
-        # The loop judged by the twin, or the surrogate; the last word has the network itself, on both candidates.
+        # The loop ranked the iterates by the accelerated copy or the surrogate; the victim itself decides between both.
         last = attack.perturbation.apply(images, parameter).detach(), parameter.detach()
         candidates = [(best.adv_images, best.parameter), last] if best.trace else [last]
         for candidate, at in candidates:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from lightning_adv2.attacks import Attack, AttackResult, PixelDelta, Preset, Problem, Twin, run_attack
+from lightning_adv2.attacks import AcceleratedCopy, Attack, AttackResult, PixelDelta, Preset, Problem, run_attack
 from lightning_adv2.attacks.diagnosis import flags, network_flags
 from lightning_adv2.attacks.targets import BenignMap, Target, TargetRequest
 from lightning_adv2.evaluation.judging import Judged, judge, judged_record
@@ -45,13 +45,13 @@ class Shared:
 
     Attributes:
         attacks: what attacks that ignore the map did, by their keys.
-        twin: what attacks that ignore the map take their gradients through.
+        accelerated: what attacks that ignore the map take their gradients through.
         network: what :func:`~lightning_adv2.attacks.diagnosis.network_flags` says of all images that are right.
     """
 
     attacks: dict[str, Timed] = field(default_factory=dict)
     network: dict[str, Tensor] = field(default_factory=dict)
-    twin: Twin | None = None
+    accelerated: AcceleratedCopy | None = None
 
 
 def attack_batch(
@@ -66,7 +66,7 @@ def attack_batch(
     on_step: Progress | None = None,
     shared: Shared | None = None,
     place: int = 0,
-    twin: Twin | None = None,
+    accelerated: AcceleratedCopy | None = None,
 ) -> BatchRecord:
     """Run the controls and every attack on the images of a batch that the classifier gets right.
 
@@ -87,7 +87,8 @@ def attack_batch(
         on_step: called with the attack and the number of its steps done.
         shared: what was done for another interpreter of this very batch; what it lacks is done and added.
         place: the interpreter's place among several, for the record.
-        twin: what attacks on the map take their gradients through; see :func:`~lightning_adv2.attacks.make_twin`.
+        accelerated: what attacks on the map take their gradients through; see
+            :func:`~lightning_adv2.attacks.make_accelerated_copy`.
     """
     target, shared = target or BenignMap(), Shared() if shared is None else shared
     with torch.no_grad():
@@ -144,14 +145,16 @@ def attack_batch(
     for attack in bound:
         if attack.needs_map:
             network = {name: concerned[keep] for name, concerned in shared.network.items()}
-            timed = run(attack, replace(problem, generators=image_generators(seed, ids, "attack")), network, twin)
+            timed = run(
+                attack, replace(problem, generators=image_generators(seed, ids, "attack")), network, accelerated
+            )
             result = timed.result
         else:
             if (key := record_key(attack.name, attack.schedule)) not in shared.attacks:
                 # On all that are right, so that it does not matter which of them an interpreter can explain.
                 generators = image_generators(seed, names, "attack")
                 alone = Problem(classifier, None, images, target_class, None, generators)
-                shared.attacks[key] = run(attack, alone, shared.network, shared.twin)
+                shared.attacks[key] = run(attack, alone, shared.network, shared.accelerated)
             timed = shared.attacks[key]
             result = _rows(timed.result, keep)
         # An attack that aims at the map hands over what its images show for the target class.
@@ -197,7 +200,12 @@ def _controls(
 
 
 def _run(
-    attack: Attack, problem: Problem, network: dict[str, Tensor], twin: Twin | None, *, on_step: Progress | None
+    attack: Attack,
+    problem: Problem,
+    network: dict[str, Tensor],
+    accelerated: AcceleratedCopy | None,
+    *,
+    on_step: Progress | None,
 ) -> Timed:
     start = time.perf_counter()
     result = run_attack(
@@ -208,7 +216,7 @@ def _run(
         problem.target_class,
         problem.target_map,
         generators=problem.generators,
-        twin=twin,
+        accelerated=accelerated,
         on_step=None if on_step is None else partial(on_step, attack),
     )
     result.adv_images.cpu()  # waits for the device, so the time is taken after it

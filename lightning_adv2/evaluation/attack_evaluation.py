@@ -204,14 +204,14 @@ class AttackEvaluation(pl.Callback):
                         self._rehearsed = True
                         rehearse(classifier, [one for one, _ in plan[place:]], batch)
                     if progress.shows and self._pace.new:
-                        twin = partial(self._attacker.twin, classifier, images=batch["images"])
+                        accelerated = partial(self._attacker.accelerated, classifier, images=batch["images"])
                         with interruption.abandonable():
-                            self._pace.tried = pilot(classifier, plan, batch, twin)
-                    shared.twin = self._attacker.twin(classifier, None, batch["images"])
+                            self._pace.tried = pilot(classifier, plan, batch, accelerated)
+                    shared.accelerated = self._attacker.accelerated(classifier, None, batch["images"])
                     run = partial(
                         attack_batch, classifier, interpreter, attacks=attacks, batch_index=index,
                         seed=self.seed, target=self.target, place=place, on_step=on_step,
-                        twin=self._attacker.twin(classifier, interpreter, batch["images"]),
+                        accelerated=self._attacker.accelerated(classifier, interpreter, batch["images"]),
                     )  # fmt: skip
                     with interruption.abandonable():
                         record = self._attacker.attack(run, batch, interpreter.name, shared)

@@ -10,7 +10,7 @@ import torch
 from cases import ATTACKS, BY_NAME, AttackCase, lattice_images, other_class, small_classifier
 from torch import Tensor, nn
 
-from lightning_adv2.attacks import Attack, AttackResult, Plateau, Twin, make_twin, run_attack
+from lightning_adv2.attacks import AcceleratedCopy, Attack, AttackResult, Plateau, make_accelerated_copy, run_attack
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier, weights_hash
@@ -33,7 +33,9 @@ class Setting:
             seen = (self.target_class - 1) % self.classifier.num_classes
             self.target_map = self.interpreter.explain(self.classifier, self.images, seen).attribution_map
 
-    def run(self, attack: Attack, which: list[int] | None = None, twin: Twin | None = None) -> AttackResult:
+    def run(
+        self, attack: Attack, which: list[int] | None = None, accelerated: AcceleratedCopy | None = None
+    ) -> AttackResult:
         index = torch.tensor(which if which is not None else range(len(NAMES)))
         return run_attack(
             attack,
@@ -43,7 +45,7 @@ class Setting:
             self.target_class[index],
             None if self.target_map is None else self.target_map[index],
             generators=image_generators(0, [NAMES[i] for i in index], "attack"),
-            twin=twin,
+            accelerated=accelerated,
         )
 
 
@@ -101,10 +103,10 @@ def test_what_is_left_of_a_batch_goes_on_as_it_would_alone(case):
 def test_through_a_twin_the_result_is_the_same_but_for_rounding(case):
     """In double precision rounding turns no sign: the very same pixels."""
     setting, attack = Setting(case), case.short()
-    twin = make_twin(setting.classifier, setting.interpreter, setting.images)
-    assert twin.classifier is not setting.classifier
+    accelerated = make_accelerated_copy(setting.classifier, setting.interpreter, setting.images)
+    assert accelerated.classifier is not setting.classifier
     plain = setting.run(attack)
-    fast = setting.run(attack, twin=twin)
+    fast = setting.run(attack, accelerated=accelerated)
     assert (plain.adv_images == fast.adv_images).double().mean() > 0.999
     torch.testing.assert_close(plain.confidence, fast.confidence, rtol=0, atol=1e-3)
     torch.testing.assert_close(plain.score, fast.score, rtol=0, atol=1e-3)
