@@ -9,10 +9,10 @@ from lightning_adv2.attacks.dispatch import ADV2, adv2, adv2_attack, steady
 from lightning_adv2.attacks.engine import AttackResult, run_attack
 from lightning_adv2.attacks.frameworks import Framework, Pixels, Spatial
 from lightning_adv2.attacks.objective import (
+    AttackInputs,
     EncoderClass,
     FlowSmoothness,
     LossTerm,
-    Problem,
     Ramp,
     TargetClass,
     TargetMap,
@@ -29,6 +29,7 @@ __all__ = [
     "AcceleratedCopy",
     "Acceleration",
     "Attack",
+    "AttackInputs",
     "AttackResult",
     "BenignMap",
     "BilevelStep",
@@ -45,7 +46,6 @@ __all__ = [
     "Pixels",
     "Plateau",
     "Preset",
-    "Problem",
     "Ramp",
     "RandomClass",
     "RandomPatch",

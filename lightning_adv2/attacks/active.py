@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adv2.attacks.objective import Problem
+from lightning_adv2.attacks.objective import AttackInputs
 from lightning_adv2.types import State
 
 
@@ -66,13 +66,13 @@ class ActiveSet:
 
     Attributes:
         rows: ``(b,)``, their positions in the batch; None for all.
-        problem: theirs.
+        inputs: theirs.
         parameter: ``(b, ...)``, theirs.
         state: the step's, of these images.
     """
 
-    def __init__(self, problem: Problem, parameter: Tensor, state: State) -> None:
-        self.problem, self.parameter, self.state = problem, parameter, state
+    def __init__(self, inputs: AttackInputs, parameter: Tensor, state: State) -> None:
+        self.inputs, self.parameter, self.state = inputs, parameter, state
         self.rows: Tensor | None = None
         self._whole = parameter
 
@@ -96,12 +96,12 @@ class ActiveSet:
             return
         self._whole, self.rows = self.everywhere, rows[keep]
         self.parameter, self.state = self.parameter[keep], rows_of(self.state, keep)
-        self.problem = replace(
-            self.problem,
-            images=self.problem.images[keep],
-            target_class=self.problem.target_class[keep],
-            target_map=rows_of(self.problem.target_map, keep),
-            generators=[self.problem.generators[i] for i in keep.tolist()],
+        self.inputs = replace(
+            self.inputs,
+            images=self.inputs.images[keep],
+            target_class=self.inputs.target_class[keep],
+            target_map=rows_of(self.inputs.target_map, keep),
+            generators=[self.inputs.generators[i] for i in keep.tolist()],
         )
 
 

@@ -20,7 +20,7 @@ from lightning_adv2.attacks.active import ActiveSet, Watch
 from lightning_adv2.attacks.attack import Attack, Stage
 from lightning_adv2.attacks.best import Best, judge, rank
 from lightning_adv2.attacks.checks import check_inputs, check_victim
-from lightning_adv2.attacks.objective import Problem
+from lightning_adv2.attacks.objective import AttackInputs
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
@@ -102,7 +102,7 @@ def run_attack(
         generators = image_generators(0, [str(i) for i in range(len(images))], "attack")
     through = accelerated or AcceleratedCopy(classifier, interpreter)
     shown_by = None if interpreter is None else through.interpreter or interpreter
-    problem = Problem(through.classifier, shown_by, images, target_class, target_map, generators)
+    inputs = AttackInputs(through.classifier, shown_by, images, target_class, target_map, generators)
     first = attack.perturbation.init(images, generators)
     if start is not None:
         check_start(start, first)
@@ -114,7 +114,7 @@ def run_attack(
         parameter, best = attack.perturbation.restart(images, generators) if run else first, keep()
         for stage in attack.stages:
             on_stage = None if on_step is None else partial(_counted, on_step, planned)
-            parameter, finite, moves = _run_stage(attack, stage, problem, parameter, best, on_stage)
+            parameter, finite, moves = _run_stage(attack, stage, inputs, parameter, best, on_stage)
             valid, taken, planned = valid & finite, taken + moves, planned + stage.steps
         # The loop ranked the iterates by the accelerated copy or the surrogate; the victim itself decides between both.
         last = attack.perturbation.apply(images, parameter).detach(), parameter.detach()
@@ -146,19 +146,19 @@ def run_attack(
 def _run_stage(
     attack: Attack,
     stage: Stage,
-    problem: Problem,
+    inputs: AttackInputs,
     parameter: Tensor,
     best: Best,
     on_step: Callable[[int], None] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One stage: where it ends, where all of it was finite ``(B,)``, and each image's number of steps ``(B,)``."""
-    active = ActiveSet(problem, parameter, stage.step.init(problem, parameter))
+    active = ActiveSet(inputs, parameter, stage.step.init(inputs, parameter))
     watch = None if attack.stop is None else Watch(attack.stop, best.rank)
-    ranks, finite, moves = best.rank, torch.ones_like(best.success), torch.zeros_like(problem.target_class)
+    ranks, finite, moves = best.rank, torch.ones_like(best.success), torch.zeros_like(inputs.target_class)
     for k in range(stage.steps):
         progress, at, rows = k / max(stage.steps - 1, 1), active.parameter, active.rows
         active.parameter, active.state, seen = stage.step(
-            active.problem, attack.perturbation, at, active.state, progress
+            active.inputs, attack.perturbation, at, active.state, progress
         )
         finite = active.spread(seen.finite & (finite if rows is None else finite[rows]), finite)
         moves = moves + 1 if rows is None else moves.index_add(0, rows, torch.ones_like(rows))
@@ -169,7 +169,7 @@ def _run_stage(
             on_step(k + 1)
         if watch is None:
             continue
-        judged = judge(logits, active.problem.target_class)
+        judged = judge(logits, active.inputs.target_class)
         ranks = active.spread(rank(**judged, min_confidence=attack.min_confidence), ranks)
         finished = watch.see(best.rank if stage.step.needs_map else ranks)
         if finished is not None:

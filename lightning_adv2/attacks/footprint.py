@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from lightning_adv2.attacks.accelerated_copy import AcceleratedCopy
 from lightning_adv2.attacks.attack import Attack
-from lightning_adv2.attacks.objective import Problem
+from lightning_adv2.attacks.objective import AttackInputs
 from lightning_adv2.functional.random import image_generators
 
 
@@ -85,10 +85,12 @@ def step_bytes(attack: Attack, accelerated: AcceleratedCopy, image: Tensor) -> i
     most = 0
     for stage in {stage.step: stage for stage in attack.stages}.values():
         generators = image_generators(0, ["0"], "attack")
-        problem = Problem(accelerated.classifier, accelerated.interpreter, images, target_class, target_map, generators)
+        inputs = AttackInputs(
+            accelerated.classifier, accelerated.interpreter, images, target_class, target_map, generators
+        )
         parameter = attack.perturbation.init(images, generators)
         meter, step = GraphMeter(weights), stage.step.at_its_peak()
         with meter.open():
-            step(problem, attack.perturbation, parameter, step.init(problem, parameter), 0.0)
+            step(inputs, attack.perturbation, parameter, step.init(inputs, parameter), 0.0)
         most = max(most, meter.peak)
     return most

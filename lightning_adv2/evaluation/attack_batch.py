@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from lightning_adv2.attacks import AcceleratedCopy, Attack, AttackResult, PixelDelta, Preset, Problem, run_attack
+from lightning_adv2.attacks import AcceleratedCopy, Attack, AttackInputs, AttackResult, PixelDelta, Preset, run_attack
 from lightning_adv2.attacks.diagnosis import flags, network_flags
 from lightning_adv2.attacks.targets import BenignMap, Target, TargetRequest
 from lightning_adv2.evaluation.judging import Judged, judge, judged_record
@@ -135,25 +135,23 @@ def attack_batch(
     )
     if not ids:
         return record
-    problem = Problem(classifier, interpreter, images[keep], target_class[keep], target_map[keep], [])
+    inputs = AttackInputs(classifier, interpreter, images[keep], target_class[keep], target_map[keep], [])
     bound = [attack.against(interpreter) for attack in attacks]
-    look = partial(judge, problem, label[keep])
+    look = partial(judge, inputs, label[keep])
     shared.network = shared.network or network_flags(classifier, images, target_class)
     run = partial(_run, on_step=on_step)
-    record.attacks += _controls(problem, look, benign_map[keep], bound, image_generators(seed, ids, "noise"))
+    record.attacks += _controls(inputs, look, benign_map[keep], bound, image_generators(seed, ids, "noise"))
     record.benign_map_target_class = record.attacks[1].adv_map  # that control is just this
     for attack in bound:
         if attack.needs_map:
             network = {name: concerned[keep] for name, concerned in shared.network.items()}
-            timed = run(
-                attack, replace(problem, generators=image_generators(seed, ids, "attack")), network, accelerated
-            )
+            timed = run(attack, replace(inputs, generators=image_generators(seed, ids, "attack")), network, accelerated)
             result = timed.result
         else:
             if (key := record_key(attack.name, attack.schedule)) not in shared.attacks:
                 # On all that are right, so that it does not matter which of them an interpreter can explain.
                 generators = image_generators(seed, names, "attack")
-                alone = Problem(classifier, None, images, target_class, None, generators)
+                alone = AttackInputs(classifier, None, images, target_class, None, generators)
                 shared.attacks[key] = run(attack, alone, shared.network, shared.accelerated)
             timed = shared.attacks[key]
             result = _rows(timed.result, keep)
@@ -173,14 +171,14 @@ def attack_batch(
 
 
 def _controls(
-    problem: Problem,
+    inputs: AttackInputs,
     look: Callable[..., Judged],
     benign_map: Tensor,
     attacks: Sequence[Attack],
     generators: Sequence[Generator],
 ) -> list[AttackRecord]:
     start = time.perf_counter()
-    images, shape = problem.images, problem.images.shape[1:]
+    images, shape = inputs.images, inputs.images.shape[1:]
     pixels = next((a.perturbation for a in attacks if isinstance(a.perturbation, PixelDelta)), PixelDelta())
     epsilon = pixels.epsilon
     noise = pixels.first_channel(
@@ -191,7 +189,7 @@ def _controls(
     first = judged_record("noise", "control", time.perf_counter() - start, noisy, judged, size)
     first.epsilon = epsilon
     start = time.perf_counter()
-    judged = look(images, true_class_map=benign_map, explained=problem.target_class)
+    judged = look(images, true_class_map=benign_map, explained=inputs.target_class)
     second = judged_record(
         "target_class", "control", time.perf_counter() - start, images, judged, torch.zeros_like(size)
     )
@@ -201,7 +199,7 @@ def _controls(
 
 def _run(
     attack: Attack,
-    problem: Problem,
+    inputs: AttackInputs,
     network: dict[str, Tensor],
     accelerated: AcceleratedCopy | None,
     *,
@@ -210,18 +208,18 @@ def _run(
     start = time.perf_counter()
     result = run_attack(
         attack,
-        problem.classifier,
-        problem.interpreter,
-        problem.images,
-        problem.target_class,
-        problem.target_map,
-        generators=problem.generators,
+        inputs.classifier,
+        inputs.interpreter,
+        inputs.images,
+        inputs.target_class,
+        inputs.target_map,
+        generators=inputs.generators,
         accelerated=accelerated,
         on_step=None if on_step is None else partial(on_step, attack),
     )
     result.adv_images.cpu()  # waits for the device, so the time is taken after it
     seconds = time.perf_counter() - start
-    looked_at = problem.classifier, problem.interpreter, problem.images, problem.target_class, problem.target_map
+    looked_at = inputs.classifier, inputs.interpreter, inputs.images, inputs.target_class, inputs.target_map
     return Timed(result, seconds, flags(attack, *looked_at, result, network))
 
 

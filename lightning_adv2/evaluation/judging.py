@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_adv2.attacks import Problem
+from lightning_adv2.attacks import AttackInputs
 from lightning_adv2.functional.validity import is_finite
 from lightning_adv2.results.records import AttackRecord, to_uint8
 
@@ -27,7 +27,7 @@ class Judged(NamedTuple):
 
 
 def judge(
-    problem: Problem,
+    inputs: AttackInputs,
     label: Tensor,
     adv_images: Tensor,
     *,
@@ -41,22 +41,22 @@ def judge(
     nearly always one of the other two.
 
     Args:
-        problem: the victim, its interpreter and the target classes.
+        inputs: the victim, its interpreter and the target classes.
         label: ``(n,)``.
         adv_images: ``(n, C, H, W)`` in [0, 1].
         true_class_map: what the images show for the label, where that is known.
         target_class_map: what they show for the target class, where that is known.
         explained: ``(n,)``, a class to explain in place of the predicted one.
     """
-    assert problem.interpreter is not None  # the caller set it
-    explain = partial(problem.interpreter.explain, problem.classifier)
+    assert inputs.interpreter is not None  # the caller set it
+    explain = partial(inputs.interpreter.explain, inputs.classifier)
     if true_class_map is None:  # the logits come with it
         shown = explain(adv_images, label)
         logits, true_class_map = shown.logits, shown.attribution_map
     else:
         with torch.no_grad():
-            logits = problem.classifier(adv_images)
-    predicted, target_class = logits.argmax(1), problem.target_class
+            logits = inputs.classifier(adv_images)
+    predicted, target_class = logits.argmax(1), inputs.target_class
     confidence = logits.softmax(1).gather(1, target_class[:, None])[:, 0]
     confidence = torch.where(is_finite(logits), confidence, torch.nan)  # minus infinity alone leaves it at 0
     if target_class_map is None:
