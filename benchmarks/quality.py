@@ -60,12 +60,12 @@ def _cases(options: Options, weights: str) -> Iterator[tuple[str, Interpreter, d
     steps = 2 if options.quick else None
 
     def presets(*, stopping: bool = True, spatial: bool = False) -> dict[str, Preset]:
-        framework = Spatial() if spatial else None
-        found: dict[str, Preset] = {"fast": ADV2("fast", steps, framework)}
+        threat_model = Spatial() if spatial else None
+        found: dict[str, Preset] = {"fast": ADV2("fast", steps, threat_model)}
         if not options.quick:
-            found["paper"] = ADV2("paper", framework=framework)
+            found["paper"] = ADV2("paper", threat_model=threat_model)
             if stopping:
-                found["paper, plateau"] = ADV2("paper", framework=framework, stop=STOP)
+                found["paper, plateau"] = ADV2("paper", threat_model=threat_model, stop=STOP)
         return found
 
     yield "CAM", CAM(), presets(), 128

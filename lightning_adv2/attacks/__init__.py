@@ -7,7 +7,6 @@ from lightning_adv2.attacks.attack import Attack, Preset, Stage
 from lightning_adv2.attacks.bilevel import BilevelStep
 from lightning_adv2.attacks.dispatch import ADV2, adv2, adv2_attack, steady
 from lightning_adv2.attacks.engine import AttackResult, run_attack
-from lightning_adv2.attacks.frameworks import Framework, Pixels, Spatial
 from lightning_adv2.attacks.objective import (
     AttackInputs,
     EncoderClass,
@@ -23,6 +22,7 @@ from lightning_adv2.attacks.presets_mask import adv2_mask
 from lightning_adv2.attacks.response import ResponseStep
 from lightning_adv2.attacks.steps import GradientStep, Step
 from lightning_adv2.attacks.targets import BenignMap, MapFile, RandomClass, RandomPatch, Target, TargetRequest
+from lightning_adv2.attacks.threat_models import Pixels, Spatial, ThreatModel
 
 __all__ = [
     "ADV2",
@@ -36,7 +36,6 @@ __all__ = [
     "EncoderClass",
     "FlowField",
     "FlowSmoothness",
-    "Framework",
     "GradientStep",
     "LossTerm",
     "MapFile",
@@ -59,6 +58,7 @@ __all__ = [
     "TargetClass",
     "TargetMap",
     "TargetRequest",
+    "ThreatModel",
     "adv2",
     "adv2_attack",
     "adv2_cam",

@@ -86,8 +86,8 @@ def test_an_attacker_who_knows_the_squeezer_is_taken_alike_with_and_without_it()
         return float((both[0] - both[1]).abs().sum(1).mean()), float(result.success.double().mean())
 
     wide = Pixels(0.1)  # a random network's decisions are hard to turn
-    basic = gap(ADV2(framework=wide))
-    adaptive = gap(ADV2(framework=wide, extra=[SqueezedClass([squeezer])]))
+    basic = gap(ADV2(threat_model=wide))
+    adaptive = gap(ADV2(threat_model=wide, extra=[SqueezedClass([squeezer])]))
     assert adaptive[0] < 0.5 * basic[0]
     assert adaptive[1] == basic[1] == 1.0
 

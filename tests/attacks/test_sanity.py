@@ -160,8 +160,8 @@ def test_promise_21_twice_the_steps_change_success_by_less_than_a_point(case):
 def test_promise_21_adv2s_map_loss_is_below_that_of_the_attack_on_the_class_alone(case):
     if case.interpreter == "mask":
         pytest.skip(ON_REAL_IMAGES)
-    schedule, framework = case.name.rsplit("-", 1)[1], "stadv" if case.spatial else "pgd"
-    (alone,) = [c for c in ATTACKS if c.name == f"{framework}-{schedule}"]
+    schedule, family = case.name.rsplit("-", 1)[1], "stadv" if case.spatial else "pgd"
+    (alone,) = [c for c in ATTACKS if c.name == f"{family}-{schedule}"]
     joint = attacked(case)
     baseline = attacked(alone, interpreter=case.interpreter)
     assert joint.score.mean() <= baseline.score.mean()

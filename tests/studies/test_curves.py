@@ -16,7 +16,7 @@ from lightning_adv2.studies import AttackCurves
 
 def curve_attacks() -> list[Preset]:
     """ADV2 at three epsilons, PGD at two numbers of steps, and one attack that is no part of a curve."""
-    joint = [ADV2(steps=4, name=f"adv2-eps{k}", framework=Pixels(k / 255)) for k in (8, 1, 4)]
+    joint = [ADV2(steps=4, name=f"adv2-eps{k}", threat_model=Pixels(k / 255)) for k in (8, 1, 4)]
     return [*joint, pgd(steps=6, name="pgd-steps6"), pgd(steps=2, name="pgd-steps2"), pgd(steps=3, name="alone")]
 
 
