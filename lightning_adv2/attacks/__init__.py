@@ -1,11 +1,11 @@
 """The joint attack: perturbations, loss terms, steps, one engine, and the ready attacks built from them."""
 
 from lightning_adv2.attacks.accelerated_copy import AcceleratedCopy, Acceleration, make_accelerated_copy
-from lightning_adv2.attacks.active import Plateau
+from lightning_adv2.attacks.active import EarlyStopping
 from lightning_adv2.attacks.adaptive import MemberMaps, SqueezedClass, SqueezedPrediction
-from lightning_adv2.attacks.attack import Attack, Preset, Stage
+from lightning_adv2.attacks.attack import Attack, AttackRecipe, Stage
 from lightning_adv2.attacks.bilevel import BilevelStep
-from lightning_adv2.attacks.dispatch import ADV2, adv2, adv2_attack, steady
+from lightning_adv2.attacks.dispatch import ADV2, adv2, adv2_attack, with_constant_step
 from lightning_adv2.attacks.engine import AttackResult, run_attack
 from lightning_adv2.attacks.objective import (
     AttackInputs,
@@ -30,9 +30,11 @@ __all__ = [
     "Acceleration",
     "Attack",
     "AttackInputs",
+    "AttackRecipe",
     "AttackResult",
     "BenignMap",
     "BilevelStep",
+    "EarlyStopping",
     "EncoderClass",
     "FlowField",
     "FlowSmoothness",
@@ -43,8 +45,6 @@ __all__ = [
     "Perturbation",
     "PixelDelta",
     "Pixels",
-    "Plateau",
-    "Preset",
     "Ramp",
     "RandomClass",
     "RandomPatch",
@@ -70,5 +70,5 @@ __all__ = [
     "pgd",
     "run_attack",
     "stadv",
-    "steady",
+    "with_constant_step",
 ]

@@ -13,7 +13,7 @@ from lightning_adv2.types import State
 
 
 @dataclass(frozen=True)
-class Plateau:
+class EarlyStopping:
     """A stage leaves a confident image as it is when its best iterate has not got better for a while.
 
     An image stops by its own history, so that it ends where it would end alone. For MASK ``patience`` must span several
@@ -38,15 +38,15 @@ class Plateau:
 
 
 class Watch:
-    """Which images of a batch have come to a plateau.
+    """The images of a batch that have stopped improving.
 
     Args:
-        plateau: the rule.
+        rule: when an image is finished.
         like: ``(B,)``, for device and type.
     """
 
-    def __init__(self, plateau: Plateau, like: Tensor) -> None:
-        self._rule, self._steps = plateau, 0
+    def __init__(self, rule: EarlyStopping, like: Tensor) -> None:
+        self._rule, self._steps = rule, 0
         self._best = torch.full_like(like, torch.inf)
         self._since = torch.zeros_like(like)
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lightning_adv2.attacks.accelerated_copy import make_accelerated_copy
-from lightning_adv2.attacks.active import Plateau
+from lightning_adv2.attacks.active import EarlyStopping
 from lightning_adv2.attacks.adaptive import MemberMaps
-from lightning_adv2.attacks.attack import Attack, Preset, Stage, check_restarts
+from lightning_adv2.attacks.attack import Attack, AttackRecipe, Stage, check_restarts
 from lightning_adv2.attacks.checks import check_inputs, check_victim
 from lightning_adv2.attacks.engine import AttackResult, run_attack
 from lightning_adv2.attacks.objective import LossTerm, Ramp, TargetMap
@@ -91,7 +91,7 @@ def _(interpreter: Ensemble, schedule: Schedule = "fast", *args: Any, **options:
     return adv2_ensemble(schedule, *args, **fitted | options)
 
 
-class ADV2(Preset):
+class ADV2(AttackRecipe):
     """The joint attack, in the form that fits whatever interpreter it meets; see :func:`adv2_attack`.
 
     Args:
@@ -122,7 +122,7 @@ class ADV2(Preset):
         name: str | None = None,
         extra: list[LossTerm] | None = None,
         restarts: int = 1,
-        stop: Plateau | None = None,
+        stop: EarlyStopping | None = None,
         *,
         epsilon: float | None = None,
         map_weight: float | Ramp | None = None,
@@ -205,7 +205,7 @@ def _weight(map_weight: float | Ramp | None) -> Ramp | None:
     return ramp
 
 
-def steady(attack: Attack, step_size: float) -> Attack:
+def with_constant_step(attack: Attack, step_size: float) -> Attack:
     """The same attack in steps of one size, for going on from where an earlier attack on the image ended.
 
     Args:
@@ -222,7 +222,8 @@ def steady(attack: Attack, step_size: float) -> Attack:
     for stage in attack.stages:
         if not isinstance(stage.step, GradientStep):
             raise TypeError(
-                f"attack {attack.name!r} takes {type(stage.step).__name__}s; only gradient steps can be steady"
+                f"attack {attack.name!r} takes {type(stage.step).__name__}s; only a GradientStep has a step size "
+                "to keep constant: take an attack of gradient steps, such as that on CAM or RTS"
             )
         step = copy(stage.step)
         step.step_size = Ramp(step_size, step_size)

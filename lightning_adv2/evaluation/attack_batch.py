@@ -11,7 +11,15 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from lightning_adv2.attacks import AcceleratedCopy, Attack, AttackInputs, AttackResult, PixelDelta, Preset, run_attack
+from lightning_adv2.attacks import (
+    AcceleratedCopy,
+    Attack,
+    AttackInputs,
+    AttackRecipe,
+    AttackResult,
+    PixelDelta,
+    run_attack,
+)
 from lightning_adv2.attacks.diagnosis import flags, network_flags
 from lightning_adv2.attacks.targets import BenignMap, Target, TargetRequest
 from lightning_adv2.evaluation.judging import Judged, judge, judged_record
@@ -58,7 +66,7 @@ def attack_batch(
     classifier: Classifier,
     interpreter: Interpreter,
     batch: Batch,
-    attacks: Sequence[Preset],
+    attacks: Sequence[AttackRecipe],
     *,
     batch_index: int,
     seed: int = 0,

@@ -13,7 +13,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_adv2.attacks import Acceleration, Attack, Preset, adv2_attack, pgd
+from lightning_adv2.attacks import Acceleration, Attack, AttackRecipe, adv2_attack, pgd
 from lightning_adv2.attacks.targets import BenignMap, Target
 from lightning_adv2.evaluation.attack_batch import Shared, attack_batch
 from lightning_adv2.evaluation.attackable import check_attackable, check_networks, rehearse
@@ -83,7 +83,7 @@ class AttackEvaluation(pl.Callback):
 
     def __init__(
         self,
-        attacks: list[Preset] | None = None,
+        attacks: list[AttackRecipe] | None = None,
         num_images: int | None = None,
         seed: int = 0,
         target: Target | None = None,

@@ -10,7 +10,14 @@ import torch
 from cases import ATTACKS, BY_NAME, AttackCase, lattice_images, other_class, small_classifier
 from torch import Tensor, nn
 
-from lightning_adv2.attacks import AcceleratedCopy, Attack, AttackResult, Plateau, make_accelerated_copy, run_attack
+from lightning_adv2.attacks import (
+    AcceleratedCopy,
+    Attack,
+    AttackResult,
+    EarlyStopping,
+    make_accelerated_copy,
+    run_attack,
+)
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier, weights_hash
@@ -86,7 +93,7 @@ def test_promise_3_a_batch_equals_its_images_in_any_order(case):
 def test_what_is_left_of_a_batch_goes_on_as_it_would_alone(case):
     """Compacted = full: images stop at different steps, and each ends where it ends by itself."""
     setting, attack = Setting(case), case.short(6)
-    attack.stop = Plateau(patience=1, tolerance=0.02, every=1)
+    attack.stop = EarlyStopping(patience=1, tolerance=0.02, every=1)
     attack.min_confidence = 0.0
     together = setting.run(attack)
     for i in range(5):

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from lightning_adv2.attacks import (
     ADV2,
     Attack,
+    AttackRecipe,
     EncoderClass,
     GradientStep,
     MemberMaps,
     PixelDelta,
     Pixels,
-    Preset,
     Ramp,
     Spatial,
     Stage,
@@ -392,7 +392,7 @@ attack:
 
 def parsed(**parts: str) -> ADV2:
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Preset, "attack")
+    parser.add_subclass_arguments(AttackRecipe, "attack")
     return parser.instantiate_classes(parser.parse_string(YAML.format(**{"weight": "20", "more": ""} | parts))).attack
 
 
