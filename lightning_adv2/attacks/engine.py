@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from lightning_adv2.attacks.accelerated_copy import AcceleratedCopy
 from lightning_adv2.attacks.active import ActiveSet, Watch
 from lightning_adv2.attacks.attack import Attack, Stage
-from lightning_adv2.attacks.best import Best, judge, rank
+from lightning_adv2.attacks.best import Best, evaluate_logits, rank
 from lightning_adv2.attacks.checks import check_inputs, check_victim
 from lightning_adv2.attacks.objective import AttackInputs
 from lightning_adv2.functional.random import image_generators
@@ -38,7 +38,7 @@ class AttackResult:
         score: ``(B,)``, l_int to the target map (0 where the attack has no map).
         attribution_map: ``(B, 1, h, w)`` for the target class; empty where the attack has no map.
         valid: ``(B,)`` bool, False where loss, gradient or result was NaN or infinite at some step of any run.
-        size: ``(B,)``, of the perturbation, in its own unit.
+        norm: ``(B,)``, of the perturbation, in its unit: ``attack.perturbation.unit``.
         steps_taken: ``(B,)`` int64, over all restarts.
         last_images: like ``adv_images``, where the last step of the last run led, for an attack that goes on there.
         trace: ``confidence``, ``success``, ``l1``, ``iou``, each ``(T, B)``, as the attack saw them at each step that
@@ -51,7 +51,7 @@ class AttackResult:
     score: Tensor
     attribution_map: Tensor
     valid: Tensor
-    size: Tensor
+    norm: Tensor
     steps_taken: Tensor
     last_images: Tensor
     trace: dict[str, Tensor] = field(default_factory=dict)
@@ -121,8 +121,8 @@ def run_attack(
         candidates = [(best.adv_images, best.parameter), last] if best.trace else [last]
         for candidate, at in candidates:
             if interpreter is not None and target_map is not None:
-                judged = interpreter.explain(classifier, candidate, target_class)
-                final.offer(candidate, at, judged.logits, judged.attribution_map)
+                shown = interpreter.explain(classifier, candidate, target_class)
+                final.offer(candidate, at, shown.logits, shown.attribution_map)
             else:
                 with torch.no_grad():
                     final.offer(candidate, at, classifier(candidate), None)
@@ -136,7 +136,7 @@ def run_attack(
         score=final.score,
         attribution_map=final.attribution_map,
         valid=valid,
-        size=attack.perturbation.size(images, final.parameter),
+        norm=attack.perturbation.norm(images, final.parameter),
         steps_taken=taken,
         last_images=last[0],
         trace=trace,
@@ -169,8 +169,8 @@ def _run_stage(
             on_step(k + 1)
         if watch is None:
             continue
-        judged = judge(logits, active.inputs.target_class)
-        ranks = active.spread(rank(**judged, min_confidence=attack.min_confidence), ranks)
+        outcome = evaluate_logits(logits, active.inputs.target_class)
+        ranks = active.spread(rank(**outcome, min_confidence=attack.min_confidence), ranks)
         finished = watch.see(best.rank if stage.step.needs_map else ranks)
         if finished is not None:
             active.leave(finished)

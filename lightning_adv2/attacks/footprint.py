@@ -35,27 +35,27 @@ class GraphMeter:
 
     def _keep(self, tensor: Tensor) -> Any:
         storage = tensor.untyped_storage()
-        place, size = storage.data_ptr(), storage.nbytes()
-        if place not in self._apart:
-            if not self._holders[place]:
+        address, size = storage.data_ptr(), storage.nbytes()
+        if address not in self._apart:
+            if not self._holders[address]:
                 self._now += size
                 self.peak = max(self.peak, self._now)
-            self._holders[place] += 1
-        return _Held(tensor, self, place, size)
+            self._holders[address] += 1
+        return _Held(tensor, self, address, size)
 
-    def let_go(self, place: int, size: int) -> None:
+    def let_go(self, address: int, size: int) -> None:
         """A saved tensor is no longer needed."""
-        if place not in self._apart:
-            self._holders[place] -= 1
-            if not self._holders[place]:
+        if address not in self._apart:
+            self._holders[address] -= 1
+            if not self._holders[address]:
                 self._now -= size
 
 
 class _Held:
     """A saved tensor that says when its graph is gone."""
 
-    def __init__(self, tensor: Tensor, meter: GraphMeter, place: int, size: int) -> None:
-        self.tensor, self._meter, self._place, self._size = tensor, meter, place, size
+    def __init__(self, tensor: Tensor, meter: GraphMeter, address: int, size: int) -> None:
+        self.tensor, self._meter, self._place, self._size = tensor, meter, address, size
 
     def __del__(self) -> None:
         self._meter.let_go(self._place, self._size)

@@ -22,8 +22,8 @@ from lightning_adv2.attacks import (
 )
 from lightning_adv2.attacks.diagnosis import flags, network_flags
 from lightning_adv2.attacks.targets import BenignMap, Target, TargetRequest
-from lightning_adv2.evaluation.judging import Judged, judge, judged_record
-from lightning_adv2.functional.agreement import perturbation_size
+from lightning_adv2.evaluation.evaluated_images import EvaluatedImages, evaluate_images, evaluated_record
+from lightning_adv2.functional.agreement import perturbation_norm
 from lightning_adv2.functional.projection import quantize
 from lightning_adv2.functional.random import draw_target_class, image_generators, per_image
 from lightning_adv2.functional.validity import is_finite, unfit_images, unfit_maps
@@ -145,7 +145,7 @@ def attack_batch(
         return record
     inputs = AttackInputs(classifier, interpreter, images[keep], target_class[keep], target_map[keep], [])
     bound = [attack.against(interpreter) for attack in attacks]
-    look = partial(judge, inputs, label[keep])
+    look = partial(evaluate_images, inputs, label[keep])
     shared.network = shared.network or network_flags(classifier, images, target_class)
     run = partial(_run, on_step=on_step)
     record.attacks += _controls(inputs, look, benign_map[keep], bound, image_generators(seed, ids, "noise"))
@@ -165,8 +165,8 @@ def attack_batch(
             result = _rows(timed.result, keep)
         # An attack that aims at the map hands over what its images show for the target class.
         aimed = result.attribution_map if result.attribution_map.numel() else None
-        judged = look(result.adv_images, target_class_map=aimed)
-        kept = judged_record(attack.name, attack.schedule, timed.seconds, result.adv_images, judged, result.size)
+        evaluated = look(result.adv_images, target_class_map=aimed)
+        kept = evaluated_record(attack.name, attack.schedule, timed.seconds, result.adv_images, evaluated, result.norm)
         kept.steps, kept.unit, kept.flags = attack.steps, attack.perturbation.unit, timed.flags
         kept.epsilon = getattr(attack.perturbation, "epsilon", None)
         kept.valid &= result.valid.cpu()
@@ -180,7 +180,7 @@ def attack_batch(
 
 def _controls(
     inputs: AttackInputs,
-    look: Callable[..., Judged],
+    look: Callable[..., EvaluatedImages],
     benign_map: Tensor,
     attacks: Sequence[Attack],
     generators: Sequence[Generator],
@@ -193,13 +193,13 @@ def _controls(
         images, per_image(lambda g: 2 * torch.rand(shape, generator=g) - 1, generators, images)
     )
     noisy = quantize((images + epsilon * noise).clamp(0, 1), images, epsilon)
-    judged, size = look(noisy), perturbation_size(noisy, images)
-    first = judged_record("noise", "control", time.perf_counter() - start, noisy, judged, size)
+    evaluated, norm = look(noisy), perturbation_norm(noisy, images)
+    first = evaluated_record("noise", "control", time.perf_counter() - start, noisy, evaluated, norm)
     first.epsilon = epsilon
     start = time.perf_counter()
-    judged = look(images, true_class_map=benign_map, explained=inputs.target_class)
-    second = judged_record(
-        "target_class", "control", time.perf_counter() - start, images, judged, torch.zeros_like(size)
+    evaluated = look(images, true_class_map=benign_map, explained=inputs.target_class)
+    second = evaluated_record(
+        "target_class", "control", time.perf_counter() - start, images, evaluated, torch.zeros_like(norm)
     )
     second.epsilon = 0.0  # the benign images themselves
     return [first, second]

@@ -189,9 +189,9 @@ def test_the_unmodified_network_has_the_last_word(case):
     confidence = logits.softmax(1).gather(1, setting.target_class[:, None])[:, 0]
     torch.testing.assert_close(result.confidence, confidence)
     if setting.interpreter is not None:
-        judged = setting.interpreter.explain(setting.classifier, result.adv_images, setting.target_class)
-        torch.testing.assert_close(result.attribution_map, judged.attribution_map)
-        distance = (judged.attribution_map - setting.target_map).square().mean((1, 2, 3))
+        reported = setting.interpreter.explain(setting.classifier, result.adv_images, setting.target_class)
+        torch.testing.assert_close(result.attribution_map, reported.attribution_map)
+        distance = (reported.attribution_map - setting.target_map).square().mean((1, 2, 3))
         torch.testing.assert_close(result.score, distance)
     else:
         assert result.attribution_map.numel() == 0

@@ -67,7 +67,7 @@ def test_colour_images_are_attacked_as_without_the_option_to_the_bit(name):
     on, off = (attacked(case, images, list("abc"), keep_grey=keep) for keep in (True, False))
     assert torch.equal(on.adv_images, off.adv_images)
     assert torch.equal(on.last_images, off.last_images)
-    assert torch.equal(on.size, off.size)
+    assert torch.equal(on.norm, off.norm)
 
 
 @pytest.mark.parametrize("name", ["pgd-fast", "adv2_cam-fast", "adv2_mask-paper"])

@@ -109,8 +109,8 @@ def test_the_one_liner_fools_the_classifier_and_keeps_the_map(case):
     assert result.valid.all()
     benign = interpreter.explain(classifier, images, (target_class - 1) % 4).attribution_map
     # the score is taken against the benign map of the class seen before the attack
-    judged = interpreter.explain(classifier, result.adv_images, target_class).attribution_map
-    torch.testing.assert_close(result.score, (judged - benign).square().mean((1, 2, 3)))
+    reported = interpreter.explain(classifier, result.adv_images, target_class).attribution_map
+    torch.testing.assert_close(result.score, (reported - benign).square().mean((1, 2, 3)))
 
 
 def test_the_one_liner_takes_a_target_map_seed_and_epsilon():

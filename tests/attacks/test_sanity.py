@@ -175,7 +175,7 @@ def test_promise_21_noise_succeeds_no_more_than_transfer_and_that_no_more_than_t
     generators = image_generators(0, [str(i) for i in range(COUNT)], "noise")
     if case.spatial:
         # Components from U(-s, s) move a pixel by 0.765 s on average.
-        flow = FlowField(start=white_box.size.mean().item() / 0.765)
+        flow = FlowField(start=white_box.norm.mean().item() / 0.765)
         noisy = flow.apply(images, flow.init(images, generators))
     else:
         signs = torch.stack([torch.randint(0, 2, images.shape[1:], generator=g) for g in generators]) * 2 - 1

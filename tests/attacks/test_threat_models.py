@@ -19,7 +19,7 @@ from lightning_adv2.attacks import (
     run_attack,
     stadv,
 )
-from lightning_adv2.functional.flow import flow_size
+from lightning_adv2.functional.flow import flow_norm
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.functional.squeeze import BitDepth
 from lightning_adv2.interpreters import CAM, Gradient
@@ -55,8 +55,8 @@ def test_the_flow_stays_small_where_its_roughness_is_dear():
     classifier, images = small_classifier(), lattice_images(4)
     target_class = other_class(classifier, images)
     cheap, dear = (run_attack(stadv(tau=tau), classifier, None, images, target_class) for tau in (0.0, 0.1))
-    assert (dear.size < cheap.size).all()
-    assert (cheap.size > 0).all()
+    assert (dear.norm < cheap.norm).all()
+    assert (cheap.norm > 0).all()
 
 
 def test_the_size_of_the_result_is_that_of_the_image_kept():
@@ -66,12 +66,12 @@ def test_the_size_of_the_result_is_that_of_the_image_kept():
     target_map = CAM().explain(classifier, images, (target_class - 1) % 4).attribution_map
     attack = adv2_cam(steps=12, threat_model=threat_model)
     result = run_attack(attack, classifier, CAM(), images, target_class, target_map)
-    assert (result.size <= flow_size(torch.full((1, 2, 16, 16), 0.5))).all()
+    assert (result.norm <= flow_norm(torch.full((1, 2, 16, 16), 0.5))).all()
     pixel = run_attack(adv2_cam(steps=12), classifier, CAM(), images, target_class, target_map)
-    assert (pixel.size <= 0.031 + 1e-6).all()
+    assert (pixel.norm <= 0.031 + 1e-6).all()
     difference = (pixel.adv_images - images).abs().amax((1, 2, 3))
     # the kept image is the kept parameter, on an 8-bit level within epsilon
-    torch.testing.assert_close(pixel.size, difference, atol=1 / 255, rtol=0)
+    torch.testing.assert_close(pixel.norm, difference, atol=1 / 255, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["grad", "cam", "rts", "ensemble", "gradcam"])
