@@ -166,7 +166,10 @@ def attack_batch(
         # An attack that aims at the map hands over what its images show for the target class.
         aimed = result.attribution_map if result.attribution_map.numel() else None
         evaluated = look(result.adv_images, target_class_map=aimed)
-        kept = evaluated_record(attack.name, attack.schedule, timed.seconds, result.adv_images, evaluated, result.norm)
+        kept = evaluated_record(
+            attack.name, attack.schedule, timed.seconds, result.adv_images, evaluated, result.norm,
+            role="joint" if attack.needs_map else "class", threat_model=attack.perturbation.threat_model,
+        )  # fmt: skip
         kept.steps, kept.unit, kept.flags = attack.steps, attack.perturbation.unit, timed.flags
         kept.epsilon = getattr(attack.perturbation, "epsilon", None)
         kept.valid &= result.valid.cpu()
@@ -199,8 +202,9 @@ def _controls(
     start = time.perf_counter()
     evaluated = look(images, true_class_map=benign_map, explained=inputs.target_class)
     second = evaluated_record(
-        "target_class", "control", time.perf_counter() - start, images, evaluated, torch.zeros_like(norm)
-    )
+        "target_class", "control", time.perf_counter() - start, images, evaluated, torch.zeros_like(norm),
+        threat_model="none",
+    )  # fmt: skip
     second.epsilon = 0.0  # the benign images themselves
     return [first, second]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytorch_lightning as pl
 
 from lightning_adv2 import __version__
 from lightning_adv2.data.evaluated import evaluated_data
+from lightning_adv2.files.run import experiments_of, stray_lines
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.results.records import FORMAT
 from lightning_adv2.runtime.describe import describe
+from lightning_adv2.runtime.experiment import claim
+from lightning_adv2.runtime.folders import continues, results_folder
 
 
 def identity(
@@ -49,6 +53,31 @@ def identity(
         "passed_over": manifest.passed_over() if manifest else {},
     }
     return experiment, about
+
+
+def claim_folder(trainer: pl.Trainer, pl_module: pl.LightningModule, settings: dict[str, Any]) -> str:
+    """Say whose records lie in the run's folder, or check it; returns the experiment's hash.
+
+    A rehearsal and a validation inside ``fit`` start without records.
+
+    Args:
+        trainer: runs the evaluation.
+        pl_module: has ``classifier`` and ``interpreter`` or ``interpreters``.
+        settings: see :func:`identity`.
+
+    Raises:
+        ValueError: the folder holds records of another experiment; names what differs.
+    """
+    folder = results_folder(trainer) / "records"
+    if not continues(trainer):
+        shutil.rmtree(folder, ignore_errors=True)
+    for rest in folder.glob("*/.*.tmp"):  # of killed processes
+        rest.unlink(missing_ok=True)
+    experiment, about = identity(trainer, pl_module, settings)
+    own = claim(folder, experiment, about, experiments_of(folder))
+    for line in stray_lines(folder):
+        print(line, flush=True)
+    return own
 
 
 def num_batches(trainer: pl.Trainer) -> int | None:
