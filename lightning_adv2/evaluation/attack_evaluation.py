@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from lightning_adv2.attacks import Acceleration, Attack, Preset, adv2_attack, pgd
+from lightning_adv2.attacks import Acceleration, Attack, AttackRecipe, adv2_attack, pgd
 from lightning_adv2.attacks.targets import BenignMap, Target
 from lightning_adv2.data.evaluated import LimitsBatch
 from lightning_adv2.evaluation.attack_batch import Shared, attack_batch
@@ -76,7 +76,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
 
     def __init__(
         self,
-        attacks: list[Preset] | None = None,
+        attacks: list[AttackRecipe] | None = None,
         num_images: int | None = None,
         seed: int = 0,
         target: Target | None = None,
@@ -197,14 +197,14 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
                         self._rehearsed = True
                         rehearse(classifier, [one for one, _ in plan[place:]], batch)
                     if progress.shows and self._pace.new:
-                        twin = partial(self._attacker.twin, classifier, images=batch["images"])
+                        accelerated = partial(self._attacker.accelerated, classifier, images=batch["images"])
                         with interruption.abandonable():
-                            self._pace.tried = pilot(classifier, plan, batch, twin)
-                    shared.twin = self._attacker.twin(classifier, None, batch["images"])
+                            self._pace.tried = pilot(classifier, plan, batch, accelerated)
+                    shared.accelerated = self._attacker.accelerated(classifier, None, batch["images"])
                     run = partial(
                         attack_batch, classifier, interpreter, attacks=attacks, batch_index=index,
                         seed=self.seed, target=self.target, place=place, on_step=on_step,
-                        twin=self._attacker.twin(classifier, interpreter, batch["images"]),
+                        accelerated=self._attacker.accelerated(classifier, interpreter, batch["images"]),
                     )  # fmt: skip
                     with interruption.abandonable():
                         record = self._attacker.attack(run, batch, interpreter.name, shared)

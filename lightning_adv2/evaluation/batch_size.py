@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lightning_adv2.attacks import Attack, Twin
+from lightning_adv2.attacks import AcceleratedCopy, Attack
 from lightning_adv2.attacks.footprint import step_bytes
 from lightning_adv2.data.scan import eval_mode
 from lightning_adv2.interpreters import Interpreter
@@ -44,7 +44,7 @@ def fitting_batch(
     image, largest = image.to(classifier.mean), 1
     for interpreter, own in attacks:
         with eval_mode(classifier), eval_mode(interpreter):
-            victim = Twin(classifier, interpreter)
+            victim = AcceleratedCopy(classifier, interpreter)
             largest = max([largest, *(step_bytes(attack, victim, image) for attack in own)])
     fitting = int(SHARE * free_memory(device) / processes / largest)
     most = MOST_ON_CPU if device.type == "cpu" else MOST

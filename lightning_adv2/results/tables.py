@@ -13,7 +13,7 @@ from typing import Any
 from torchmetrics import MetricCollection
 
 from lightning_adv2.files import written_whole
-from lightning_adv2.functional.agreement import map_iou, perturbation_size
+from lightning_adv2.functional.agreement import map_iou, perturbation_norm
 from lightning_adv2.metrics import AGREEMENTS, METRICS, attack_metrics
 from lightning_adv2.results.benign import benign_facts, map_areas
 from lightning_adv2.results.blind import NOISE, blind_flags
@@ -184,7 +184,7 @@ def record_fields(record: BatchRecord, attack: AttackRecord, keep: Sequence[int]
 def _image_row(record: BatchRecord, attack: AttackRecord, i: int, names: dict[str, str]) -> Row:
     values = record_fields(record, attack, [i])
     measured = {name: function(values[first], values[second]) for name, (function, first, second) in AGREEMENTS.items()}
-    measured |= {"linf": perturbation_size(values["adv_images"], values["images"]), "size": attack.size[i]}
+    measured |= {"linf": perturbation_norm(values["adv_images"], values["images"]), "size": attack.size[i]}
     return {
         **names,
         "attack": attack.attack,
