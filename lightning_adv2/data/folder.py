@@ -12,9 +12,11 @@ from torch import Tensor
 
 from lightning_adv2.data.boxes import boxes_to_mask, inside, read_boxes
 from lightning_adv2.data.classes import check_classes
+from lightning_adv2.data.data_module import ImageDataModule, Split
 from lightning_adv2.data.decode import resize_and_crop
 from lightning_adv2.data.image_files import ImageFiles
-from lightning_adv2.data.images import ImageDataModule, ImageDataset, ImageSubset, Item, Mask, Split, hold_out
+from lightning_adv2.data.images import ImageDataset, ImageSubset, Item, Mask
+from lightning_adv2.data.sampling import hold_out
 from lightning_adv2.data.storage import describe, find_storage
 from lightning_adv2.data.text_files import nfc
 

@@ -10,9 +10,10 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image
 
+from lightning_adv2.data.data_module import ImageDataModule, Split
 from lightning_adv2.data.decode import resize_and_crop
 from lightning_adv2.data.image_files import ImageFiles
-from lightning_adv2.data.images import ImageDataModule, Mask, Split
+from lightning_adv2.data.images import Mask
 from lightning_adv2.data.lesion_labels import (
     CLASSES,
     TITLES,
