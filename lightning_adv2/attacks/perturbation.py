@@ -19,6 +19,8 @@ class Perturbation(ABC):
 
     unit: str
     """Of :meth:`size`, for tables."""
+    threat_model: str
+    """What the attacker may change, in a word for records and tables."""
 
     @abstractmethod
     def init(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
@@ -51,6 +53,7 @@ class PixelDelta(Perturbation):
     """
 
     unit = "Linf"
+    threat_model = "linf"
 
     def __init__(self, epsilon: float = 0.031, keep_grey: bool = True) -> None:
         if not 0 < epsilon <= 1:
@@ -124,6 +127,7 @@ class FlowField(Perturbation):
     """
 
     unit = "px"
+    threat_model = "spatial"
 
     def __init__(self, start: float = 0.1, max_flow: float | None = None) -> None:
         if not 0 <= start < math.inf:

@@ -157,7 +157,10 @@ def attack_batch(
         # An attack that aims at the map hands over what its images show for the target class.
         aimed = result.attribution_map if result.attribution_map.numel() else None
         judged = look(result.adv_images, target_class_map=aimed)
-        kept = judged_record(attack.name, attack.schedule, timed.seconds, result.adv_images, judged, result.size)
+        kept = judged_record(
+            attack.name, attack.schedule, timed.seconds, result.adv_images, judged, result.size,
+            role="joint" if attack.needs_map else "class", threat_model=attack.perturbation.threat_model,
+        )  # fmt: skip
         kept.steps, kept.unit, kept.flags = attack.steps, attack.perturbation.unit, timed.flags
         kept.epsilon = getattr(attack.perturbation, "epsilon", None)
         kept.valid &= result.valid.cpu()
@@ -190,8 +193,9 @@ def _controls(
     start = time.perf_counter()
     judged = look(images, true_class_map=benign_map, explained=problem.target_class)
     second = judged_record(
-        "target_class", "control", time.perf_counter() - start, images, judged, torch.zeros_like(size)
-    )
+        "target_class", "control", time.perf_counter() - start, images, judged, torch.zeros_like(size),
+        threat_model="none",
+    )  # fmt: skip
     second.epsilon = 0.0  # the benign images themselves
     return [first, second]
 

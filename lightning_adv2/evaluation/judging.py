@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_adv2.attacks import Problem
 from lightning_adv2.functional.validity import is_finite
-from lightning_adv2.results.records import AttackRecord, to_uint8
+from lightning_adv2.results.records import AttackRecord, Role, to_uint8
 
 
 class Judged(NamedTuple):
@@ -70,7 +70,15 @@ def judge(
 
 
 def judged_record(
-    name: str, schedule: str, seconds: float, adv_images: Tensor, judged: Judged, size: Tensor
+    name: str,
+    schedule: str,
+    seconds: float,
+    adv_images: Tensor,
+    judged: Judged,
+    size: Tensor,
+    *,
+    role: Role = "control",
+    threat_model: str = "linf",
 ) -> AttackRecord:
     """The record of an attack that took no steps and raised no flags, on the CPU; ``size`` is ``(n,)``."""
     maps = judged.adv_map, judged.adv_map_true_class, judged.adv_map_target_class
@@ -78,6 +86,8 @@ def judged_record(
     return AttackRecord(
         name,
         schedule,
+        role=role,
+        threat_model=threat_model,
         steps=0,
         seconds=seconds,
         adv_images=to_uint8(adv_images),

@@ -12,7 +12,7 @@ from lightning_adv2.files.names import check_name
 from lightning_adv2.files.sealed import Array, read_metadata, read_sealed
 from lightning_adv2.files.strict import parse_json
 
-FORMAT = "lightning_adv2 record 7"
+FORMAT = "lightning_adv2 record 8"
 AGAIN = "run the same command again, and it is made anew"
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ from lightning_adv2.files.run import record_path as record_path
 from lightning_adv2.functional.projection import LEVELS
 from lightning_adv2.models import save_weights
 
+Role = Literal["control", "class", "joint"]
+"""What an attack is in an evaluation: a control that takes no step, an attack on the class alone, or one on the class
+and the map."""
+
 BENIGN = "benign"
 """The target's name where it is the benign map."""
 
@@ -31,6 +35,18 @@ def titled(heading: str, target: str) -> str:
     return heading if target == BENIGN else f"{heading}; target map: {target}"
 
 
+_TENSOR = {"tensor": True}
+"""Metadata of a field that a record's file keeps as a tensor, images first; all others are its header."""
+
+
+def _tensors(kind: type) -> list[str]:
+    return [one.name for one in fields(kind) if one.metadata.get("tensor")]
+
+
+def _header(kind: type, *left_out: str) -> list[str]:
+    return [one.name for one in fields(kind) if not one.metadata.get("tensor") and one.name not in left_out]
+
+
 @dataclass
 class AttackRecord:
     """What one attack (or control) did to one batch of n images.
@@ -38,6 +54,10 @@ class AttackRecord:
     Attributes:
         attack: ``pgd``, ``adv2``, ``noise``, ...
         schedule: ``fast``, ``paper``, or ``control``.
+        role: ``joint`` for an attack on the class and the map, ``class`` for one that ignores the map, ``control`` for
+            images that no attack made.
+        threat_model: what the attacker may change: ``linf`` for pixels, ``spatial`` for their places, ``none`` for the
+            control that leaves the image as it is.
         steps: gradient steps per image at most.
         seconds: wall-clock time of the attack on the batch, without the judging; of an attack that ignores the map, and
             so runs once for all interpreters, the time of that run.
@@ -62,16 +82,18 @@ class AttackRecord:
     schedule: str
     steps: int
     seconds: float
-    adv_images: Tensor
-    adv_map: Tensor
-    adv_predicted: Tensor
-    confidence: Tensor
-    valid: Tensor
+    role: Role = field(kw_only=True)
+    threat_model: str = field(kw_only=True)
+    adv_images: Tensor = field(kw_only=True, metadata=_TENSOR)
+    adv_map: Tensor = field(kw_only=True, metadata=_TENSOR)
+    adv_map_true_class: Tensor = field(kw_only=True, metadata=_TENSOR)
+    adv_map_target_class: Tensor = field(kw_only=True, metadata=_TENSOR)
+    adv_predicted: Tensor = field(kw_only=True, metadata=_TENSOR)
+    confidence: Tensor = field(kw_only=True, metadata=_TENSOR)
+    valid: Tensor = field(kw_only=True, metadata=_TENSOR)
+    size: Tensor = field(kw_only=True, metadata=_TENSOR)
+    steps_taken: Tensor = field(kw_only=True, metadata=_TENSOR)
     trace: dict[str, Tensor] = field(default_factory=dict)
-    size: Tensor = field(kw_only=True)
-    steps_taken: Tensor = field(kw_only=True)
-    adv_map_true_class: Tensor = field(kw_only=True)
-    adv_map_target_class: Tensor = field(kw_only=True)
     unit: str = "Linf"
     flags: list[str] = field(default_factory=list)
     epsilon: float | None = None
@@ -80,6 +102,11 @@ class AttackRecord:
     def key(self) -> str:
         """See :func:`~lightning_adv2.files.run.record_key`."""
         return record_key(self.attack, self.schedule)
+
+    @property
+    def needs_map(self) -> bool:
+        """Whether the attack saw the map."""
+        return self.role == "joint"
 
 
 @dataclass
@@ -110,16 +137,16 @@ class BatchRecord:
 
     batch_index: int
     image_id: list[str]
-    label: Tensor
-    target_class: Tensor
-    images: Tensor
-    benign_map: Tensor
-    target_map: Tensor
-    already_wrong: list[str]
-    attacks: list[AttackRecord]
+    label: Tensor = field(kw_only=True, metadata=_TENSOR)
+    target_class: Tensor = field(kw_only=True, metadata=_TENSOR)
+    images: Tensor = field(kw_only=True, metadata=_TENSOR)
+    benign_map: Tensor = field(kw_only=True, metadata=_TENSOR)
+    benign_map_target_class: Tensor = field(kw_only=True, metadata=_TENSOR)
+    target_map: Tensor = field(kw_only=True, metadata=_TENSOR)
+    already_wrong: list[str] = field(kw_only=True)
+    attacks: list[AttackRecord] = field(kw_only=True)
     invalid: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    benign_map_target_class: Tensor = field(kw_only=True)
     interpreter: str = field(kw_only=True)
     place: int = 0
     target: str = BENIGN
@@ -151,16 +178,8 @@ def to_float(images: Tensor) -> Tensor:
     return images.to(torch.float32) / LEVELS
 
 
-_BENIGN = ("label", "target_class", "images", "benign_map", "benign_map_target_class", "target_map")
-_ATTACK = (
-    "adv_images", "adv_map", "adv_map_true_class", "adv_map_target_class", "adv_predicted", "confidence", "valid",
-    "size", "steps_taken",
-)  # fmt: skip
-_ATTACK_HEADER = ("attack", "schedule", "steps", "seconds", "unit", "flags", "epsilon")
-_HEADER = (
-    "batch_index", "image_id", "already_wrong", "invalid", "skipped", "interpreter", "place", "target", "pieces",
-    "experiment",
-)  # fmt: skip
+_BENIGN, _HEADER = _tensors(BatchRecord), _header(BatchRecord, "attacks")
+_ATTACK, _ATTACK_HEADER = _tensors(AttackRecord), _header(AttackRecord, "trace")
 
 
 def write_record(record: BatchRecord, folder: Path) -> Path:

@@ -22,8 +22,8 @@ from lightning_adv2.results.summary import STATUS_KEYS, Row, Status, Summary, co
 from lightning_adv2.results.traces import MeanTraces
 
 ROW_KEYS = (
-    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "mean_steps", "n", "empty",
-    *METRICS, "unit", "flags",
+    "dataset", "classifier", "interpreter", "attack", "schedule", "role", "needs_map", "threat_model", "target",
+    "steps", "mean_steps", "n", "empty", *METRICS, "unit", "flags",
 )  # fmt: skip
 
 
@@ -91,7 +91,8 @@ class _Tally:
             own = [_image_row(record, attack, i, self.names) for i in fresh]
             self.images.setdefault(attack.key, []).extend(own)
             if attack.key not in self.attacks:
-                head = {"attack": attack.attack, "schedule": attack.schedule, "target": record.target}
+                head: Row = {"attack": attack.attack, "schedule": attack.schedule, "role": attack.role}
+                head |= {"needs_map": attack.needs_map, "threat_model": attack.threat_model, "target": record.target}
                 self.attacks[attack.key] = _AttackTally({**self.names, **head, "steps": attack.steps}, attack.unit)
             self.attacks[attack.key].add(record, attack, fresh)
             self.order += own
@@ -100,8 +101,8 @@ class _Tally:
         whole = selected in (None, len(self.statuses))
         statuses = {**(before if whole else {}), **self.statuses}
         name = self.names.get("interpreter", "")
-        joint = [key for key, attack in self.attacks.items() if attack.joint]
-        others = [k for k, attack in self.attacks.items() if k == NOISE or (attack.head["steps"] and not attack.joint)]
+        joint = [key for key, attack in self.attacks.items() if attack.head["needs_map"]]
+        others = [k for k, attack in self.attacks.items() if k == NOISE or attack.head["role"] == "class"]
         part = count_statuses(statuses) | {"attacks": {key: attack.count for key, attack in self.attacks.items()}}
         blind = blind_flags(self.images, joint, others)
         return Summary(
@@ -124,14 +125,12 @@ class _AttackTally:
         self.count = {"n": 0, "invalid": 0, "successful": 0}
         self.traces = MeanTraces()
         self.steps_taken = 0
-        self.joint = False  # whether it aims at the map
         self.empty = 0
         self.flags: Counter[str] = Counter()
 
     def add(self, record: BatchRecord, attack: AttackRecord, fresh: Sequence[int]) -> None:
         self.seconds += attack.seconds
         self.flags.update(set(attack.flags))
-        self.joint |= bool(attack.trace)
         keep = [i for i in fresh if bool(attack.valid[i])]
         self.count["n"] += len(keep)
         self.traces.add(attack.trace, keep)

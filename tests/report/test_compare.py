@@ -9,7 +9,8 @@ import pytest
 from build_records import make_record
 from rich.console import Console
 
-from lightning_adv2.report.compare import MAIN, comparison, experiment_table, main, names_of, print_comparison
+from lightning_adv2.report.compare import MAIN, comparison, experiment_table, main, names_of
+from lightning_adv2.report.terminal import show
 from lightning_adv2.results.run import Run, read_run
 from report.browser import Parsed
 from report.runs import make_run
@@ -127,7 +128,7 @@ def test_no_run_there(runs: list[Run], tmp_path: Path) -> None:
 
 def test_terminal(runs: list[Run]) -> None:
     stream = StringIO()
-    print_comparison(comparison(runs[:2], ["[first]", "second"], MAIN, "Attacks"), Console(file=stream))
+    show(comparison(runs[:2], ["[first]", "second"], MAIN, "Attacks"), Console(file=stream))
     assert "map IoU" in stream.getvalue()
     assert "[first]" in stream.getvalue()
 
