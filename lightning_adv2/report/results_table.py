@@ -27,14 +27,14 @@ ONE_CLASS = (
 
 
 def print_table(summary: Summary, title: str, console: Console | None = None) -> None:
-    """Print the table of an evaluation, with what became of every image and what was flagged."""
+    """Print the table of an evaluation, with the denominators and the flags."""
     table = results_table(summary, title)
     told = [*denominator_lines(summary), *accuracy_lines(summary.benign), *blind_notes(summary)]
     show(Table(table.title, table.columns, table.rows, [*table.notes, *told], table.alerts), console)
 
 
 def results_table(summary: Summary, title: str) -> Table:
-    """The means of every attack and control; joint attacks stand out, controls recede.
+    """The table of an evaluation: means under every attack and control.
 
     Args:
         summary: of the run.
@@ -90,7 +90,7 @@ def _key(row: Row) -> tuple[str, str, str]:
 
 
 def blind_notes(summary: Summary) -> list[str]:
-    """What the flag of a blind attack means, or that there are too few images to raise it."""
+    """The meaning of the flag ``blind_attack``, or that there are too few images to raise it; empty without a flag."""
     if any(flag.startswith(FLAG) for row in summary.rows for flag in row["flags"]):
         return [MEANING]
     few = max((row["n"] for row in summary.rows), default=LEAST_IMAGES) < LEAST_IMAGES

@@ -28,16 +28,20 @@ _FLAGS = ("interpreter", "attack", "flag", "batches")
 
 
 def write_run_page(run: Run, path: Path | None = None) -> Path:
-    """Write ``report.html`` into the run's folder, or a page elsewhere; returns its path."""
+    """Write the page of a run, by default ``report.html`` in its folder; returns the page's path.
+
+    Raises:
+        OSError: the page cannot be written.
+    """
     return write_page(path or run.folder / FILE, f"ADV2 evaluation: {run.folder.resolve().name}", run_sections(run))
 
 
 def run_sections(run: Run, limit: int = 24) -> list[Section]:
-    """All that a page says of one evaluation; what its folder lacks is left out.
+    """The sections of the page of a run, as far as its folder has the files.
 
     Args:
-        run: also one that was interrupted, as far as it got.
-        limit: at most so many images in the gallery.
+        run: finished or interrupted.
+        limit: at most this number of images in the gallery.
     """
     sections = [Section("Summary", "\n\n".join(sentences(run)), _pictures(run, "agreement", "overview"))]
     if run.summary.rows:
