@@ -161,6 +161,17 @@ def derivatives() -> str:
     return table(("", "right", "right, constant map", "refused", "wrong"), *counts, right=range(1, 5))
 
 
+def aid_settings() -> str:
+    """Benign maps and resilience for the settings of AID."""
+    rows = []
+    for row in read("aid_settings")["rows"]:
+        both = f"{row['L1, c']:.3f} / {row['L1, c_t']:.3f}"
+        images = f" ({row['images']})" if row["images"] else ""
+        minutes = f"{row['minutes'] or ''}"
+        rows.append((row["training"], f"{row['steps']:,}", minutes, both, f"{row['IoU']:.3f}{images}"))
+    return table(("training", "steps", "minutes", "L1, c / c_t", "IoU (images)"), *rows, right=(1, 2, 4))
+
+
 def evaluation() -> str:
     """The share of the attacks in whole evaluations."""
     rows = [
@@ -188,7 +199,7 @@ def kills() -> str:
 def tables() -> Iterator[tuple[str, str]]:
     """Every table with its name."""
     made = (attacks, steps, drift, maps, quality, evaluation, rounding, report, memory, batches, training)
-    for make in (*made, derivatives, kills):
+    for make in (*made, derivatives, kills, aid_settings):
         yield make.__name__, make()
 
 
