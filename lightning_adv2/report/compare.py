@@ -8,20 +8,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import rich.table
-from rich.console import Console
-
 from lightning_adv2.files.run import stray_lines
 from lightning_adv2.files.sums import renew_sums
 from lightning_adv2.files.text import visible
-from lightning_adv2.report import figures
+from lightning_adv2.report.findings import draw_missing
 from lightning_adv2.report.harmless import SAME, draw, harmless
 from lightning_adv2.report.html.run_page import FILE, run_sections, write_run_page
-from lightning_adv2.report.html.writing import numeric_columns, write_page
-from lightning_adv2.report.page import Picture, Section, Table
+from lightning_adv2.report.html.writing import write_page
+from lightning_adv2.report.page import Picture, Section
+from lightning_adv2.report.results_table import EMPTY as NO_IOU
+from lightning_adv2.report.run_figures import bars as run_bars
 from lightning_adv2.report.run_report import draw_figures
-from lightning_adv2.report.studies import draw_missing
-from lightning_adv2.report.terminal import EMPTY as NO_IOU
+from lightning_adv2.report.table import Table, text_table
 from lightning_adv2.report.terminal import show
 from lightning_adv2.report.wandb.panels import is_whole
 from lightning_adv2.results.run import Run, read_run
@@ -95,7 +93,8 @@ def comparison(runs: Sequence[Run], names: Sequence[str], metrics: dict[str, str
         f"In all rows {same}." if same else "",
         f"{NO_IOU}." if metrics.keys() >= EMPTY.keys() else "",
     ]
-    return Table(title, columns, rows, " ".join(filter(None, said)))
+    numbers = columns[len(told) :]
+    return text_table(title, columns, rows, " ".join(filter(None, said)), numbers)
 
 
 def _only_interpreters(runs: Sequence[Run]) -> list[str]:
@@ -120,7 +119,7 @@ def experiment_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
         found = differences(first, experiment)
         parts = [line.partition(": ") for line in found] or [("", "", "nothing: the same experiment")]
         rows += [(name, what, how) for what, _, how in parts]
-    return Table(
+    return text_table(
         f"Where the experiments differ from {names[0]}", ("run", "what", "how"), rows, f"'before' is {names[0]}."
     )
 
@@ -149,8 +148,8 @@ def compare_sections(runs: Sequence[Run], names: Sequence[str], folder: Path) ->
     drawn = []
     if bars:
         note = ", ".join(f"({number}) {name}" for number, name in enumerate(names, 1))
-        paths = draw(folder / "runs.png", lambda: figures.bars(bars), SAME)
-        drawn += [Picture("How much of the map is left", path, note) for path in paths]
+        paths = draw(folder / "runs.png", lambda: run_bars(bars), SAME)
+        drawn += [Picture("Map agreement", path, note) for path in paths]
     sections = [Section("Comparison", text, [*blocks[:1], *drawn, *blocks[1:], experiment_table(runs, names)])]
     for run, name in zip(runs, names, strict=True):
         sections += [
@@ -169,16 +168,6 @@ def _bars(runs: Sequence[Run]) -> list[Row]:
     ]
     order = list(dict.fromkeys(row["interpreter"].split("\n")[0] for row in rows))
     return sorted(rows, key=lambda row: order.index(row["interpreter"].split("\n")[0]))
-
-
-def print_comparison(table: Table, console: Console | None = None) -> None:
-    """Show a table on the terminal; a name of a folder is text, whatever brackets it has."""
-    shown = rich.table.Table(title=table.title, title_justify="left", title_style="bold", caption=table.note)
-    for name, right in zip(table.columns, numeric_columns(table), strict=True):
-        shown.add_column(name, justify="right" if right else "left", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*row)
-    show(shown, console)
 
 
 def _draw(run: Run) -> None:
@@ -217,8 +206,8 @@ def report(folders: Sequence[Path], output: Path | None = None) -> Path:
         return page
     names = names_of(runs)
     with harmless("the comparison on the terminal", SAME):
-        print_comparison(comparison(runs, names, {key: MAIN[key] for key in ("asr", "iou")}, "Attacks"))
-        print_comparison(experiment_table(runs, names))
+        show(comparison(runs, names, {key: MAIN[key] for key in ("asr", "iou")}, "Attacks"))
+        show(experiment_table(runs, names))
     with TemporaryDirectory() as temporary:
         sections = compare_sections(runs, names, Path(temporary))
         return write_page(output or Path(FILE), f"ADV2: {len(runs)} evaluations", sections, ", ".join(names))

@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lightning_adv2.functional.agreement import map_iou
-from lightning_adv2.report import figures
+from lightning_adv2.report import run_figures
 from lightning_adv2.report.harmless import draw, harmless
-from lightning_adv2.report.terminal import print_table
+from lightning_adv2.report.results_table import print_table
 from lightning_adv2.results.records import BatchRecord, titled
 from lightning_adv2.results.run import Run
 from lightning_adv2.results.summary import Summary
@@ -66,7 +66,7 @@ def write_figures(
     drawn = partial(draw, keep=keep)
     if not summary.rows:
         return []  # no image was attacked
-    paths = drawn(folder / "agreement.png", lambda: figures.bars(summary.rows))
+    paths = drawn(folder / "agreement.png", lambda: run_figures.bars(summary.rows))
     several = len(summary.parts) > 1
     gains: list[dict[str, float] | None] = []
     for record in _first(records()):
@@ -90,19 +90,19 @@ def _first(records: Iterable[BatchRecord]) -> Iterator[BatchRecord]:
 
 def _own(record: BatchRecord, curves: Curves, classes: Sequence[str]) -> list[tuple[str, Callable[[], Figure | None]]]:
     """The figures of one interpreter."""
-    name, shown = record.interpreter.upper(), figures.shown_attacks(record)
+    name, shown = record.interpreter.upper(), run_figures.shown_attacks(record)
     listed = " and ".join(", ".join(["benign", *(attack.attack.upper() for attack in shown)]).rsplit(", ", 1))
     headings = (f"{name}: {listed}", f"{name}: the joint attack, step by step (means over images)")
     gallery, convergence = (titled(heading, record.target) for heading in headings)
     return [
-        ("gallery", lambda: figures.gallery(record, shown, classes, gallery) if shown else None),
-        ("convergence", lambda: figures.convergence(curves, convergence) if curves else None),
+        ("gallery", lambda: run_figures.gallery(record, shown, classes, gallery) if shown else None),
+        ("convergence", lambda: run_figures.convergence(curves, convergence) if curves else None),
     ]
 
 
 def _gains(record: BatchRecord) -> dict[str, float] | None:
     """By how much the last attack's maps stay nearer to the target map than the first one's; None without attacks."""
-    shown = figures.shown_attacks(record)
+    shown = run_figures.shown_attacks(record)
     if not shown:
         return None
     plain, joint = (map_iou(attack.adv_map, record.target_map) for attack in (shown[0], shown[-1]))
@@ -123,4 +123,4 @@ def _overview(image_id: str | None, records: Iterable[BatchRecord], classes: Seq
         return None
     shown = {record.interpreter: record.only([record.image_id.index(image_id)]) for record in records}
     heading = titled(f"Same image, {len(shown)} interpreters", next(iter(shown.values())).target)
-    return figures.overview(shown, image_id, classes, heading)
+    return run_figures.overview(shown, image_id, classes, heading)

@@ -148,7 +148,7 @@ def _step(data: Any, trainer: pl.Trainer | None) -> dict[str, Any]:
     return found | {name: describe(getattr(trainer, name, None)) for name in _STEP_SETTINGS}
 
 
-_DATA_SETTINGS = ("seed", "resize", "crop", "exif_rotation", "balanced")
+_DATA_SETTINGS = ("seed", "resize", "crop", "transform", "exif_rotation", "balanced")
 
 
 def _data(data: Any) -> dict[str, Any]:
