@@ -9,9 +9,11 @@ from PIL import Image
 
 from lightning_adv2.data.boxes import read_boxes
 from lightning_adv2.data.classes import check_classes
+from lightning_adv2.data.data_module import ImageDataModule, Split
 from lightning_adv2.data.fitting import Transform, Where, boxes_in
 from lightning_adv2.data.image_files import ImageFiles
-from lightning_adv2.data.images import ImageDataModule, ImageDataset, ImageSubset, Split, hold_out
+from lightning_adv2.data.images import ImageDataset, ImageSubset
+from lightning_adv2.data.sampling import hold_out
 from lightning_adv2.data.storage import describe, find_storage
 from lightning_adv2.data.text_files import nfc
 

@@ -9,9 +9,9 @@ from types import MappingProxyType
 
 from PIL import Image
 
+from lightning_adv2.data.data_module import ImageDataModule, Split
 from lightning_adv2.data.fitting import Where
 from lightning_adv2.data.image_files import ImageFiles
-from lightning_adv2.data.images import ImageDataModule, Split
 from lightning_adv2.data.lesion_labels import (
     CLASSES,
     TITLES,

@@ -39,11 +39,11 @@ def bootstrap_interval(
         raise ValueError(f"groups has {len(groups)} entries for {len(values)} values: give one for each")
     if not len(values):
         return float("nan"), float("nan")
-    index = {name: place for place, name in enumerate(dict.fromkeys(groups))} if groups is not None else None
-    place = torch.arange(len(values)) if index is None or groups is None else torch.tensor([index[n] for n in groups])
-    n = int(place.max()) + 1
-    total = torch.zeros(n, dtype=torch.float64).index_add_(0, place, torch.tensor(values, dtype=torch.float64))
-    count = torch.zeros(n, dtype=torch.float64).index_add_(0, place, torch.ones(len(values), dtype=torch.float64))
+    names = range(len(values)) if groups is None else groups
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    index, n = torch.tensor([numbers[name] for name in names]), len(numbers)
+    total = torch.zeros(n, dtype=torch.float64).index_add_(0, index, torch.tensor(values, dtype=torch.float64))
+    count = torch.zeros(n, dtype=torch.float64).index_add_(0, index, torch.ones(len(values), dtype=torch.float64))
     chosen = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
     means = total[chosen].sum(1) / count[chosen].sum(1)
     low, high = means.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()

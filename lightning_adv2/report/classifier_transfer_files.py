@@ -14,7 +14,7 @@ from rich.text import Text
 
 from lightning_adv2.files import write_json
 from lightning_adv2.report.harmless import draw
-from lightning_adv2.report.terminal import show
+from lightning_adv2.report.old_tables import show
 from lightning_adv2.results.means import OVER, over
 from lightning_adv2.results.records import record_key
 from lightning_adv2.results.summary import Row

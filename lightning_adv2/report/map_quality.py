@@ -8,8 +8,8 @@ from typing import Any
 import rich.table
 from rich.console import Console
 
-from lightning_adv2.report.page import Table
-from lightning_adv2.report.terminal import show
+from lightning_adv2.report.old_tables import show
+from lightning_adv2.report.table import Table, text_table
 
 _NOTE = (
     "Confidence in the true class where the map keeps the image (preserved), removes it (destroyed), or where another "
@@ -21,7 +21,7 @@ _NOTE = (
 def quality_tables(content: Mapping[str, Mapping[str, float]]) -> list[Table]:
     """The content of ``map_quality.json``, interpreter -> measure -> mean, for a page."""
     headings, rows = _cells(content)
-    return [Table("Means over all images", headings, rows, _NOTE)]
+    return [text_table("Means over all images", headings, rows, _NOTE)]
 
 
 def print_quality(content: Mapping[str, Mapping[str, float]], console: Console | None = None) -> None:

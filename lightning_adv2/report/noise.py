@@ -23,7 +23,7 @@ from lightning_adv2.functional.validity import is_finite
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.harmless import draw
-from lightning_adv2.report.terminal import show
+from lightning_adv2.report.old_tables import show
 from lightning_adv2.results.means import OVER, defined, iou_label, mean_of, over
 from lightning_adv2.results.records import to_float
 from lightning_adv2.results.summary import Row

@@ -20,7 +20,7 @@ from lightning_adv2.functional.proposition import judge_bound, prediction_bound
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.figures import FORMULA
 from lightning_adv2.report.harmless import draw
-from lightning_adv2.report.terminal import show
+from lightning_adv2.report.old_tables import show
 from lightning_adv2.report.transfer import aims_at_map
 from lightning_adv2.results.records import AttackRecord, BatchRecord, record_key, to_float
 from lightning_adv2.results.summary import Row

@@ -13,15 +13,14 @@ from lightning_adv2.report.classifier_transfer_files import draw_classifier_tran
 from lightning_adv2.report.confusion import draw_confusion, print_confusion
 from lightning_adv2.report.curves import draw_curves, print_curves
 from lightning_adv2.report.detection import draw_detection, print_detection
-from lightning_adv2.report.from_terminal import tables_of
-from lightning_adv2.report.gap import draw_gap, print_gap
 from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.localization import print_localization
 from lightning_adv2.report.map_quality import quality_tables
 from lightning_adv2.report.noise import draw_noise, print_noise
-from lightning_adv2.report.page import Table
+from lightning_adv2.report.old_tables import tables_of
 from lightning_adv2.report.proposition import draw_proposition, print_proposition
 from lightning_adv2.report.resilience_files import draw_resilience, print_resilience
+from lightning_adv2.report.table import Table
 from lightning_adv2.report.transfer import draw_transfer, print_transfer
 
 
@@ -66,11 +65,6 @@ STUDIES: dict[str, Study] = {
         lambda folder, read: draw_noise(folder, read["rows"]),
     ),
     "localization": Study("Do the maps find the object?", _printed(print_localization)),
-    "gap": Study(
-        "A map of the attacker's choice",
-        _printed(lambda read, to: print_gap(read["rows"], to)),
-        lambda folder, read: draw_gap(folder, read["rows"]),
-    ),
     "proposition": Study(
         "Proposition 1",
         _printed(lambda read, to: print_proposition(read["rows"], read["steps"], read["tolerance"], to)),

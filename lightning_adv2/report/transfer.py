@@ -21,7 +21,7 @@ from lightning_adv2.functional.validity import unfit_maps
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.harmless import draw
-from lightning_adv2.report.terminal import show
+from lightning_adv2.report.old_tables import show
 from lightning_adv2.results.means import defined, iou_label, mean_of
 from lightning_adv2.results.records import AttackRecord, BatchRecord, record_key, to_float
 from lightning_adv2.results.summary import Row

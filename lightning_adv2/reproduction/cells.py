@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning_adv2.files import open_table, read_json
 from lightning_adv2.functional.bootstrap import bootstrap_interval, share_interval
-from lightning_adv2.report.page import Table
+from lightning_adv2.report.table import Table, text_table
 from lightning_adv2.reproduction.plan import Plan
 
 Row = dict[str, Any]
@@ -168,7 +168,8 @@ def shown(title: str, headings: Sequence[str], rows: Sequence[Measured], names: 
     seeds = max((cell.seeds for row in rows for cell in row.cells.values()), default=1)
     more = f"Means over images with 95% intervals, {seeds} seed{'s' * (seeds > 1)}."
     more += " Paper: 1,000 ImageNet images." if stated else " The paper's figures are not at hand."
-    return Table(title, tuple(columns), body, f"{note} {more}".strip())
+    numbers = set(columns[len(headings) :])
+    return text_table(title, columns, body, f"{note} {more}".strip(), numbers)
 
 
 def as_json(rows: Sequence[Measured]) -> list[Row]:

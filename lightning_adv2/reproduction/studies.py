@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lightning_adv2.report.page import Table
 from lightning_adv2.report.studies import study_tables
+from lightning_adv2.report.table import Table
 from lightning_adv2.reproduction import published
 from lightning_adv2.reproduction.cells import Cell, Measured, evaluation, shown
 from lightning_adv2.reproduction.plan import Plan

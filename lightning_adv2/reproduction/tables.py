@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lightning_adv2.report.page import Table
+from lightning_adv2.report.table import Table
 from lightning_adv2.reproduction import published
 from lightning_adv2.reproduction.cells import (
     Cell,

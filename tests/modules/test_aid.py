@@ -207,9 +207,9 @@ def test_a_warm_start_goes_on_from_where_the_last_attack_ended(tmp_path: Path) -
 
 def test_a_warm_start_keeps_changed_pixels_only() -> None:
     with pytest.raises(TypeError, match="makes a FlowField"):
-        AIDModule(victim(), rts(), ADV2(steps=2, framework=Spatial()), warm_start=True)
+        AIDModule(victim(), rts(), ADV2(steps=2, threat_model=Spatial()), warm_start=True)
     with pytest.raises(TypeError, match=r"epsilon 0\.6"):
-        AIDModule(victim(), rts(), ADV2(steps=2, framework=Pixels(0.6)), warm_start=True)
+        AIDModule(victim(), rts(), ADV2(steps=2, threat_model=Pixels(0.6)), warm_start=True)
 
 
 def test_perturbations_of_other_images_are_refused() -> None:

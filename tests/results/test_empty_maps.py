@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from build_records import NAMES, make_record
+from lightning_adv2.report.gap import gap_figure, gap_rows, print_gap
 from report.runs import make_run
 from rich.console import Console
 
@@ -23,7 +24,6 @@ from lightning_adv2.report.classifier_transfer import transfer_rows as classifie
 from lightning_adv2.report.classifier_transfer_files import print_classifier_transfer
 from lightning_adv2.report.curves import control_rows, curve_rows, print_curves, write_curves
 from lightning_adv2.report.figures import bars, iou_colour, iou_text
-from lightning_adv2.report.gap import gap_figure, gap_rows, print_gap
 from lightning_adv2.report.html.run_page import run_sections
 from lightning_adv2.report.noise import noise_figure, noise_rows, print_noise
 from lightning_adv2.report.resilience_files import print_resilience
@@ -95,7 +95,7 @@ def test_the_worst_case_and_the_gap_leave_them_out() -> None:
 
 
 NAN = float("nan")
-OVER = "in brackets behind a mean: over so many images alone"
+OVER = "in brackets behind a mean: the number of images in it"
 
 
 def printed(show: Callable[[Console], None]) -> str:

@@ -1,4 +1,4 @@
-"""What a study that comes after AttackEvaluation needs: that one, and the records that it left."""
+"""The records that AttackEvaluation left, shared out among the processes."""
 
 from __future__ import annotations
 
