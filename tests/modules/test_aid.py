@@ -291,7 +291,8 @@ def test_bad_settings_are_named(options: Any, message: str) -> None:
 
 
 def test_another_attack_is_another_training(tmp_path: Path) -> None:
-    from lightning_adv2.runtime.describe import describe_training, differences
+    from lightning_adv2.runtime.describe import differences
+    from lightning_adv2.runtime.training import describe_training
 
     first, second = (describe_training(AIDModule(victim(), rts(), ADV2(steps=n)), None) for n in (3, 4))
     assert any("attack" in line and "3 before, 4 now" in line for line in differences(first, second))
