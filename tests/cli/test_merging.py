@@ -14,20 +14,20 @@ from lightning_adv2.cli import main
 CONFIGS = Path(__file__).parents[2] / "configs"
 BASES = ("cifar10_grad", "cifar10_all", "shapes_cam")
 ATTACKS = "lightning_adv2.attacks."
-CALLBACKS = "lightning_adv2.callbacks."
+EVALUATION, STUDIES = "lightning_adv2.evaluation.AttackEvaluation", "lightning_adv2.studies."
 LISTS: dict[str, tuple[str, Any]] = {
     "attacks": (
         "trainer.callbacks",
         [
             {
-                "class_path": CALLBACKS + "AttackEvaluation",
+                "class_path": EVALUATION,
                 "init_args": {"attacks": [{"class_path": ATTACKS + name} for name in ("pgd", "adv2_grad", "adv2_cam")]},
             }
         ],
     ),
     "callbacks": (
         "trainer.callbacks",
-        [{"class_path": CALLBACKS + n} for n in ("MapQualityEvaluation", "AttackEvaluation")],
+        [{"class_path": n} for n in (STUDIES + "MapQualityEvaluation", EVALUATION)],
     ),
     "interpreters": (
         "model.init_args.interpreter",
@@ -109,11 +109,11 @@ def test_the_same_class_merges_by_key(tmp_path: Path, capsys: pytest.CaptureFixt
     base = str(CONFIGS / "evaluate" / "shapes_cam.yaml")
     over = write(tmp_path / "over.yaml", {"data": {"init_args": {"batch_size": 3}}})
     words = ["--config", base, "--config", over, "--data.init_args.num_images=5"]
-    words += ["--trainer.callbacks.init_args.seed=7", f"--trainer.callbacks+={CALLBACKS}NoiseEvaluation"]
+    words += ["--trainer.callbacks.init_args.seed=7", f"--trainer.callbacks+={STUDIES}NoiseEvaluation"]
     before, content = printed(capsys, "--config", base), printed(capsys, *words)
     last = before["trainer"]["callbacks"][-1]
     before["data"]["init_args"] |= {"batch_size": 3, "num_images": 5}
     last["init_args"]["seed"] = 7
     assert content["data"] == before["data"]
     assert content["trainer"]["callbacks"][:-1] == before["trainer"]["callbacks"]
-    assert content["trainer"]["callbacks"][-1]["class_path"] == CALLBACKS + "NoiseEvaluation"
+    assert content["trainer"]["callbacks"][-1]["class_path"] == STUDIES + "NoiseEvaluation"
