@@ -83,6 +83,7 @@ def transfer(content: Row, contents: Contents, table: dict[Key, Row], folder: Pa
             empty = sum(math.isnan(one["iou_benign"]) for one in valid)
             source = table[key[:3]]
             wanted = {"n": len(valid), "l1": source["l1_benign"], "iou": source["iou_benign"], "empty": empty}
+            wanted["role"] = source["role"]
             yield from same(name, row, wanted)
         elif key[0] != "none" and not row["n"] <= table[key[:3]]["n"]:
             yield f"{name}: n is {row['n']}, under the attack {table[key[:3]]['n']}"

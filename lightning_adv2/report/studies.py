@@ -13,6 +13,7 @@ from lightning_adv2.report.classifier_transfer_files import draw_classifier_tran
 from lightning_adv2.report.confusion import draw_confusion, print_confusion
 from lightning_adv2.report.curves import draw_curves, print_curves
 from lightning_adv2.report.detection import draw_detection, print_detection
+from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.localization import print_localization
 from lightning_adv2.report.map_quality import quality_tables
@@ -21,7 +22,6 @@ from lightning_adv2.report.old_tables import tables_of
 from lightning_adv2.report.proposition import draw_proposition, print_proposition
 from lightning_adv2.report.resilience_files import draw_resilience, print_resilience
 from lightning_adv2.report.table import Table
-from lightning_adv2.report.transfer import draw_transfer, print_transfer
 
 
 class Study(NamedTuple):
@@ -48,11 +48,6 @@ STUDIES: dict[str, Study] = {
         "Who resists",
         _printed(lambda read, to: print_resilience(read["rows"], read["reference"], to)),
         lambda folder, read: draw_resilience(folder, read["rows"], read["tolerance"]),
-    ),
-    "transfer": Study(
-        "Transfer between interpreters",
-        _printed(lambda read, to: print_transfer(read["rows"], to)),
-        lambda folder, read: draw_transfer(folder, read["rows"]),
     ),
     "detection": Study(
         "Detection",
@@ -91,6 +86,9 @@ def study_tables(folder: Path, name: str) -> list[Table]:
     Raises:
         ValueError: its file is damaged.
     """
+    if name not in STUDIES:
+        study = read_findings(folder, name)
+        return study.tables if study else []
     content = read_json(folder / f"{name}.json")
     return [] if content is None else STUDIES[name].tables(content)
 
