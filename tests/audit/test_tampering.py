@@ -194,7 +194,7 @@ def test_what_no_run_writes_into_a_record(run: Path, change: Callable[[BatchReco
     write_record(record, run / "records")
     found, _ = verify(run, sums=False)
     assert any(words in line for line in found), found
-    assert any(path.name in line for line in found) or words in ("steps or unit", "target")
+    assert any(path.name in line for line in found) or words in ("steps, unit", "target")
 
 
 RUBBISH: list[Any] = [

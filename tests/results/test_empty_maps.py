@@ -19,9 +19,6 @@ from rich.console import Console
 from lightning_adv2.audit.verify import verify
 from lightning_adv2.metrics import attack_metrics
 from lightning_adv2.report import print_table
-from lightning_adv2.report.classifier_transfer import Seen as SeenBy
-from lightning_adv2.report.classifier_transfer import transfer_rows as classifier_transfer_rows
-from lightning_adv2.report.classifier_transfer_files import print_classifier_transfer
 from lightning_adv2.report.curves import control_rows, curve_rows, print_curves, write_curves
 from lightning_adv2.report.figures import iou_colour, iou_text
 from lightning_adv2.report.findings import Findings
@@ -33,8 +30,9 @@ from lightning_adv2.report.terminal import show
 from lightning_adv2.report.worst_case import worst_case
 from lightning_adv2.results import BatchRecord, summarize
 from lightning_adv2.results.summary import Row
-from lightning_adv2.studies import GapEvaluation, TransferEvaluation
+from lightning_adv2.studies import ClassifierTransferEvaluation, GapEvaluation, TransferEvaluation
 from lightning_adv2.studies.base import Study
+from lightning_adv2.studies.classifier_transfer.judging import classifier_rows
 from lightning_adv2.studies.gap import gap_images, gap_rows
 from lightning_adv2.studies.transfer.judging import transfer_rows
 
@@ -112,9 +110,10 @@ def printed(show: Callable[[Console], None]) -> str:
     return " ".join(out.getvalue().split())
 
 
-def shown(study: type[Study], rows: list[Row]) -> str:
+def shown(study: type[Study], rows: list[Row], details: Any = None) -> str:
     """The same of a study's tables."""
-    return " ".join(printed(partial(show, table)) for table in study.tables(Findings(rows)))
+    findings = Findings(rows, details=details or {})
+    return " ".join(printed(partial(show, table)) for table in study.tables(findings))
 
 
 def labels(figure: Any) -> list[str]:
@@ -168,15 +167,15 @@ def test_transfer_says_so() -> None:
 
 
 def test_transfer_between_classifiers_says_so() -> None:
-    one, other = ("b", "cam", "adv2", "fast", "x"), ("b", "cam", "adv2", "fast", "y")
-    seen = [
-        SeenBy((0, 0, 2, 1), *one, True, True, 0.9, 0.25, NAN),
-        SeenBy((0, 0, 2, 1), *other, True, True, 0.9, 0.25, 0.5),
-    ]
-    rows = classifier_transfer_rows(seen)
+    head = {"classifier": "b", "interpreter": "cam", "attack": "adv2", "schedule": "fast", "role": "joint"}
+    images = [
+        head | {"order": (0, name), "image_id": name, "hit": True, "wrong": True, "confidence": 0.9, "l1": 0.25}
+        | {"iou": iou} for name, iou in (("x", NAN), ("y", 0.5))
+    ]  # fmt: skip
+    rows = classifier_rows(images)
     assert (rows[0]["empty"], rows[0]["empty_fooled"]) == (1, 1)
-    classifiers = [{"name": "a"}, {"name": "b", "asked": 2, "right": 2}]
-    text = printed(lambda console: print_classifier_transfer(classifiers, rows, [], console))
+    details = {"classifiers": [{"name": "a"}, {"name": "b"}]}
+    text = shown(ClassifierTransferEvaluation, rows, details)
     assert text.count("0.500 (1)") == 2
     assert OVER in text
 
