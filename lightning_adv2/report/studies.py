@@ -13,9 +13,9 @@ from lightning_adv2.report.classifier_transfer_files import draw_classifier_tran
 from lightning_adv2.report.confusion import draw_confusion, print_confusion
 from lightning_adv2.report.curves import draw_curves, print_curves
 from lightning_adv2.report.detection import draw_detection, print_detection
+from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.localization import print_localization
-from lightning_adv2.report.map_quality import quality_tables
 from lightning_adv2.report.noise import draw_noise, print_noise
 from lightning_adv2.report.old_tables import tables_of
 from lightning_adv2.report.proposition import draw_proposition, print_proposition
@@ -43,7 +43,6 @@ def _printed(show: Callable[[Any, Console], None]) -> Callable[[Any], list[Table
 
 
 STUDIES: dict[str, Study] = {
-    "map_quality": Study("What the benign maps are worth", quality_tables),
     "resilience": Study(
         "Who resists",
         _printed(lambda read, to: print_resilience(read["rows"], read["reference"], to)),
@@ -91,6 +90,9 @@ def study_tables(folder: Path, name: str) -> list[Table]:
     Raises:
         ValueError: its file is damaged.
     """
+    if name not in STUDIES:
+        study = read_findings(folder, name)
+        return study.tables if study else []
     content = read_json(folder / f"{name}.json")
     return [] if content is None else STUDIES[name].tables(content)
 
