@@ -83,7 +83,7 @@ def confusion(content: Row, contents: Contents, table: dict[Key, Row], folder: P
 
 def noise(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
     """``noise.json``: which rows it has, and that their images add up."""
-    levels = {(one["kind"], one["rate"]): one for one in content["levels"]}
+    levels = {(one["kind"], one["rate"]): one for one in content["details"]["levels"]}
     for key, one in levels.items():
         yield from same(
             f"{key}", one, {"rate_reached": one["misclassified"] / one["images"] if one["images"] else None}
@@ -92,7 +92,9 @@ def noise(content: Row, contents: Contents, table: dict[Key, Row], folder: Path)
     if keys != [(name, *level) for name in contents.statuses for level in levels]:
         yield f"its rows are {keys}"
     for row in content["rows"]:
-        images = levels[row["kind"], row["rate"]]["images"]
+        level = levels[row["kind"], row["rate"]]
+        yield from same(row["interpreter"], row, {key: level[key] for key in ("level", "rate_reached")})
+        images = level["images"]
         if row["n"] + row["invalid"] != images:
             yield f"{row['interpreter']}, {row['kind']}-{row['rate']}: {row['n']} + {row['invalid']} of {images} images"
 

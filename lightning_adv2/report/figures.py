@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lightning_adv2.files import written_whole
 from lightning_adv2.files.text import visible
+from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.functional.masking import resize_map
 from lightning_adv2.results.records import record_key, to_numpy
 from lightning_adv2.results.summary import Row
@@ -72,6 +73,13 @@ def iou_text(iou: float) -> str:
 def iou_colour(iou: float) -> str:
     """Green where the map is plausible, red where it is not, black where there is nothing to compare."""
     return "black" if math.isnan(iou) else GOOD if iou > 0.5 else BAD
+
+
+def map_cell(shown: Tensor, benign: Tensor, image: Tensor) -> Cell:
+    """A map laid over the image that it is of, and its IoU with the benign map; both maps are ``(1, h, w)``."""
+    shown, benign = shown.float().cpu(), benign.float().cpu()
+    iou = float(map_iou(shown[None], benign[None]))
+    return overlay(image, shown), iou_text(iou), iou_colour(iou)
 
 
 def grid(rows: Sequence[Sequence[Cell]], title: str) -> Figure:

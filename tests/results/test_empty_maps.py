@@ -25,7 +25,6 @@ from lightning_adv2.report.curves import control_rows, curve_rows, print_curves,
 from lightning_adv2.report.figures import bars, iou_colour, iou_text
 from lightning_adv2.report.gap import gap_figure, gap_rows, print_gap
 from lightning_adv2.report.html.run_page import run_sections
-from lightning_adv2.report.noise import noise_figure, noise_rows, print_noise
 from lightning_adv2.report.resilience_files import print_resilience
 from lightning_adv2.report.transfer import Pair, Seen, print_transfer, transfer_figure, transfer_rows
 from lightning_adv2.report.worst_case import worst_case
@@ -166,16 +165,6 @@ def test_transfer_between_classifiers_says_so() -> None:
     text = printed(lambda console: print_classifier_transfer(classifiers, rows, [], console))
     assert text.count("0.500 (1)") == 2
     assert OVER in text
-
-
-def test_plain_noise_says_so() -> None:
-    levels = [{"kind": "normal", "rate": 0.5, "level": 0.1, "images": 2, "misclassified": 1, "rate_reached": 0.5}]
-    rows = noise_rows(levels, [{("rts", 0): [(0.25, NAN, 0.5, 0.5), (0.25, 0.5, 0.5, 0.5)]}])
-    assert [(row["empty"], row["empty_predicted"]) for row in rows] == [(1, 0)]
-    text = printed(lambda console: print_noise(levels, rows, "noise", console))
-    assert text.count("(1)") == 1
-    assert OVER in text
-    assert "0.50\nn=1" in labels(noise_figure(rows))
 
 
 def test_curves_leave_them_out_and_say_so(tmp_path: Path) -> None:

@@ -14,8 +14,7 @@ from lightning_adv2.evaluation.attack_batch import attack_batch
 from lightning_adv2.interpreters import CAM, Gradient
 from lightning_adv2.report import example_maps
 from lightning_adv2.report.figures import overlay
-from lightning_adv2.report.noise import Correct
-from lightning_adv2.results.records import to_float, to_uint8
+from lightning_adv2.results.records import to_float
 
 
 @pytest.fixture
@@ -53,22 +52,3 @@ def test_alone_there_is_nobody_to_explain(drawn: list[Any]) -> None:
     records = {"cam": attack_batch(classifier, CAM(), batch, [ADV2(steps=2)], batch_index=0)}
     assert example_maps.transfer_maps(classifier, [CAM()], records, list("abcdefgh"), torch.device("cpu")) is None
     assert not drawn
-
-
-def test_only_images_that_the_noise_misleads_are_shown(drawn: list[Any]) -> None:
-    classifier, images = small_classifier(), lattice_images(8, seed=4)
-    label = classifier(images).argmax(1)
-    part = Correct(0, [f"i{k}" for k in range(8)], label, to_uint8(images))
-    levels = [{"kind": "uniform", "level": 0.9, "misclassified": 3, "rate_reached": 0.4}]
-    names = list("abcdefgh")
-    judges = [CAM()]
-    made = example_maps.noise_maps(classifier, judges, [part], levels, names, 0, torch.device("cpu"), most=2)
-    assert made is not None
-    assert 1 <= len(drawn) <= 2
-    for row in drawn:
-        assert len(row) == 4
-        clean, noisy = row[0], row[1]
-        assert not np.array_equal(clean[0], noisy[0])
-        assert noisy[1] != f"noisy: {clean[1]}"
-    still = [levels[0] | {"level": 0.0}]
-    assert example_maps.noise_maps(classifier, judges, [part], still, names, 0, torch.device("cpu")) is None
