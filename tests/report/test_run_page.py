@@ -10,6 +10,7 @@ from lab import attack_data, idls, shapes, short_attacks, trainer
 
 from lightning_adv2.attacks.targets import RandomPatch
 from lightning_adv2.evaluation import AttackEvaluation
+from lightning_adv2.files import write_json
 from lightning_adv2.interpreters import CAM
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import ClassifierModule

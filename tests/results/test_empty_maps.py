@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from build_records import NAMES, make_record
-from lightning_adv2.report.gap import gap_rows
 from report.runs import make_run
 from rich.console import Console
 
@@ -21,10 +20,9 @@ from lightning_adv2.audit.verify import verify
 from lightning_adv2.metrics import attack_metrics
 from lightning_adv2.report import print_table
 from lightning_adv2.report.curves import control_rows, curve_rows, print_curves, write_curves
-from lightning_adv2.report.figures import bars, iou_colour, iou_text
+from lightning_adv2.report.figures import iou_colour, iou_text
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.html.run_page import run_sections
-from lightning_adv2.report.noise import noise_figure, noise_rows, print_noise
 from lightning_adv2.report.resilience_files import print_resilience
 from lightning_adv2.report.run_figures import bars
 from lightning_adv2.report.terminal import show
@@ -179,16 +177,6 @@ def test_transfer_between_classifiers_says_so() -> None:
     text = shown(ClassifierTransferEvaluation, rows, details)
     assert text.count("0.500 (1)") == 2
     assert OVER in text
-
-
-def test_plain_noise_says_so() -> None:
-    levels = [{"kind": "normal", "rate": 0.5, "level": 0.1, "images": 2, "misclassified": 1, "rate_reached": 0.5}]
-    rows = noise_rows(levels, [{("rts", 0): [(0.25, NAN, 0.5, 0.5), (0.25, 0.5, 0.5, 0.5)]}])
-    assert [(row["empty"], row["empty_predicted"]) for row in rows] == [(1, 0)]
-    text = printed(lambda console: print_noise(levels, rows, "noise", console))
-    assert text.count("(1)") == 1
-    assert OVER in text
-    assert "0.50\nn=1" in labels(noise_figure(rows))
 
 
 def test_curves_leave_them_out_and_say_so(tmp_path: Path) -> None:
