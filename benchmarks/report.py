@@ -30,6 +30,7 @@ from lightning_adv2.runtime.experiment import claim
 
 SIDE, STEPS, BATCH = 112, 100, 5
 _ATTACKS = (("noise", "control", 0), ("pgd", "fast", STEPS), ("adv2", "fast", STEPS))
+_ROLES = {"pgd": "class", "adv2": "joint"}
 
 
 def draw(index: int, count: int) -> BatchRecord:
@@ -51,16 +52,19 @@ def draw(index: int, count: int) -> BatchRecord:
         curves = ("confidence", "success", "l1", "iou") if name == "adv2" else ()
         attacks.append(
             AttackRecord(
-                name, schedule, steps, 1.0, (images + shift).clamp(0, 255).to(torch.uint8), maps(),
-                torch.where(fooled, target_class, label), torch.rand(count, generator=generator),
-                torch.ones(count, dtype=torch.bool), {n: torch.rand(steps, count, generator=generator) for n in curves},
+                name, schedule, steps, 1.0, role=_ROLES.get(name, "control"), threat_model="linf",
+                adv_images=(images + shift).clamp(0, 255).to(torch.uint8), adv_map=maps(),
+                adv_predicted=torch.where(fooled, target_class, label),
+                confidence=torch.rand(count, generator=generator), valid=torch.ones(count, dtype=torch.bool),
+                trace={n: torch.rand(steps, count, generator=generator) for n in curves},
                 size=torch.full((count,), 7 / 255), steps_taken=torch.full((count,), steps),
                 adv_map_true_class=maps(), adv_map_target_class=maps(),
             )
         )  # fmt: skip
     return BatchRecord(
-        index, [f"image_{index * BATCH + i:06d}" for i in range(count)], label, target_class, images, benign_map,
-        benign_map.clone(), [], attacks, benign_map_target_class=maps(), interpreter="grad",
+        index, [f"image_{index * BATCH + i:06d}" for i in range(count)], label=label,
+        target_class=target_class, images=images, benign_map=benign_map, target_map=benign_map.clone(),
+        already_wrong=[], attacks=attacks, benign_map_target_class=maps(), interpreter="grad",
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from lightning_adv2.results.run import read_run
 from lightning_adv2.runtime.experiment import claim
 
 ATTACKS = (("noise", "control", 0), ("target_class", "control", 0), ("pgd", "fast", 3), ("adv2", "fast", 3))
+ROLES = {"pgd": "class", "adv2": "joint"}
 CLASSES = [str(index) for index in range(10)]
 
 
@@ -51,8 +52,11 @@ def _record(index: int, ids: list[str], side: int) -> BatchRecord:
         adv = images if clean else images + torch.randint(0, 8, images.shape, generator=generator, dtype=torch.uint8)
         adv_map = torch.rand(n, 1, 4, 4, generator=generator)
         record = AttackRecord(
-            name, schedule, steps, 0.5, adv, asked if clean else adv_map, label if schedule == "control" else target,
-            torch.full((n,), 0.05 if schedule == "control" else 0.95), torch.ones(n, dtype=torch.bool),
+            name, schedule, steps, 0.5, role=ROLES.get(name, "control"), threat_model="none" if clean else "linf",
+            adv_images=adv, adv_map=asked if clean else adv_map,
+            adv_predicted=label if schedule == "control" else target,
+            confidence=torch.full((n,), 0.05 if schedule == "control" else 0.95),
+            valid=torch.ones(n, dtype=torch.bool),
             size=(adv.int() - images.int()).abs().flatten(1).amax(1) / 255,
             steps_taken=torch.full((n,), steps),
             adv_map_true_class=benign if clean else adv_map, adv_map_target_class=asked if clean else adv_map,
@@ -63,7 +67,8 @@ def _record(index: int, ids: list[str], side: int) -> BatchRecord:
             record.trace = {key: torch.ones(steps, n) for key in keys}
         attacks.append(record)
     return BatchRecord(
-        index, ids, label, target, images, benign, benign.clone(), [], attacks, benign_map_target_class=asked,
+        index, ids, label=label, target_class=target, images=images, benign_map=benign, target_map=benign.clone(),
+        already_wrong=[], attacks=attacks, benign_map_target_class=asked,
         interpreter="",
     )  # fmt: skip
 

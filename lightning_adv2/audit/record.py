@@ -18,7 +18,8 @@ _HEADER = {
     "batch_index", "image_id", "already_wrong", "invalid", "skipped", "interpreter", "place", "target", "pieces",
     "experiment", "attacks",
 }  # fmt: skip
-_ATTACK = {"attack", "schedule", "steps", "seconds", "unit", "flags", "epsilon"}
+_ATTACK = {"attack", "schedule", "steps", "seconds", "unit", "flags", "epsilon", "role", "threat_model"}
+_ROLES = ("control", "class", "joint")
 _MAPS = ("benign_map", "benign_map_target_class", "target_map")
 _OWN_MAPS = ("adv_map", "adv_map_true_class", "adv_map_target_class")
 _TRACES = {"confidence": 1.0, "success": 1.0, "l1": 1.0, "iou": 1.0}
@@ -38,6 +39,9 @@ def check_form(header: Row, arrays: dict[str, Array]) -> None:
     for attack in attacks:
         texts = (attack["attack"], attack["schedule"], attack["unit"])
         _need(all(isinstance(one, str) for one in texts), "an attack's name, schedule or unit")
+        role = "control" if attack["schedule"] == "control" else attack["role"]
+        _need(attack["role"] == role and role in _ROLES, f"role ({attack['role']!r})")
+        _need(isinstance(attack["threat_model"], str), "threat_model")
         _need(isinstance(attack["flags"], list) and all(isinstance(x, str) for x in attack["flags"]), "flags")
         _need(is_count(attack["steps"]), f"steps ({attack['steps']!r})")
         _need(in_range(attack["seconds"]), f"seconds ({attack['seconds']!r})")

@@ -107,7 +107,7 @@ class Contents:
         order: of ``images.csv``: interpreter, attack, schedule and image.
         flags: of each attack, how many batches raised which.
         seconds: of each attack, all batches together.
-        joint: the attacks that aim at the map: their records have curves of it.
+        joint: the attacks that aim at the map: their records say so.
         sizes: interpreter -> height and width of its maps.
         areas: interpreter -> image -> the share of its benign map that is at least 0.5.
         halvings: interpreter -> how often a batch had to be halved.
@@ -158,12 +158,13 @@ class Contents:
         self.targets.add(header["target"])
         for attack in header["attacks"]:
             key = name, attack["attack"], attack["schedule"]
-            head = {"target": header["target"], "steps": attack["steps"], "unit": attack["unit"]}
+            head = {name: attack[name] for name in ("role", "threat_model", "steps", "unit")}
+            head |= {"target": header["target"], "needs_map": attack["role"] == "joint"}
             if self.heads.setdefault(key, head) != head:
-                yield f"{record_key(*key[1:])}: target, steps or unit are not those of the records before"
+                yield f"{record_key(*key[1:])}: {', '.join(head)} are not those of the records before"
             self.flags.setdefault(key, Counter()).update(set(attack["flags"]))
             self.seconds[key] = self.seconds.get(key, 0.0) + attack["seconds"]
-            if any(one.startswith(f"{record_key(*key[1:])}/trace/") for one in arrays):
+            if head["needs_map"]:
                 self.joint.add(key)
 
     def _benign(self, name: str, names: list[str], arrays: dict[str, Array], fresh: set[str]) -> Iterator[str]:
@@ -233,8 +234,8 @@ class Contents:
         """The flags of a joint attack that keeps the map no better than what ignores the map."""
         found: dict[str, int] = {}
         for other, head in self.heads.items() if key in self.joint else ():
-            ignores = head["steps"] > 0 and other not in self.joint
-            if other[0] == key[0] and (ignores or other[1:] == ("noise", "control")) and self._no_better(key, other):
+            compared = head["role"] == "class" or other[1:] == ("noise", "control")
+            if other[0] == key[0] and compared and self._no_better(key, other):
                 than = record_key(*other[1:])
                 found[f"blind_attack: its maps are no nearer to the target map than those under {than}"] = 1
         return found

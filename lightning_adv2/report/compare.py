@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import rich.table
-from rich.console import Console
-
 from lightning_adv2.files.run import stray_lines
 from lightning_adv2.files.sums import renew_sums
 from lightning_adv2.files.text import visible
-from lightning_adv2.report import figures
+from lightning_adv2.report.findings import draw_missing
 from lightning_adv2.report.harmless import SAME, draw, harmless
 from lightning_adv2.report.html.run_page import FILE, run_sections, write_run_page
-from lightning_adv2.report.html.writing import numeric_columns, write_page
-from lightning_adv2.report.page import Picture, Section, Table
+from lightning_adv2.report.html.writing import write_page
+from lightning_adv2.report.page import Picture, Section
+from lightning_adv2.report.results_table import EMPTY as NO_IOU
+from lightning_adv2.report.run_figures import bars as run_bars
 from lightning_adv2.report.run_report import draw_figures
-from lightning_adv2.report.studies import draw_missing
-from lightning_adv2.report.terminal import EMPTY as NO_IOU
+from lightning_adv2.report.table import Table, text_table
 from lightning_adv2.report.terminal import show
 from lightning_adv2.report.wandb.panels import is_whole
 from lightning_adv2.results.run import Run, read_run
@@ -43,7 +41,7 @@ _IMAGES = 8  # of each run in the gallery: a page of several runs holds several
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """A short name for each run: its folder's, or more of the path where two are called the same."""
+    """A short name for each run: the folder's name, with more of the path where two folders have the same name."""
     paths = [run.folder.resolve() for run in runs]
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(set(paths)):
@@ -52,10 +50,10 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def comparison(runs: Sequence[Run], names: Sequence[str], metrics: dict[str, str], title: str) -> Table:
-    """The runs' rows side by side, each number after the first run's with its difference from it.
+    """The rows of several runs side by side, each number with its difference from the first run's number.
 
-    A column of ``KEYS`` that says the same everywhere is left out; a cell is empty where a run has no such row. Runs of
-    one interpreter each are compared whatever it is called.
+    A column of ``KEYS`` with the same value in all rows is left out; a cell is empty where a run lacks the row. Runs of
+    one interpreter each are compared whatever the names of their interpreters.
 
     Args:
         runs: two or more; the first is what the others are compared with.
@@ -95,7 +93,8 @@ def comparison(runs: Sequence[Run], names: Sequence[str], metrics: dict[str, str
         f"In all rows {same}." if same else "",
         f"{NO_IOU}." if metrics.keys() >= EMPTY.keys() else "",
     ]
-    return Table(title, columns, rows, " ".join(filter(None, said)))
+    numbers = columns[len(told) :]
+    return text_table(title, columns, rows, " ".join(filter(None, said)), numbers)
 
 
 def _only_interpreters(runs: Sequence[Run]) -> list[str]:
@@ -113,14 +112,14 @@ def _cell(metric: str, value: float | None, first: float | None) -> str:
 
 
 def experiment_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
-    """Where the experiments differ from the first one's, by name; nothing else can make the numbers differ."""
+    """The differences of the experiments from the first experiment; nothing else can make the numbers differ."""
     rows: list[tuple[str, ...]] = []
     first, *others = [_renamed(run) if len(_only_interpreters(runs)) > 1 else run.experiment for run in runs]
     for experiment, name in zip(others, names[1:], strict=True):
         found = differences(first, experiment)
         parts = [line.partition(": ") for line in found] or [("", "", "nothing: the same experiment")]
         rows += [(name, what, how) for what, _, how in parts]
-    return Table(
+    return text_table(
         f"Where the experiments differ from {names[0]}", ("run", "what", "how"), rows, f"'before' is {names[0]}."
     )
 
@@ -136,7 +135,7 @@ def _renamed(run: Run) -> dict[str, Any]:
 
 
 def compare_sections(runs: Sequence[Run], names: Sequence[str], folder: Path) -> list[Section]:
-    """The page of several runs: the comparison, then each run's own sections.
+    """The sections of the page of several runs: the comparison, then the sections of each run.
 
     Args:
         runs: two or more.
@@ -149,8 +148,8 @@ def compare_sections(runs: Sequence[Run], names: Sequence[str], folder: Path) ->
     drawn = []
     if bars:
         note = ", ".join(f"({number}) {name}" for number, name in enumerate(names, 1))
-        paths = draw(folder / "runs.png", lambda: figures.bars(bars), SAME)
-        drawn += [Picture("How much of the map is left", path, note) for path in paths]
+        paths = draw(folder / "runs.png", lambda: run_bars(bars), SAME)
+        drawn += [Picture("Map agreement", path, note) for path in paths]
     sections = [Section("Comparison", text, [*blocks[:1], *drawn, *blocks[1:], experiment_table(runs, names)])]
     for run, name in zip(runs, names, strict=True):
         sections += [
@@ -171,16 +170,6 @@ def _bars(runs: Sequence[Run]) -> list[Row]:
     return sorted(rows, key=lambda row: order.index(row["interpreter"].split("\n")[0]))
 
 
-def print_comparison(table: Table, console: Console | None = None) -> None:
-    """Show a table on the terminal; a name of a folder is text, whatever brackets it has."""
-    shown = rich.table.Table(title=table.title, title_justify="left", title_style="bold", caption=table.note)
-    for name, right in zip(table.columns, numeric_columns(table), strict=True):
-        shown.add_column(name, justify="right" if right else "left", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*row)
-    show(shown, console)
-
-
 def _draw(run: Run) -> None:
     """Draw the figures that are missing; of a run that has not come to its end, all of its own."""
     folder = run.folder / "figures"
@@ -191,7 +180,7 @@ def _draw(run: Run) -> None:
 
 
 def report(folders: Sequence[Path], output: Path | None = None) -> Path:
-    """Write the page of one run into its folder, or that of several runs; draw what is missing of their figures.
+    """Write the page of one run or of several runs, and draw their missing figures; returns the page's path.
 
     Args:
         folders: of evaluations.
@@ -217,26 +206,22 @@ def report(folders: Sequence[Path], output: Path | None = None) -> Path:
         return page
     names = names_of(runs)
     with harmless("the comparison on the terminal", SAME):
-        print_comparison(comparison(runs, names, {key: MAIN[key] for key in ("asr", "iou")}, "Attacks"))
-        print_comparison(experiment_table(runs, names))
+        show(comparison(runs, names, {key: MAIN[key] for key in ("asr", "iou")}, "Attacks"))
+        show(experiment_table(runs, names))
     with TemporaryDirectory() as temporary:
         sections = compare_sections(runs, names, Path(temporary))
         return write_page(output or Path(FILE), f"ADV2: {len(runs)} evaluations", sections, ", ".join(names))
 
 
-def main(words: Sequence[str]) -> None:
-    """``report RUN [RUN ...] [--output FILE]``."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="lightning-adv2 report",
-        description="Write an evaluation's report as one HTML file, or compare several evaluations in one.",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluation, with records/")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE",
-        help=f"the page; by default {FILE} in the run's folder, and in this one where there are several runs",
-    )  # fmt: skip
-    options = parser.parse_args(list(words))
+def main(options: Namespace) -> None:
+    """Run ``lightning-adv2 report``.
+
+    Args:
+        options: of :func:`lightning_adv2.cli.options.report`.
+
+    Raises:
+        SystemExit: a folder holds no evaluation, a file is damaged, or the page cannot be written.
+    """
     try:
         page = report(options.runs, options.output)
     except FileNotFoundError as error:

@@ -22,7 +22,7 @@ from lightning_adv2.report.confusion_counts import confusion_content as confusio
 from lightning_adv2.report.confusion_figure import confusion_figure as confusion_figure
 from lightning_adv2.report.figures import short
 from lightning_adv2.report.harmless import draw, harmless
-from lightning_adv2.report.terminal import show
+from lightning_adv2.report.old_tables import show
 
 _MOST_COUNTS = 12  # classes for whose numbers a terminal has room
 

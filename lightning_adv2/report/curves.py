@@ -17,7 +17,7 @@ from lightning_adv2.files import write_json
 from lightning_adv2.files.run import record_paths
 from lightning_adv2.functional.bootstrap import bootstrap_interval, share_interval
 from lightning_adv2.report.harmless import draw
-from lightning_adv2.report.terminal import show
+from lightning_adv2.report.old_tables import show
 from lightning_adv2.results.means import OVER, defined, mean_of, over
 from lightning_adv2.results.records import read_record, record_key
 from lightning_adv2.results.run import Run

@@ -20,9 +20,9 @@ from lightning_adv2.detectors.base import in_chunks
 from lightning_adv2.files import written_whole
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
-from lightning_adv2.report.figures import _COLOURS
+from lightning_adv2.report.figures import PALETTE
 from lightning_adv2.report.harmless import draw
-from lightning_adv2.report.terminal import show
+from lightning_adv2.report.old_tables import show
 from lightning_adv2.results.records import AttackRecord, BatchRecord, record_key, to_float
 from lightning_adv2.results.summary import Row
 from lightning_adv2.results.tables import write_csv
@@ -227,10 +227,10 @@ def detection_figure(rows: Sequence[Row]) -> Figure:
                 if record_key(row["attack"], row["schedule"]) == attack and row["detection_rate"] is not None
             }
             at = [i + (j - (len(attacks) - 1) / 2) * width for i in found]
-            name, _, schedule = attack.rpartition("-")
+            schedule = attack.rpartition("-")[2]
             drawn = axis.bar(
                 at, list(found.values()), width * 0.92, label=attack,
-                color=_COLOURS.get(name or attack), alpha=0.55 if schedule == "paper" else 1.0,
+                color=PALETTE[j % len(PALETTE)], alpha=0.55 if schedule == "paper" else 1.0,
             )  # fmt: skip
             axis.bar_label(drawn, fmt="%.2f", fontsize=7)
         benign = {detectors.index(row["detector"]): row["benign_fpr"] for row in here if row["benign_fpr"] is not None}

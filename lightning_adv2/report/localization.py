@@ -24,7 +24,7 @@ from lightning_adv2.metrics.localization import (
 )
 from lightning_adv2.report.harmless import SAME, draw
 from lightning_adv2.report.localization_figure import localization_figure
-from lightning_adv2.report.terminal import show
+from lightning_adv2.report.old_tables import show
 from lightning_adv2.results.summary import Row
 from lightning_adv2.results.tables import write_csv
 

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lightning_adv2.report.table import Table
 from lightning_adv2.results.run import Run
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of finished text.
-
-    Attributes:
-        title: heading.
-        columns: column headings.
-        rows: as many cells as columns each; an empty string where there is nothing.
-        note: a sentence below it: what the columns mean, how many images, what is missing and why.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    note: str = ""
 
 
 @dataclass(frozen=True)

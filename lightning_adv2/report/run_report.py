@@ -10,9 +10,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lightning_adv2.functional.agreement import map_iou
-from lightning_adv2.report import figures
+from lightning_adv2.report import run_figures
 from lightning_adv2.report.harmless import draw, harmless
-from lightning_adv2.report.terminal import print_table
+from lightning_adv2.report.results_table import print_table
 from lightning_adv2.results.records import BatchRecord, titled
 from lightning_adv2.results.run import Run
 from lightning_adv2.results.summary import Summary
@@ -21,11 +21,11 @@ from lightning_adv2.results.writing import write_results
 
 
 def write_report(run: Run, stamp: dict[str, Any]) -> list[Path]:
-    """Write tables and figures, show the table in the terminal; returns the pictures that could be drawn.
+    """Write tables and figures and print the table; returns the paths of the figures.
 
     Args:
         run: what to report.
-        stamp: what it takes to get the same numbers again; see ``report.stamp``.
+        stamp: versions, machine, time and revision; see ``results.stamp``.
     """
     write_results(run.folder, run.summary, stamp)
     pictures = draw_figures(run)
@@ -36,7 +36,7 @@ def write_report(run: Run, stamp: dict[str, Any]) -> list[Path]:
 
 
 def draw_figures(run: Run, keep: bool = False) -> list[Path]:
-    """Draw the figures of a run's own report, or with ``keep`` those that are missing; returns those that are there."""
+    """Draw the figures of a run, with ``keep`` only the missing ones; returns the paths of the figures that exist."""
     return write_figures(run.folder / "figures", run.first_records, run.summary, run.about["classes"], keep)
 
 
@@ -47,13 +47,13 @@ def write_figures(
     classes: Sequence[str],
     keep: bool = False,
 ) -> list[Path]:
-    """Draw bars over all interpreters, and of each the gallery and convergence; what cannot be drawn is said.
+    """Draw bars over all interpreters, and the gallery and convergence of each; an error becomes a warning.
 
     With one interpreter all lie in ``folder``; with several each has its own folder below, and ``overview.png`` shows
     one image under all of them.
 
     Args:
-        folder: where to.
+        folder: of the figures.
         records: gives those of the run, an interpreter's together; of each interpreter the first with an attacked
             image is shown, and one is in memory at a time.
         summary: of the run.
@@ -61,12 +61,12 @@ def write_figures(
         keep: leave figures that are there.
 
     Returns:
-        The figures that are there now.
+        The paths of the figures that exist.
     """
     drawn = partial(draw, keep=keep)
     if not summary.rows:
         return []  # no image was attacked
-    paths = drawn(folder / "agreement.png", lambda: figures.bars(summary.rows))
+    paths = drawn(folder / "agreement.png", lambda: run_figures.bars(summary.rows))
     several = len(summary.parts) > 1
     gains: list[dict[str, float] | None] = []
     for record in _first(records()):
@@ -90,19 +90,19 @@ def _first(records: Iterable[BatchRecord]) -> Iterator[BatchRecord]:
 
 def _own(record: BatchRecord, curves: Curves, classes: Sequence[str]) -> list[tuple[str, Callable[[], Figure | None]]]:
     """The figures of one interpreter."""
-    name, shown = record.interpreter.upper(), figures.shown_attacks(record)
+    name, shown = record.interpreter.upper(), run_figures.shown_attacks(record)
     listed = " and ".join(", ".join(["benign", *(attack.attack.upper() for attack in shown)]).rsplit(", ", 1))
     headings = (f"{name}: {listed}", f"{name}: the joint attack, step by step (means over images)")
     gallery, convergence = (titled(heading, record.target) for heading in headings)
     return [
-        ("gallery", lambda: figures.gallery(record, shown, classes, gallery) if shown else None),
-        ("convergence", lambda: figures.convergence(curves, convergence) if curves else None),
+        ("gallery", lambda: run_figures.gallery(record, shown, classes, gallery) if shown else None),
+        ("convergence", lambda: run_figures.convergence(curves, convergence) if curves else None),
     ]
 
 
 def _gains(record: BatchRecord) -> dict[str, float] | None:
     """By how much the last attack's maps stay nearer to the target map than the first one's; None without attacks."""
-    shown = figures.shown_attacks(record)
+    shown = run_figures.shown_attacks(record)
     if not shown:
         return None
     plain, joint = (map_iou(attack.adv_map, record.target_map) for attack in (shown[0], shown[-1]))
@@ -123,4 +123,4 @@ def _overview(image_id: str | None, records: Iterable[BatchRecord], classes: Seq
         return None
     shown = {record.interpreter: record.only([record.image_id.index(image_id)]) for record in records}
     heading = titled(f"Same image, {len(shown)} interpreters", next(iter(shown.values())).target)
-    return figures.overview(shown, image_id, classes, heading)
+    return run_figures.overview(shown, image_id, classes, heading)

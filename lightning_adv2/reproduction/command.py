@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from lightning_adv2.files import write_json
 from lightning_adv2.report.html.writing import write_page
-from lightning_adv2.report.page import Section, Table
+from lightning_adv2.report.page import Section
+from lightning_adv2.report.table import ALERT, FAINT, STRONG, Table, text_table
 from lightning_adv2.report.terminal import show
 from lightning_adv2.reproduction.cells import Measured, as_json
 from lightning_adv2.reproduction.cost import cost_section
@@ -24,9 +24,12 @@ from lightning_adv2.reproduction.plan import PAPER_IMAGES, ROLES, Plan, chosen, 
 from lightning_adv2.results.stamp import make_stamp
 
 
-def main(words: Sequence[str]) -> None:
-    """Run and report; exits with 1 where a run failed, when the rest is reported."""
-    options = _parser().parse_args(list(words))
+def main(options: Namespace) -> None:
+    """Run and report; exits with 1 where a run failed, when the rest is reported.
+
+    Args:
+        options: of :func:`lightning_adv2.cli.options.reproduce`.
+    """
     console = Console()
     try:
         plan = _plan(options)
@@ -46,47 +49,7 @@ def main(words: Sequence[str]) -> None:
         raise SystemExit(f"runs failed, and what comes after them is left out:\n{failed}\nThe same command goes on.")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="lightning-adv2 reproduce",
-        description="Run what a reproduction lacks, reuse what is finished, and report every table and figure of the "
-        "paper, each figure beside the published one.",
-        epilog=f"Tables: {', '.join(f'{item.key} ({item.title})' for item in ITEMS)}.",
-    )
-    parser.add_argument("--config", required=True, type=Path, help="a file of configs/reproduce/")
-    parser.add_argument("--tables", type=_keys, help="only these, such as 3,5,9; and only the runs that they need")
-    parser.add_argument("--output", type=Path, help="folder of the runs and the report, in place of the file's")
-    parser.add_argument("--num-images", type=_positive, help="per cell, in place of the file's")
-    parser.add_argument("--seeds", type=_numbers, help="such as 0,1,2: every evaluation under each of them")
-    parser.add_argument(
-        "--paper-scale",
-        action="store_true",
-        help=f"{PAPER_IMAGES:,} images and the published schedules (about 1,000 steps), as in the paper",
-    )
-    parser.add_argument("--jobs", type=_positive, default=1, help="runs at a time; they share the cores (%(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be run, and stop")
-    return parser  # fmt: skip
-
-
-def _keys(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _numbers(text: str) -> list[int]:
-    numbers = [int(part) for part in _keys(text)]
-    if not numbers or len(set(numbers)) < len(numbers):
-        raise argparse.ArgumentTypeError(f"{text!r}: give different numbers, such as 0,1,2")
-    return numbers
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give at least 1")
-    return int(text)
-
-
-def _plan(options: argparse.Namespace) -> Plan:
+def _plan(options: Namespace) -> Plan:
     plan = read_plan(options.config)
     if options.paper_scale:
         # No run is spared: what is too dear for a quick look is what the flag is for.
@@ -130,10 +93,10 @@ def report(plan: Plan, items: Sequence[Item], jobs: Sequence[Job], console: Cons
             results[item.key] = rows
         for block in part.blocks:
             if isinstance(block, Table):
-                print_table(block, console)
+                show(block, console)
     decided = verdicts(results)
     table = observations_table(decided)
-    print_table(table, console)
+    show(table, console)
     stamp = make_stamp(plan=plan.title, num_images=plan.num_images, seeds=list(plan.seeds))
     write_json(plan.output / "reproduction.json", _as_json(results, decided) | {"stamp": stamp})
     first = Section("The paper's observations", _in_words(decided), [table])
@@ -143,9 +106,12 @@ def report(plan: Plan, items: Sequence[Item], jobs: Sequence[Job], console: Cons
         "DenseNet-169, epsilon 0.031."
     )
     stamped = [(key, str(value)) for key, value in stamp.items()]
-    last = Section("What made these figures", "", [Table("Stamp", ("", ""), stamped)])
+    last = Section("What made these figures", "", [text_table("Stamp", ("", ""), stamped)])
     everything = [first, *sections, cost_section(plan, jobs), last]
     return write_page(plan.output / "report.html", f"Reproduction: {plan.title}", everything, lead)
+
+
+_EMPHASIS = {"held": STRONG, "not held": ALERT, "not tested": FAINT}
 
 
 def observations_table(decided: Sequence[Verdict]) -> Table:
@@ -155,7 +121,8 @@ def observations_table(decided: Sequence[Verdict]) -> Table:
         for one in decided
     ]
     note = "Every rule takes the paper's own figures; one finding against an observation is enough for 'not held'."
-    return Table("Observations", ("no.", "claim", "verdict", "rule", "evidence"), body, note)
+    table = text_table("Observations", ("no.", "claim", "verdict", "rule", "evidence"), body, note)
+    return replace(table, emphasis=lambda row: _EMPHASIS[row["2"]])
 
 
 def _in_words(decided: Sequence[Verdict]) -> str:
@@ -174,32 +141,11 @@ def _as_json(results: Mapping[str, Sequence[Measured]], decided: Sequence[Verdic
     }  # fmt: skip
 
 
-_STYLES = {"held": "green", "not held": "red", "not tested": "dim"}
-
-
-def print_table(table: Table, console: Console) -> None:
-    """Show a page's table in the terminal."""
-    shown = RichTable(
-        caption_justify="left",
-        title=table.title,
-        title_justify="left",
-        title_style="bold",
-        caption=table.note,
-        header_style="bold",
-    )
-    for name in table.columns:
-        shown.add_column(name, overflow="fold")
-    for row in table.rows:
-        shown.add_row(*row, style=next((_STYLES[cell] for cell in row if cell in _STYLES), ""))
-    show(shown, console)
-
-
 def _print_jobs(jobs: Sequence[Job], plan: Plan, console: Console) -> None:
-    table = RichTable("run", "what for", "images", "state", "configuration", title=plan.title, title_justify="left")
+    rows = []
     for job in jobs:
-        images = (
-            job.config.get("data", {}).get("init_args", {}).get("num_images", "") if job.run.command == "test" else ""
-        )
+        data = job.config.get("data", {}).get("init_args", {}) if job.run.command == "test" else {}
         state = "finished" if job.is_done() else "to do"
-        table.add_row(job.name, ROLES[job.role], str(images), state, " + ".join(job.run.config))
-    show(table, console)
+        images = str(data.get("num_images", ""))
+        rows.append((job.name, ROLES[job.role], images, state, " + ".join(job.run.config)))
+    show(text_table(plan.title, ("run", "what for", "images", "state", "configuration"), rows, "", {"images"}), console)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lightning_adv2.files import read_json
-from lightning_adv2.report.page import Block, Section, Table
+from lightning_adv2.report.page import Block, Section
+from lightning_adv2.report.table import text_table
 from lightning_adv2.reproduction.jobs import Job
 from lightning_adv2.reproduction.plan import PAPER_IMAGES, Plan
 from lightning_adv2.reproduction.published import PAPER_STEPS
@@ -15,7 +16,7 @@ def cost_section(plan: Plan, jobs: Sequence[Job]) -> Section:
     """Seconds of each run, and of each attack per image and step."""
     runs = [(job.name, job.state, _clock(job)) for job in jobs]
     blocks: list[Block] = [
-        Table("Runs", ("run", "state", "took"), runs, "'kept': finished by an earlier call, in so much time.")
+        text_table("Runs", ("run", "state", "took"), runs, "'kept': finished by an earlier call, in so much time.")
     ]
     evaluations = [job for job in jobs if job.run.command == "test" and job.role != "curves"]  # which vary the steps
     estimates = [row for job in evaluations for row in _estimates(job)]
@@ -35,7 +36,7 @@ def cost_section(plan: Plan, jobs: Sequence[Job]) -> Section:
         "hours at the paper's scale",
     )
     if estimates:
-        blocks.append(Table("Extrapolation to the paper's scale", columns, estimates, note))
+        blocks.append(text_table("Extrapolation to the paper's scale", columns, estimates, note, set(columns[3:])))
     return Section("What it took", "", blocks)
 
 

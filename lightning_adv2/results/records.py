@@ -1,13 +1,13 @@
-"""One finished batch, one file: everything that metrics, tables, figures and W&B are later computed from."""
+"""The record of a finished batch: one file, from which metrics, tables, figures and W&B are computed."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,13 +22,29 @@ from lightning_adv2.files.run import record_path as record_path
 from lightning_adv2.functional.projection import LEVELS
 from lightning_adv2.models import save_weights
 
+Role = Literal["control", "class", "joint"]
+"""What an attack is in an evaluation: a control that takes no step, an attack on the class alone, or one on the class
+and the map."""
+
 BENIGN = "benign"
 """The target's name where it is the benign map."""
 
 
 def titled(heading: str, target: str) -> str:
-    """A heading that names the target map, unless it is the benign one."""
+    """The heading, followed by the name of the target map unless that is the benign map."""
     return heading if target == BENIGN else f"{heading}; target map: {target}"
+
+
+_TENSOR = {"tensor": True}
+"""Metadata of a field that a record's file keeps as a tensor, images first; all others are its header."""
+
+
+def _tensors(kind: type) -> list[str]:
+    return [one.name for one in fields(kind) if one.metadata.get("tensor")]
+
+
+def _header(kind: type, *left_out: str) -> list[str]:
+    return [one.name for one in fields(kind) if not one.metadata.get("tensor") and one.name not in left_out]
 
 
 @dataclass
@@ -38,6 +54,10 @@ class AttackRecord:
     Attributes:
         attack: ``pgd``, ``adv2``, ``noise``, ...
         schedule: ``fast``, ``paper``, or ``control``.
+        role: ``joint`` for an attack on the class and the map, ``class`` for one that ignores the map, ``control`` for
+            images that no attack made.
+        threat_model: what the attacker may change: ``linf`` for pixels, ``spatial`` for their places, ``none`` for the
+            control that leaves the image as it is.
         steps: gradient steps per image at most.
         seconds: wall-clock time of the attack on the batch, without the judging; of an attack that ignores the map, and
             so runs once for all interpreters, the time of that run.
@@ -62,24 +82,31 @@ class AttackRecord:
     schedule: str
     steps: int
     seconds: float
-    adv_images: Tensor
-    adv_map: Tensor
-    adv_predicted: Tensor
-    confidence: Tensor
-    valid: Tensor
+    role: Role = field(kw_only=True)
+    threat_model: str = field(kw_only=True)
+    adv_images: Tensor = field(kw_only=True, metadata=_TENSOR)
+    adv_map: Tensor = field(kw_only=True, metadata=_TENSOR)
+    adv_map_true_class: Tensor = field(kw_only=True, metadata=_TENSOR)
+    adv_map_target_class: Tensor = field(kw_only=True, metadata=_TENSOR)
+    adv_predicted: Tensor = field(kw_only=True, metadata=_TENSOR)
+    confidence: Tensor = field(kw_only=True, metadata=_TENSOR)
+    valid: Tensor = field(kw_only=True, metadata=_TENSOR)
+    size: Tensor = field(kw_only=True, metadata=_TENSOR)
+    steps_taken: Tensor = field(kw_only=True, metadata=_TENSOR)
     trace: dict[str, Tensor] = field(default_factory=dict)
-    size: Tensor = field(kw_only=True)
-    steps_taken: Tensor = field(kw_only=True)
-    adv_map_true_class: Tensor = field(kw_only=True)
-    adv_map_target_class: Tensor = field(kw_only=True)
     unit: str = "Linf"
     flags: list[str] = field(default_factory=list)
     epsilon: float | None = None
 
     @property
     def key(self) -> str:
-        """See :func:`~lightning_adv2.files.run.record_key`."""
+        """Name and schedule in one word; see :func:`~lightning_adv2.files.run.record_key`."""
         return record_key(self.attack, self.schedule)
+
+    @property
+    def needs_map(self) -> bool:
+        """Whether the attack saw the map."""
+        return self.role == "joint"
 
 
 @dataclass
@@ -110,16 +137,16 @@ class BatchRecord:
 
     batch_index: int
     image_id: list[str]
-    label: Tensor
-    target_class: Tensor
-    images: Tensor
-    benign_map: Tensor
-    target_map: Tensor
-    already_wrong: list[str]
-    attacks: list[AttackRecord]
+    label: Tensor = field(kw_only=True, metadata=_TENSOR)
+    target_class: Tensor = field(kw_only=True, metadata=_TENSOR)
+    images: Tensor = field(kw_only=True, metadata=_TENSOR)
+    benign_map: Tensor = field(kw_only=True, metadata=_TENSOR)
+    benign_map_target_class: Tensor = field(kw_only=True, metadata=_TENSOR)
+    target_map: Tensor = field(kw_only=True, metadata=_TENSOR)
+    already_wrong: list[str] = field(kw_only=True)
+    attacks: list[AttackRecord] = field(kw_only=True)
     invalid: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    benign_map_target_class: Tensor = field(kw_only=True)
     interpreter: str = field(kw_only=True)
     place: int = 0
     target: str = BENIGN
@@ -127,7 +154,7 @@ class BatchRecord:
     experiment: str = ""
 
     def only(self, places: Sequence[int]) -> BatchRecord:
-        """The same of some of its images alone, copied: what is kept of them does not keep the rest in memory."""
+        """A copy with the images at some indices alone; the copy does not keep the other images in memory."""
         index = list(places)
         attacks = [
             replace(
@@ -142,29 +169,21 @@ class BatchRecord:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Float images on 8-bit levels -> uint8, exactly. ``(B, C, H, W)``."""
+    """Images in 8 bits on the CPU: ``(B, C, H, W)`` float in [0, 1] on 8-bit levels -> uint8, exactly."""
     return (images * LEVELS).round().to(torch.uint8).cpu()
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 -> float32 in [0, 1]; the inverse of :func:`to_uint8`."""
+    """Images in [0, 1]: ``(B, C, H, W)`` uint8 -> float32; the inverse of :func:`to_uint8`."""
     return images.to(torch.float32) / LEVELS
 
 
-_BENIGN = ("label", "target_class", "images", "benign_map", "benign_map_target_class", "target_map")
-_ATTACK = (
-    "adv_images", "adv_map", "adv_map_true_class", "adv_map_target_class", "adv_predicted", "confidence", "valid",
-    "size", "steps_taken",
-)  # fmt: skip
-_ATTACK_HEADER = ("attack", "schedule", "steps", "seconds", "unit", "flags", "epsilon")
-_HEADER = (
-    "batch_index", "image_id", "already_wrong", "invalid", "skipped", "interpreter", "place", "target", "pieces",
-    "experiment",
-)  # fmt: skip
+_BENIGN, _HEADER = _tensors(BatchRecord), _header(BatchRecord, "attacks")
+_ATTACK, _ATTACK_HEADER = _tensors(AttackRecord), _header(AttackRecord, "trace")
 
 
 def write_record(record: BatchRecord, folder: Path) -> Path:
-    """Write ``<interpreter>/batch_00000.safetensors`` below ``folder``, sealed, all or nothing.
+    """Write ``<interpreter>/batch_00000.safetensors`` below ``folder``, sealed and all or nothing; returns its path.
 
     Raises:
         OSError: the disk is full, the folder cannot be written, or the like; an old file is as it was.
@@ -181,7 +200,7 @@ def write_record(record: BatchRecord, folder: Path) -> Path:
 
 
 def read_record(path: Path) -> BatchRecord:
-    """Read one file written by :func:`write_record`, once its seal is checked.
+    """The record in a file that :func:`write_record` wrote, after a check of its seal.
 
     Raises:
         ValueError: the file is missing, damaged, or no such record; says what to do.
@@ -199,7 +218,7 @@ def read_record(path: Path) -> BatchRecord:
 
 
 def read_records(folder: Path, wanted: Callable[[list[str]], bool] | None = None) -> Iterator[BatchRecord]:
-    """All records below ``folder``, one in memory at a time: by interpreter in the module's order, then by batch.
+    """The records below ``folder``, one in memory at a time: by interpreter in the module's order, then by batch.
 
     Args:
         folder: a run's ``records``, or one interpreter's folder in it.
@@ -214,7 +233,7 @@ def read_records(folder: Path, wanted: Callable[[list[str]], bool] | None = None
 
 
 def wait_for_records(paths: Iterable[Path], seconds: float = 120.0) -> None:
-    """Return when all files are there: a network file system may show another machine's a while later.
+    """Wait until all files are there: a network file system may show another machine's files later.
 
     Raises:
         RuntimeError: some are still missing after so many seconds.
@@ -231,6 +250,6 @@ def wait_for_records(paths: Iterable[Path], seconds: float = 120.0) -> None:
 
 
 def to_numpy(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """uint8 ``(C, H, W)`` -> ``(H, W, C)`` for drawing; grey images are repeated to three channels."""
+    """An image for drawing: ``(C, H, W)`` uint8 -> ``(H, W, 3)`` uint8; a grey image is repeated to three channels."""
     array: np.ndarray[Any, np.dtype[np.uint8]] = images.permute(1, 2, 0).numpy()
     return array if array.shape[2] == 3 else np.repeat(array[:, :, :1], 3, axis=2)

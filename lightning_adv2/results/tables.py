@@ -1,4 +1,4 @@
-"""From records to rows: per image and per attack."""
+"""Rows computed from records: one per image, and one per attack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from torchmetrics import MetricCollection
 
 from lightning_adv2.files import written_whole
-from lightning_adv2.functional.agreement import map_iou, perturbation_size
+from lightning_adv2.functional.agreement import map_iou, perturbation_norm
 from lightning_adv2.metrics import AGREEMENTS, METRICS, attack_metrics
 from lightning_adv2.results.benign import benign_facts, map_areas
 from lightning_adv2.results.blind import NOISE, blind_flags
@@ -22,8 +22,8 @@ from lightning_adv2.results.summary import STATUS_KEYS, Row, Status, Summary, co
 from lightning_adv2.results.traces import MeanTraces
 
 ROW_KEYS = (
-    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "mean_steps", "n", "empty",
-    *METRICS, "unit", "flags",
+    "dataset", "classifier", "interpreter", "attack", "schedule", "role", "needs_map", "threat_model", "target",
+    "steps", "mean_steps", "n", "empty", *METRICS, "unit", "flags",
 )  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def summarize(
     selected: int | None = None,
     classes: int | None = None,
 ) -> Summary:
-    """Compute all tables from records; a pure function of its arguments.
+    """The summary of records: all tables of a run.
 
     Args:
         records: a run's records; an image that comes twice (a padded distributed sampler) counts once.
@@ -43,7 +43,7 @@ def summarize(
             ``data.Manifest.passed_over``.
         selected: how many images were left. Under an interpreter whose records hold another number, part of a run
             say, ``passed_over`` does not count. None counts it always.
-        classes: how many the classifier tells apart; None where nobody knows.
+        classes: K, the number of classes; None where it is not known.
     """
     tallies: dict[str, _Tally] = {}
     for record in records:
@@ -91,7 +91,8 @@ class _Tally:
             own = [_image_row(record, attack, i, self.names) for i in fresh]
             self.images.setdefault(attack.key, []).extend(own)
             if attack.key not in self.attacks:
-                head = {"attack": attack.attack, "schedule": attack.schedule, "target": record.target}
+                head: Row = {"attack": attack.attack, "schedule": attack.schedule, "role": attack.role}
+                head |= {"needs_map": attack.needs_map, "threat_model": attack.threat_model, "target": record.target}
                 self.attacks[attack.key] = _AttackTally({**self.names, **head, "steps": attack.steps}, attack.unit)
             self.attacks[attack.key].add(record, attack, fresh)
             self.order += own
@@ -100,8 +101,8 @@ class _Tally:
         whole = selected in (None, len(self.statuses))
         statuses = {**(before if whole else {}), **self.statuses}
         name = self.names.get("interpreter", "")
-        joint = [key for key, attack in self.attacks.items() if attack.joint]
-        others = [k for k, attack in self.attacks.items() if k == NOISE or (attack.head["steps"] and not attack.joint)]
+        joint = [key for key, attack in self.attacks.items() if attack.head["needs_map"]]
+        others = [k for k, attack in self.attacks.items() if k == NOISE or attack.head["role"] == "class"]
         part = count_statuses(statuses) | {"attacks": {key: attack.count for key, attack in self.attacks.items()}}
         blind = blind_flags(self.images, joint, others)
         return Summary(
@@ -124,14 +125,12 @@ class _AttackTally:
         self.count = {"n": 0, "invalid": 0, "successful": 0}
         self.traces = MeanTraces()
         self.steps_taken = 0
-        self.joint = False  # whether it aims at the map
         self.empty = 0
         self.flags: Counter[str] = Counter()
 
     def add(self, record: BatchRecord, attack: AttackRecord, fresh: Sequence[int]) -> None:
         self.seconds += attack.seconds
         self.flags.update(set(attack.flags))
-        self.joint |= bool(attack.trace)
         keep = [i for i in fresh if bool(attack.valid[i])]
         self.count["n"] += len(keep)
         self.traces.add(attack.trace, keep)
@@ -159,12 +158,12 @@ class _AttackTally:
 
 
 def local_metrics() -> MetricCollection:
-    """Metrics of one process: the records already hold what all processes did, so nothing is exchanged."""
+    """The attack metrics without an exchange between processes: the records hold the images of all processes."""
     return attack_metrics(sync_on_compute=False)
 
 
 def record_fields(record: BatchRecord, attack: AttackRecord, keep: Sequence[int]) -> dict[str, Any]:
-    """What the metrics take, by name, for the images ``keep`` of a batch."""
+    """The arguments of the attack metrics by name, for the images of a record at the indices ``keep``."""
     index = list(keep)
     return {
         "adv_predicted": attack.adv_predicted[index],
@@ -185,7 +184,7 @@ def record_fields(record: BatchRecord, attack: AttackRecord, keep: Sequence[int]
 def _image_row(record: BatchRecord, attack: AttackRecord, i: int, names: dict[str, str]) -> Row:
     values = record_fields(record, attack, [i])
     measured = {name: function(values[first], values[second]) for name, (function, first, second) in AGREEMENTS.items()}
-    measured |= {"linf": perturbation_size(values["adv_images"], values["images"]), "size": attack.size[i]}
+    measured |= {"linf": perturbation_norm(values["adv_images"], values["images"]), "size": attack.size[i]}
     return {
         **names,
         "attack": attack.attack,
@@ -207,7 +206,12 @@ def _image_row(record: BatchRecord, attack: AttackRecord, i: int, names: dict[st
 
 
 def write_csv(rows: Sequence[Row], path: Path, keys: Sequence[str] = ROW_KEYS) -> None:
-    """Write rows that share their keys; ``keys`` are the header where there is no row."""
+    """Write rows with the same keys as CSV, whole or not at all; without a row, ``keys`` are the header.
+
+    Raises:
+        OSError: the file cannot be written; an old file is as it was.
+        ValueError: a row has other keys than the first row.
+    """
     with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else keys)
         writer.writeheader()
@@ -215,9 +219,13 @@ def write_csv(rows: Sequence[Row], path: Path, keys: Sequence[str] = ROW_KEYS) -
 
 
 def write_status(summary: Summary, path: Path) -> None:
-    """Write what became of every image under every interpreter, with the columns ``STATUS_KEYS``."""
+    """Write the status of every image under every interpreter as CSV, with the columns ``STATUS_KEYS``.
+
+    Raises:
+        OSError: the file cannot be written; an old file is as it was.
+    """
     write_csv(summary.statuses, path, STATUS_KEYS)
 
 
 def _cell(value: Any) -> Any:
-    return "; ".join(value) if isinstance(value, dict) else value  # flags
+    return "; ".join(value) if isinstance(value, (dict, list)) else value  # names, such as flags

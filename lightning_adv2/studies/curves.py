@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytorch_lightning as pl
 
-from lightning_adv2.evaluation.finished_records import evaluation_before
 from lightning_adv2.evaluation.stages import idle
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.curves import control_rows, curve_rows, find_curves, print_curves, setting, write_curves
@@ -12,6 +11,7 @@ from lightning_adv2.report.harmless import harmless
 from lightning_adv2.results.summary import Row
 from lightning_adv2.runtime.processes import on_rank_zero
 from lightning_adv2.runtime.signals import interruption_of
+from lightning_adv2.studies.records import evaluation_before
 
 
 class AttackCurves(pl.Callback):
@@ -39,7 +39,7 @@ class AttackCurves(pl.Callback):
             return
         evaluation, names = evaluation_before(trainer, self), []
         for interpreter in interpreters_of(pl_module):
-            attacks = evaluation._attacks(interpreter)
+            attacks = evaluation.attacks_on(interpreter)
             bounds = [getattr(one.perturbation, "epsilon", None) for one in attacks]
             found = [setting(a.name, a.schedule, e, a.steps) for a, e in zip(attacks, bounds, strict=True)]
             if find_curves(found):

@@ -1,58 +1,102 @@
-"""Can the attacker choose the map at will? The paper's prediction-interpretation gap."""
+"""The prediction-interpretation gap (section 5.2): can the attacker choose the map, whatever the image shows?"""
 
 from __future__ import annotations
 
-import pytorch_lightning as pl
+from collections.abc import Mapping, Sequence
 
-from lightning_adv2.evaluation.finished_records import evaluation_before
-from lightning_adv2.evaluation.stages import idle
-from lightning_adv2.report.gap import gap_rows, print_gap, write_gap
-from lightning_adv2.report.harmless import harmless
-from lightning_adv2.results.records import BENIGN, read_records
+from matplotlib.figure import Figure
+
+from lightning_adv2.functional.agreement import compare_maps
+from lightning_adv2.report.figures import Metric, attack_label, grouped_bars
+from lightning_adv2.report.findings import Findings
+from lightning_adv2.report.table import Column
+from lightning_adv2.results.records import BENIGN, BatchRecord
 from lightning_adv2.results.summary import Row
-from lightning_adv2.runtime.folders import results_folder
-from lightning_adv2.runtime.processes import on_rank_zero
-from lightning_adv2.runtime.signals import interruption_of
+from lightning_adv2.studies.base import Study
+from lightning_adv2.studies.rows import attack_heads, image_rows, mean_rows
+from lightning_adv2.studies.subject import Subject
 
 
-class GapEvaluation(pl.Callback):
-    """Agreement with a target map that has nothing to do with the image (section 5.2); comes after AttackEvaluation.
+class GapEvaluation(Study):
+    """Agreement with a target map that has nothing to do with the image (section 5.2).
 
-    Reads the records of the run, after ``validate`` and ``test``: how near the benign image's own map is to the target
-    map, which is the level of chance, and how near it is under each attack.
-
-    Writes ``gap.json`` and ``figures/gap.png`` and prints a table. Does nothing during ``fit``.
+    Compares with the target map the map of the benign image, which is the level of chance, and the map under each
+    attack. Comes after AttackEvaluation, whose ``target`` must not be the benign map.
     """
 
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
+    name = "gap"
+    title = "Agreement with the target map"
+    position = 60
+    columns = (
+        Column("interpreter"),
+        Column("attack"),
+        Column("schedule"),
+        Column("n", "images", ","),
+        Column("asr", "ASR", ".1%"),
+        Column("confidence", "confidence", ".3f"),
+        Column("l1", "map L1", ".3f"),
+        Column("iou", "map IoU", ".3f", interval=True, empty="empty"),
+    )
+    logged = ("l1", "iou")
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check, before hours of attack, that there will be records with a target map of another origin.
+    def check(self, subject: Subject) -> None:
+        """Check that the attack aims at a map of another origin.
 
         Raises:
-            ValueError: AttackEvaluation is missing or comes later, or aims at the benign map.
+            ValueError: AttackEvaluation aims at the benign map.
         """
-        self.rows = []
-        if not idle(trainer) and evaluation_before(trainer, self).target.name == BENIGN:
+        if subject.evaluation.target.name == BENIGN:
             raise ValueError(
                 "target: AttackEvaluation aims at the benign map, with which the benign image agrees as it is; "
                 "GapEvaluation needs a target such as attacks.RandomPatch or attacks.RandomClass"
             )
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Read, write and print on one process."""
-        if not idle(trainer):
-            with interruption_of(trainer).leaving(trainer):
-                self.rows = on_rank_zero(trainer, lambda: self._report(trainer))
+    def observe(self, batch: Mapping[str, BatchRecord], subject: Subject) -> list[Row]:
+        """One row per image, benign and under each attack."""
+        return [row for record in batch.values() for row in gap_images(record)]
 
-    on_test_start = on_validation_start
-    on_test_epoch_end = on_validation_epoch_end
+    def summarise(self, observed: Sequence[Row], subject: Subject) -> Findings:
+        """Means over images."""
+        return Findings(gap_rows(observed))
 
-    def _report(self, trainer: pl.Trainer) -> list[Row]:
-        folder = results_folder(trainer)
-        rows = gap_rows(read_records(folder / "records"))
-        write_gap(folder, rows)
-        with harmless(f"the table of {folder / 'gap.json'}"):
-            print_gap(rows)
-        return rows
+    @classmethod
+    def figure(cls, findings: Findings) -> Figure | None:
+        """Bars of the IoU with the target map: of the benign image, and under each attack but the noise control."""
+        rows = [row for row in findings.rows if row["iou"] is not None and row["attack"] != "noise"]
+        if not rows:
+            return None
+        title = f"Map IoU with the target map: {rows[0]['target']}"
+        return grouped_bars(rows, [Metric("iou", "map IoU", 1.1, 0.5)], title, series=_label)
+
+
+def gap_images(record: BatchRecord) -> list[Row]:
+    """For :func:`gap_rows`: each valid image under each attack, and before them, as attack ``benign``, each image."""
+    names = {"interpreter": record.interpreter, "attack": BENIGN, "schedule": BENIGN, "role": "control"}
+    target = {"target": record.target}
+    l1, iou = (values.tolist() for values in compare_maps(record.benign_map, record.target_map))
+    every = range(len(record.image_id))
+    none: list[float | None] = [None] * len(every)
+    values: dict[str, list[float | None]] = {"asr": none, "confidence": none, "l1": l1, "iou": iou}
+    rows = image_rows({"order": (record.place, -1), **names, **target}, record, every, values)
+    for head, attack in attack_heads(record):
+        keep = attack.valid.nonzero()[:, 0].tolist()
+        l1, iou = (found.tolist() for found in compare_maps(attack.adv_map[keep], record.target_map[keep]))
+        hit = (attack.adv_predicted == record.target_class)[keep].double().tolist()
+        values = {"asr": hit, "confidence": attack.confidence[keep].tolist(), "l1": l1, "iou": iou}
+        rows += image_rows(head | target, record, keep, values)
+    return rows
+
+
+def gap_rows(images: Sequence[Row]) -> list[Row]:
+    """One row per interpreter and attack, ``benign`` first: means of ASR, confidence, map L1 and map IoU.
+
+    ``asr`` and ``confidence`` of ``benign`` are None. See :func:`~lightning_adv2.studies.rows.mean_rows`.
+    """
+    keys = ("interpreter", "target", "attack", "schedule", "role")
+    return mean_rows(images, keys, ("asr", "confidence", "l1", "iou"), intervals=("iou",))
+
+
+def _label(row: Row) -> str:
+    if row["attack"] == "target_class":
+        return "benign image, asked for c_t"
+    return "benign image" if row["attack"] == BENIGN else attack_label(row)

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from lightning_adv2.evaluation.finished_records import batches_of_this_process, evaluation_before
 from lightning_adv2.evaluation.stages import idle
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.harmless import harmless
@@ -24,6 +23,7 @@ from lightning_adv2.runtime.exchange import gathered
 from lightning_adv2.runtime.folders import results_folder
 from lightning_adv2.runtime.processes import on_rank_zero
 from lightning_adv2.runtime.signals import interruption_of
+from lightning_adv2.studies.records import batches_of_this_process, evaluation_before
 
 
 class PropositionEvaluation(pl.Callback):

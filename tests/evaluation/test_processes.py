@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import spawn
-from lab import METRICS_FILES, attack_data, shapes, short_attacks, trainer, untrained_rts, victim
+from lab import METRICS_FILES, attack_data, map_qualities, shapes, short_attacks, trainer, untrained_rts, victim
 
 from lightning_adv2.attacks.targets import RandomPatch
 from lightning_adv2.evaluation import AttackEvaluation
@@ -74,7 +74,7 @@ def test_promise_2_several_interpreters_on_any_number_of_processes(devices: int,
     assert [part["selected"] for part in alone["denominators"].values()] == [5, 5]
     for name in METRICS_FILES:
         assert (runs[1] / "several" / name).read_bytes() == (runs[devices] / "several" / name).read_bytes(), name
-    maps = [json.loads((runs[n] / "several" / "map_quality.json").read_text()) for n in (1, devices)]
+    maps = [map_qualities(runs[n] / "several") for n in (1, devices)]
     assert list(maps[1]) == ["rts", "cam"]
     for name in ("rts", "cam"):
         assert maps[1][name] == pytest.approx(maps[0][name], rel=1e-9)
@@ -82,7 +82,7 @@ def test_promise_2_several_interpreters_on_any_number_of_processes(devices: int,
 
 @pytest.mark.parametrize("devices", [2, 3])
 def test_map_quality_on_any_number_of_processes(devices: int, runs: dict[int, Path]) -> None:
-    alone, together = (json.loads((runs[n] / "13" / "map_quality.json").read_text())["cam"] for n in (1, devices))
+    alone, together = (map_qualities(runs[n] / "13")["cam"] for n in (1, devices))
     assert together == pytest.approx(alone, rel=1e-9)
 
 

@@ -20,8 +20,8 @@ from lightning_adv2.results import AttackRecord, BatchRecord, Summary, make_stam
 from lightning_adv2.results.writing import logged_values
 
 ROW_KEYS = [
-    "dataset", "classifier", "interpreter", "attack", "schedule", "target", "steps", "mean_steps", "n", "empty",
-    *METRICS, "unit", "flags",
+    "dataset", "classifier", "interpreter", "attack", "schedule", "role", "needs_map", "threat_model", "target",
+    "steps", "mean_steps", "n", "empty", *METRICS, "unit", "flags",
 ]  # fmt: skip
 FILES = {"images.csv", "results.csv", "results.json", "stamp.json"}
 
@@ -36,14 +36,16 @@ def hand_record(batch_index: int, names: list[str], success: list[bool], level: 
     target = torch.ones(n, dtype=torch.int64)
     shown = maps * torch.tensor(level).view(-1, 1, 1, 1)
     attack = AttackRecord(
-        "pgd", "fast", 7, 2.0, images + batch_index + 1, shown,
-        torch.tensor(success).long(), torch.tensor(level), torch.ones(n, dtype=torch.bool),
+        "pgd", "fast", 7, 2.0, role="class", threat_model="linf", adv_images=images + batch_index + 1, adv_map=shown,
+        adv_predicted=torch.tensor(success).long(), confidence=torch.tensor(level),
+        valid=torch.ones(n, dtype=torch.bool),
         size=torch.full((n,), 0.25), steps_taken=torch.arange(n) + 3, unit="px",
         adv_map_true_class=1 - shown, adv_map_target_class=shown / 2,
     )  # fmt: skip
     label = torch.zeros(n, dtype=torch.int64)
     return BatchRecord(
-        batch_index, names, label, target, images, maps, maps, [], [attack],
+        batch_index, names, label=label, target_class=target, images=images, benign_map=maps, target_map=maps,
+        already_wrong=[], attacks=[attack],
         benign_map_target_class=0 * maps, interpreter="cam",
     )  # fmt: skip
 
@@ -55,9 +57,10 @@ def test_numbers_by_hand() -> None:
     summary = summarize([first, second], NAMES)
     (row,) = summary.rows
     assert list(row) == ROW_KEYS
-    head = {"interpreter": "cam", "attack": "pgd", "schedule": "fast", "target": "benign", "steps": 7}
+    head = {"interpreter": "cam", "attack": "pgd", "schedule": "fast", "role": "class", "needs_map": False}
+    head |= {"threat_model": "linf", "target": "benign", "steps": 7}
     steps = {"mean_steps": (3 + 4 + 5 + 3) / 4, "n": 4}
-    assert {k: row[k] for k in ROW_KEYS[:9]} == NAMES | head | steps
+    assert {k: row[k] for k in ROW_KEYS[:12]} == NAMES | head | steps
     assert [image["steps"] for image in summary.images] == [3, 4, 5, 3]
     assert row["asr"] == 0.5
     assert row["confidence"] == row["l1"] + 0.25 == 0.625
@@ -143,7 +146,7 @@ def test_the_order_of_records_does_not_matter() -> None:
     assert forward.denominators == backward.denominators
     for one, other in zip(forward.rows, backward.rows, strict=True):
         assert list(one) == list(other)
-        exact = [*ROW_KEYS[:8], "unit", "flags"]
+        exact = [*ROW_KEYS[:11], "unit", "flags"]
         assert [one[k] for k in exact] == [other[k] for k in exact]
         for key in set(ROW_KEYS) - set(exact):
             assert one[key] == pytest.approx(other[key], rel=1e-12)
@@ -213,6 +216,7 @@ def test_results_csv_is_the_json(written: tuple[Path, Summary]) -> None:
     for row, expected in zip(rows, summary.rows, strict=True):
         assert row.pop("flags") == ("" if row["attack"] != "pgd" else "constant map (1 image); one more")
         kept = {k: v for k, v in expected.items() if k != "flags"}
+        assert row.pop("needs_map") == str(kept.pop("needs_map"))
         assert {k: type(kept[k])(v) for k, v in row.items()} == kept
 
 
@@ -342,7 +346,7 @@ def test_the_printed_table() -> None:
         assert heading in text
     adv2 = next(line for line in text.splitlines() if "adv2" in line)
     row = summary.rows[2]
-    for absent in ("target map", "benign", "size"):
+    for absent in ("target map", "benign L1", "size"):
         assert absent not in text
     for shown in (f"{row['asr']:.1%}", f"{row['l1']:.3f}", f"{row['linf'] * 255:.1f}"):
         assert shown in adv2
@@ -353,7 +357,7 @@ def test_the_printed_table() -> None:
     wanted = [f"{row[name]:.3f}" for name in ("iou", "iou_true_class", "iou_target_class")]
     assert cells[place : place + 3] == wanted
     assert len(set(wanted)) == 3
-    assert "explained for the true class c / the target class c_t" in text
+    assert "explained for the true class c or both for the target class c_t" in text
     assert f"{0.125 / 2:.3f}" in adv2, "the record's seconds, per image"
     assert sum("adv2" in line for line in text.splitlines()) == 2
 

@@ -49,9 +49,10 @@ class OnlyGradient(Brightness):
 def attack_record(name: str, schedule: str, images: Tensor, predicted: list[int], valid: list[bool]) -> AttackRecord:
     n = len(images)
     flat = torch.zeros(n, 1, 2, 2)
-    kept = to_uint8(images), flat, torch.tensor(predicted), torch.zeros(n), torch.tensor(valid)
     return AttackRecord(
-        name, schedule, 1, 0.0, *kept, size=torch.zeros(n), steps_taken=torch.ones(n, dtype=torch.int64),
+        name, schedule, 1, 0.0, role="control" if schedule == "control" else "class", threat_model="linf",
+        adv_images=to_uint8(images), adv_map=flat, adv_predicted=torch.tensor(predicted), confidence=torch.zeros(n),
+        valid=torch.tensor(valid), size=torch.zeros(n), steps_taken=torch.ones(n, dtype=torch.int64),
         adv_map_true_class=flat, adv_map_target_class=flat,
     )  # fmt: skip
 
@@ -70,8 +71,10 @@ def batch_record(index: int = 0) -> BatchRecord:
     flat = torch.zeros(4, 1, 2, 2)
     ids = [f"{index}/{i}" for i in range(4)]
     zeros, ones = torch.zeros(4, dtype=torch.int64), torch.ones(4, dtype=torch.int64)
-    benign = to_uint8(images), flat, flat
-    return BatchRecord(index, ids, zeros, ones, *benign, [], attacks, benign_map_target_class=flat, interpreter="cam")
+    return BatchRecord(
+        index, ids, label=zeros, target_class=ones, images=to_uint8(images), benign_map=flat, target_map=flat,
+        benign_map_target_class=flat, already_wrong=[], attacks=attacks, interpreter="cam",
+    )  # fmt: skip
 
 
 def test_which_images_count() -> None:

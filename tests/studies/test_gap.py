@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from build_records import make_record
 
-from lightning_adv2.report.gap import gap_rows, print_gap, write_gap
+from lightning_adv2.report.findings import Findings, draw_figure, read_findings, write_findings
+from lightning_adv2.results.summary import Row
+from lightning_adv2.studies.gap import GapEvaluation, gap_images, gap_rows
 
 
 def records() -> list:
@@ -17,9 +18,13 @@ def records() -> list:
     return [again, first, make_record(0, ["a"], interpreter="rts", place=1, target="patch")]
 
 
+def rows_of(records: list) -> list[Row]:
+    return gap_rows([row for record in records for row in gap_images(record)])
+
+
 def test_rows_are_means_over_images() -> None:
-    rows = gap_rows(records())
-    assert rows == gap_rows(records()[::-1])
+    rows = rows_of(records())
+    assert rows == rows_of(records()[::-1])
     assert [(row["interpreter"], row["attack"], row["n"]) for row in rows] == [
         ("cam", "benign", 4), ("cam", "noise", 4), ("cam", "pgd", 3), ("cam", "adv2", 4),
         ("rts", "benign", 1), ("rts", "noise", 1), ("rts", "pgd", 1), ("rts", "adv2", 1),
@@ -44,14 +49,17 @@ def test_rows_are_means_over_images() -> None:
     assert rows[2]["iou_low"] <= rows[2]["iou"] <= rows[2]["iou_high"]
 
 
-def test_files_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = gap_rows(records())
-    write_gap(tmp_path, rows)
-    assert json.loads((tmp_path / "gap.json").read_text())["rows"] == rows
-    assert (tmp_path / "figures" / "gap.png").stat().st_size > 5000
-    print_gap(rows)
-    out = capsys.readouterr().out
-    assert "Maps against the target map: patch" in out
-    assert "pgd-fast" in out
-    write_gap(tmp_path / "none", [])
+def test_files_and_table(tmp_path: Path) -> None:
+    findings = Findings(rows_of(records()))
+    write_findings(tmp_path, GapEvaluation, findings)
+    draw_figure(tmp_path, GapEvaluation, findings)
+    study = read_findings(tmp_path, "gap")
+    assert study is not None
+    assert study.findings == findings
+    assert [path.name for path in study.paths] == ["gap.json", "gap.csv", "gap.png"]
+    assert study.figures[0].stat().st_size > 5000
+    (table,) = study.tables
+    assert table.title == "Agreement with the target map"
+    assert [cells[1] for cells in table.cells[:3]] == ["benign", "noise", "pgd"]
+    draw_figure(tmp_path / "none", GapEvaluation, Findings([]))
     assert not (tmp_path / "none" / "figures").exists()

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lightning_adv2.report.figures import amplified, iou_text, overlay, shown_attacks
+from lightning_adv2.report.figures import amplified, iou_text, overlay
 from lightning_adv2.report.html.pictures import SMALL, Pictures
 from lightning_adv2.report.page import Gallery
+from lightning_adv2.report.run_figures import shown_attacks
 from lightning_adv2.results.records import BENIGN, AttackRecord, BatchRecord, to_numpy
 from lightning_adv2.results.run import Run
 from lightning_adv2.results.summary import Row

@@ -6,46 +6,51 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning_adv2.files import read_text
-from lightning_adv2.report.from_terminal import tables_of
+from lightning_adv2.files import read_json, read_text
+from lightning_adv2.report.findings import read_findings, study_names
 from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.html.writing import write_page
-from lightning_adv2.report.page import Block, Gallery, Listing, Picture, Section, Table
+from lightning_adv2.report.page import Block, Gallery, Listing, Picture, Section
+from lightning_adv2.report.results_table import blind_notes, results_table
 from lightning_adv2.report.sentences import attacks_of, sentences
-from lightning_adv2.report.studies import STUDIES, read_json, study_tables
-from lightning_adv2.report.terminal import ONE_CLASS, blind_notes, empty_notes, print_table
-from lightning_adv2.results.benign import accuracy_lines, benign_flags, resolution
+from lightning_adv2.report.table import text_table
+from lightning_adv2.results.benign import accuracy_lines, benign_flags
 from lightning_adv2.results.records import record_key
 from lightning_adv2.results.run import Run
-from lightning_adv2.results.summary import Row, Summary, denominator_lines
+from lightning_adv2.results.summary import Row, denominator_lines
 
 FILE = "report.html"
 _KNOWN = ("agreement", "overview", "gallery", "convergence")
+_FLAGS = ("interpreter", "attack", "flag", "batches")
 
 
 def write_run_page(run: Run, path: Path | None = None) -> Path:
-    """Write ``report.html`` into the run's folder, or a page elsewhere; returns its path."""
+    """Write the page of a run, by default ``report.html`` in its folder; returns the page's path.
+
+    Raises:
+        OSError: the page cannot be written.
+    """
     return write_page(path or run.folder / FILE, f"ADV2 evaluation: {run.folder.resolve().name}", run_sections(run))
 
 
 def run_sections(run: Run, limit: int = 24) -> list[Section]:
-    """All that a page says of one evaluation; what its folder lacks is left out.
+    """The sections of the page of a run, as far as its folder has the files.
 
     Args:
-        run: also one that was interrupted, as far as it got.
-        limit: at most so many images in the gallery.
+        run: finished or interrupted.
+        limit: at most this number of images in the gallery.
     """
     sections = [Section("Summary", "\n\n".join(sentences(run)), _pictures(run, "agreement", "overview"))]
     if run.summary.rows:
-        (table,) = tables_of(partial(print_table, run.summary, "Means over all attacked images"))
+        table = results_table(run.summary, "Means over all attacked images")
         notes = "\n\n".join(blind_notes(run.summary))
-        sections.append(Section("Results", notes, [replace(table, note=_legend(run.summary))]))
+        shown = replace(table, notes=[*_legend(run.summary.rows), *table.notes], alerts=())
+        sections.append(Section("Results", notes, [shown]))
     told = denominator_lines(run.summary) + accuracy_lines(run.summary.benign)
-    sections.append(Section("Where every image went", "\n\n".join(told), _counts(run)))
+    sections.append(Section("Denominators and flags", "\n\n".join(told), _counts(run)))
     if run.summary.images:
         gallery = Gallery("Benign and attacked", run, limit)
         sections.append(Section("Gallery", _about_gallery(run.summary.rows), [gallery]))
@@ -53,19 +58,17 @@ def run_sections(run: Run, limit: int = 24) -> list[Section]:
 
 
 _LEGEND = (
-    "ASR: share of the images classified as the target class. Map L1, IoU: attacked against target map, L1 per pixel, "
-    "IoU of the maps cut at 0.5; plausible: share of the images with an IoU above 0.5, the dotted line of the figures"
+    "ASR: share of the images that are classified as the target class. Map L1 and IoU compare the attacked image's map "
+    "with the target map: mean absolute difference per pixel, and intersection over union of the maps cut at 0.5. "
+    "Plausible: share of the images with an IoU above 0.5, the dotted line of the figures"
 )
-_SIZES = "Linf x255: largest change of a pixel, in 8-bit levels; size: in the attack's own unit."
+_SIZES = "Linf x255: largest change of a pixel, in 8-bit levels. Size: the attack's change in its unit."
 
 
-def _legend(summary: Summary) -> str:
+def _legend(rows: Sequence[Row]) -> list[str]:
     """What the columns of the results mean, as far as there is anything to see of it."""
-    rows = summary.rows
-    pixels = [f"{line}."] if (line := resolution(summary.benign)) else []
     green = ", green in gallery.png" if any(row["plausible"] for row in attacks_of(rows)) else ""
-    empty = [f"{note}." for note in empty_notes(summary)]
-    return " ".join([f"{_LEGEND}{green}.", _SIZES, f"{ONE_CLASS}.", *empty, *pixels])
+    return [f"{_LEGEND}{green}.", _SIZES]
 
 
 def _about_gallery(rows: Sequence[Row]) -> str:
@@ -96,27 +99,29 @@ def _counts(run: Run) -> list[Block]:
     note = (
         "considered = already wrong + skipped + invalid + attacked; attacked = not finite under attack + in the means."
     )
-    blocks: list[Block] = [Table("Denominators", (*headings, *under_attack), rows, note)]
+    numbers = {*headings[2:], *under_attack}
+    blocks: list[Block] = [text_table("Denominators", (*headings, *under_attack), rows, note, numbers)]
     if flags:
-        blocks.append(Table("Flags: what makes figures doubtful", ("interpreter", "attack", "flag", "batches"), flags))
+        blocks.append(text_table("Flags: what makes figures doubtful", _FLAGS, flags, numbers={"batches"}))
     return blocks
 
 
 def _studies(run: Run) -> list[Section]:
-    """A section for each study whose file lies in the folder, and one with the figures that nobody asked for here."""
-    made, claimed = [], {*_KNOWN}
-    for name, study in STUDIES.items():
-        claimed.add(name)
-        tables: list[Table] = []
-        with harmless(f"the table of {run.folder / name}.json", SAME) as missing:
-            tables = study_tables(run.folder, name)
-        blocks = [*tables, *_pictures(run, name)]
-        if blocks or missing:
-            made.append(Section(study.title, "".join(missing), blocks))
-    others = [path for path in sorted((run.folder / "figures").glob("*.png")) if path.stem not in claimed]
+    """A section for each study whose file lies in the folder, and one for all other figures."""
+    made: list[Section] = []
+    claimed = {run.folder / "figures" / f"{name}.png" for name in _KNOWN}
+    for name in study_names(run.folder):
+        with harmless(f"the section of {run.folder / name}.json", SAME) as missing:
+            study = read_findings(run.folder, name)
+            if study is not None:
+                claimed |= set(study.figures)
+                pictures = [Picture(_heading(path.stem), path) for path in study.figures]
+                made.append(Section(study.title, "", [*study.tables, *pictures]))
+        if missing:
+            made.append(Section(name.replace("_", " ").capitalize(), missing[0]))
+    others = [path for path in sorted((run.folder / "figures").glob("*.png")) if path not in claimed]
     if others:
-        pictures = [Picture(_heading(path.stem), path) for path in others]
-        made.append(Section("Further figures", blocks=[*pictures]))
+        made.append(Section("Further figures", blocks=[Picture(_heading(path.stem), path) for path in others]))
     return made
 
 
@@ -135,7 +140,7 @@ def _pictures(run: Run, *names: str) -> list[Block]:
 
 
 def _heading(name: str) -> str:
-    known = {"agreement": "How much of the map is left", "overview": "One image under all interpreters"}
+    known = {"agreement": "Map agreement", "overview": "One image under all interpreters"}
     return known.get(name, name.replace("_", " ").capitalize())
 
 
@@ -143,15 +148,15 @@ def _again(run: Run) -> Section:
     """What it takes to get the same numbers again."""
     stamp, blocks = None, list[Block]()
     with harmless(f"the table of {run.folder / 'stamp.json'}", SAME):
-        stamp = read_json(run.folder / "stamp.json")
+        stamp = read_json(run.folder / "stamp.json") if (run.folder / "stamp.json").exists() else None
     if stamp is not None:
-        blocks.append(Table("Stamp", ("what", "value"), [(key, text) for key, text in _flat(stamp)]))
+        blocks.append(text_table("Stamp", ("what", "value"), _flat(stamp)))
     blocks.append(Listing("experiment.json: all that the results depend on", json.dumps(run.experiment, indent=1)))
     config = run.folder / "config.yaml"
     if config.is_file():
         blocks.append(Listing("config.yaml: the resolved configuration", read_text(config)))
     missing = "" if stamp is not None else "\n\nThere is no stamp: the evaluation has not come to its end."
-    return Section("How to get the same numbers again", _AGAIN + missing, blocks)
+    return Section("Reproducing the numbers", _AGAIN + missing, blocks)
 
 
 _AGAIN = (

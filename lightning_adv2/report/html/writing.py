@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,12 +15,11 @@ from lightning_adv2.files.text import visible
 from lightning_adv2.report.harmless import harmless
 from lightning_adv2.report.html.gallery import HEADINGS, cards
 from lightning_adv2.report.html.pictures import Pictures, figure_uri
-from lightning_adv2.report.page import Block, Listing, Picture, Section, Table
+from lightning_adv2.report.page import Block, Listing, Picture, Section
+from lightning_adv2.report.table import Table
 
 BADGES = {"held": "good", "not held": "bad", "not tested": "open"}
 """Cells with exactly this text stand out."""
-
-_NUMBER = re.compile(r"[-+~<]?\s?\d[\d,]*(\.\d+)?(e[-+]?\d+)?\s?(%|px|Linf|s|h|min|x)?(\s?[(\[].*[)\]])?|-|nan|")
 
 
 @dataclass
@@ -34,13 +32,13 @@ class _Drawn:
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section], lead: str = "") -> Path:
-    """Write a page that holds all it shows; whole or not at all.
+    """Write a page in one file, without links to others, whole or not at all; returns its path.
 
     Args:
         path: the ``.html`` file.
         title: heading.
-        sections: in their order; each has its entry in the table of contents. A figure or a gallery that cannot be read
-            costs no more than itself: what is wrong with it stands in its place.
+        sections: in their order; each has its entry in the table of contents. The reason stands in the place of a
+            figure or gallery that cannot be read.
         lead: a line below the heading.
 
     Returns:
@@ -48,7 +46,6 @@ def write_page(path: Path, title: str, sections: Sequence[Section], lead: str = 
 
     Raises:
         OSError: the page cannot be written.
-        ValueError: a row has not as many cells as its table has columns.
     """
     pictures = Pictures()
     shown = [
@@ -69,7 +66,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], lead: str = 
 
 def _block(block: Block, pictures: Pictures) -> _Drawn:
     if isinstance(block, Table):
-        return _Drawn("table", block, {"right": numeric_columns(block)})
+        return _Drawn("table", block)
     if isinstance(block, Listing):
         return _Drawn("listing", block)
     drawn: list[_Drawn] = []
@@ -82,22 +79,6 @@ def _block(block: Block, pictures: Pictures) -> _Drawn:
             more = {"cards": shown.cards, "note": shown.note, "small": shown.small}
             drawn.append(_Drawn("gallery", block, more))
     return drawn[0] if drawn else _Drawn("missing", block, {"said": missing[0]})
-
-
-def numeric_columns(table: Table) -> list[bool]:
-    """Which columns hold numbers and nothing else, units, signs and intervals aside: these are aligned right.
-
-    Raises:
-        ValueError: a row has not as many cells as the table has columns.
-    """
-    for row in table.rows:
-        if len(row) != len(table.columns):
-            raise ValueError(
-                f"table {table.title!r}: a row of {len(row)} cells under {len(table.columns)} columns, {row!r}; "
-                "give an empty string where there is nothing"
-            )
-    columns = list(zip(*table.rows, strict=True)) or [()] * len(table.columns)
-    return [any(cells) and all(_NUMBER.fullmatch(cell) for cell in cells) for cells in columns]
 
 
 @cache
