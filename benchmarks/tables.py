@@ -74,11 +74,11 @@ def quality() -> str:
     head = ("", "schedule", "evaluations", "s per image", "ASR", "IoU", "L1")
     measured = read("quality_cpu")["rows"]
     order = list(dict.fromkeys(row["case"] for row in measured))
-    rows = [
-        (row["case"], row["schedule"], f"{row['evaluations']:,.0f}", f"{row['seconds']:.2f}", f"{row['ASR']:.0%}",
-         f"{row['IoU']:.3f}", f"{row['L1']:.3f}")
-        for row in sorted(measured, key=lambda row: order.index(row["case"]))
-    ]  # fmt: skip
+    rows = []
+    for row in sorted(measured, key=lambda row: order.index(row["case"])):
+        cost = f"{row['evaluations']:,.0f}", f"{row['seconds']:.2f}"
+        reached = f"{row['ASR']:.0%}", f"{row['IoU']:.3f}", f"{row['L1']:.3f}"
+        rows.append((row["case"], row["schedule"].replace("plateau", "early stopping"), *cost, *reached))
     return table(head, *rows, right=range(2, 7))
 
 
@@ -161,6 +161,17 @@ def derivatives() -> str:
     return table(("", "right", "right, constant map", "refused", "wrong"), *counts, right=range(1, 5))
 
 
+def aid_settings() -> str:
+    """Benign maps and resilience for the settings of AID."""
+    rows = []
+    for row in read("aid_settings")["rows"]:
+        both = f"{row['L1, c']:.3f} / {row['L1, c_t']:.3f}"
+        images = f" ({row['images']})" if row["images"] else ""
+        minutes = f"{row['minutes'] or ''}"
+        rows.append((row["training"], f"{row['steps']:,}", minutes, both, f"{row['IoU']:.3f}{images}"))
+    return table(("training", "steps", "minutes", "L1, c / c_t", "IoU (images)"), *rows, right=(1, 2, 4))
+
+
 def evaluation() -> str:
     """The share of the attacks in whole evaluations."""
     rows = [
@@ -188,7 +199,7 @@ def kills() -> str:
 def tables() -> Iterator[tuple[str, str]]:
     """Every table with its name."""
     made = (attacks, steps, drift, maps, quality, evaluation, rounding, report, memory, batches, training)
-    for make in (*made, derivatives, kills):
+    for make in (*made, derivatives, kills, aid_settings):
         yield make.__name__, make()
 
 

@@ -12,9 +12,10 @@ import yaml
 from jsonargparse import ArgumentParser
 from lab import shut_in
 
-from lightning_adv2.cli import CLI, main
+from lightning_adv2.cli import main
+from lightning_adv2.cli.lightning_cli import CLI
 from lightning_adv2.data import ImageDataModule
-from lightning_adv2.data.root import below_data_root
+from lightning_adv2.files.data_root import below_data_root
 from lightning_adv2.interpreters import Interpreter, TrainableInterpreter
 from lightning_adv2.models import Classifier, save_weights
 from lightning_adv2.reproduction.configuration import read_configuration

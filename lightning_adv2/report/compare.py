@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -213,23 +213,15 @@ def report(folders: Sequence[Path], output: Path | None = None) -> Path:
         return write_page(output or Path(FILE), f"ADV2: {len(runs)} evaluations", sections, ", ".join(names))
 
 
-def main(words: Sequence[str]) -> None:
-    """Run ``report RUN [RUN ...] [--output FILE]``.
+def main(options: Namespace) -> None:
+    """Run ``lightning-adv2 report``.
+
+    Args:
+        options: of :func:`lightning_adv2.cli.options.report`.
 
     Raises:
         SystemExit: a folder holds no evaluation, a file is damaged, or the page cannot be written.
     """
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="lightning-adv2 report",
-        description="Write an evaluation's report as one HTML file, or compare several evaluations in one.",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluation, with records/")
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE",
-        help=f"the page; by default {FILE} in the run's folder, and in this one where there are several runs",
-    )  # fmt: skip
-    options = parser.parse_args(list(words))
     try:
         page = report(options.runs, options.output)
     except FileNotFoundError as error:

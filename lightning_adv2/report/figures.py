@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lightning_adv2.files import written_whole
 from lightning_adv2.files.text import visible
+from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.functional.masking import resize_map
 from lightning_adv2.results.records import record_key, to_numpy
 from lightning_adv2.results.summary import Row
@@ -72,6 +73,13 @@ def iou_text(iou: float) -> str:
 def iou_colour(iou: float) -> str:
     """The colour of a map IoU: green above 0.5 (plausible), red up to 0.5, black for NaN."""
     return "black" if math.isnan(iou) else GOOD if iou > 0.5 else BAD
+
+
+def map_cell(shown: Tensor, benign: Tensor, image: Tensor) -> Cell:
+    """A map laid over the image that it is of, and its IoU with the benign map; both maps are ``(1, h, w)``."""
+    shown, benign = shown.float().cpu(), benign.float().cpu()
+    iou = float(map_iou(shown[None], benign[None]))
+    return overlay(image, shown), iou_text(iou), iou_colour(iou)
 
 
 def grid(rows: Sequence[Sequence[Cell]], title: str) -> Figure:
@@ -194,14 +202,14 @@ def grouped_bars(
     figure = Figure((max(4.4, columns * across), lines * (3.0 if tilted else 2.6) + 0.9), layout="constrained")
     heading(figure, title)
     colours = colours or colours_of(rows, series)
-    axes = figure.subplots(lines, columns, squeeze=False).flat
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axis, (name, metric) in zip(axes, [(p, m) for p in panels for m in metrics], strict=False):
         shown = [row for row in rows if panel is None or panel(row) == name]
         _bars(axis, shown, metric, groups[name], labels, (group, series), colours, across)
         axis.set_xticks(range(len(groups[name])), groups[name], fontsize=8,
                         **({"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if tilted else {}))  # fmt: skip
         axis.set_title(name, fontsize=9)
-    for axis in list(axes)[count:]:
+    for axis in axes[count:]:
         axis.set_axis_off()
     legend(figure, across * columns)
     return figure
@@ -235,7 +243,8 @@ def _bars(
         if stated:
             axis.plot(*zip(*stated, strict=True), "D", color="white", markeredgecolor="black", ms=5, label="paper")
     axis.set_xlim(-0.55, len(groups) - 0.45)
-    axis.set_ylim(0, metric.limit)
+    lowest = min((row[metric.key] for row in rows if row.get(metric.key) is not None), default=0.0)
+    axis.set_ylim(min(0.0, 1.15 * lowest), metric.limit)
     axis.set_ylabel(metric.label)
     if metric.level is not None:
         axis.axhline(metric.level, color="black", linewidth=0.8, linestyle=":")

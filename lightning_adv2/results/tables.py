@@ -228,4 +228,4 @@ def write_status(summary: Summary, path: Path) -> None:
 
 
 def _cell(value: Any) -> Any:
-    return "; ".join(value) if isinstance(value, dict) else value  # flags
+    return "; ".join(value) if isinstance(value, (dict, list)) else value  # names, such as flags

@@ -93,7 +93,7 @@ def test_a_typo_in_a_file(
     assert f"did you mean {meant}?" in capsys.readouterr().err.splitlines()
 
 
-COMMANDS = "fit, validate, test, predict, demo, fetch, report, reproduce, sync, verify, export"
+COMMANDS = "fit, validate, test, predict, demo, fetch, report, sync, verify, export, reproduce"
 
 
 @pytest.mark.parametrize(("word", "meant"), [("tset", "test"), ("fecth", "fetch"), ("Export", "export")])
@@ -101,7 +101,7 @@ def test_a_mistyped_command(word: str, meant: str, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         main([word, "--config", str(CONFIG)])
     lines = capsys.readouterr().err.splitlines()
-    assert lines[:2] == [f"error: '{word}' is no command; there are: {COMMANDS}", f"did you mean {meant}?"]
+    assert lines[:2] == [f"error: '{word}' is not a command; the commands are: {COMMANDS}", f"did you mean {meant}?"]
 
 
 def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,7 +115,7 @@ def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("shapes_ca.yaml", "; did you mean configs/evaluate/shapes_cam.yaml?"),
         ("mine/runn.yaml", "; did you mean mine/run.yaml?"),
-        ("mine/elephant.yaml", "; those of the package lie in its configs/"),
+        ("mine/elephant.yaml", "; the package's are in its folder configs/"),
     ],
 )
 def test_a_missing_configuration_file(
@@ -128,7 +128,7 @@ def test_a_missing_configuration_file(
     with pytest.raises(SystemExit):
         main(["test", "--config", asked])
     first = capsys.readouterr().err.splitlines()[0]
-    assert first == f"error: config: {asked}: no such file (a relative path begins in {tmp_path}){says}"
+    assert first == f"error: config: {asked}: no such file (relative paths start from {tmp_path}){says}"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_a_device_that_is_not_there(words: list[str], wanted: bool, capsys: pyte
     assert stopped.value.code == 1
     err = capsys.readouterr().err
     assert words[0].replace("=", " ") in err
-    assert "--trainer.accelerator cpu runs anywhere; auto" in err
+    assert "--trainer.accelerator cpu runs on any machine; " in err
     assert ("Traceback" in err) is wanted
     assert wanted or len(err[err.index("error: ") :].splitlines()) == 3
 

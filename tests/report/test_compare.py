@@ -9,7 +9,8 @@ import pytest
 from build_records import make_record
 from rich.console import Console
 
-from lightning_adv2.report.compare import MAIN, comparison, experiment_table, main, names_of
+from lightning_adv2.cli import main
+from lightning_adv2.report.compare import MAIN, comparison, experiment_table, names_of
 from lightning_adv2.report.terminal import show
 from lightning_adv2.results.run import Run, read_run
 from report.browser import Parsed
@@ -95,7 +96,7 @@ def test_several_runs_make_one_page(
     runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    main([str(run.folder) for run in runs])
+    main(["report", *(str(run.folder) for run in runs)])
     said = capsys.readouterr().out
     parsed = Parsed(tmp_path / "report.html")
     iou = [run.summary.rows[2]["iou"] for run in runs]
@@ -109,21 +110,21 @@ def test_several_runs_make_one_page(
 
 
 def test_one_run_makes_its_own_page(runs: list[Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main([str(runs[0].folder)])
+    main(["report", str(runs[0].folder)])
     assert str(runs[0].folder / "report.html") in capsys.readouterr().out
-    main([str(runs[0].folder), "--output", str(tmp_path / "else" / "where.html")])
+    main(["report", str(runs[0].folder), "--output", str(tmp_path / "else" / "where.html")])
     assert (tmp_path / "else" / "where.html").read_bytes() == (runs[0].folder / "report.html").read_bytes()
 
 
 def test_no_run_there(runs: list[Run], tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"nowhere holds no evaluation.*records/"):
-        main([str(runs[0].folder), str(tmp_path / "nowhere")])
+        main(["report", str(runs[0].folder), str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit, match="twice"):
-        main([str(runs[0].folder), str(runs[0].folder)])
+        main(["report", str(runs[0].folder), str(runs[0].folder)])
     (record,) = (runs[0].folder / "records" / "cam").iterdir()
     record.write_bytes(record.read_bytes()[:-9])
     with pytest.raises(SystemExit, match=r"batch_00000\.safetensors"):
-        main([str(runs[0].folder)])
+        main(["report", str(runs[0].folder)])
 
 
 def test_terminal(runs: list[Run]) -> None:

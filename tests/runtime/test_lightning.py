@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import lightning_adv2
-from lightning_adv2.cli.command import CLI
+from lightning_adv2.cli.lightning_cli import CLI
 from lightning_adv2.runtime.lightning import (
     accumulates,
     at_last_batch,
