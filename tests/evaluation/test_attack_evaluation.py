@@ -3,8 +3,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import wandb
 import yaml
 from jsonargparse import ArgumentParser
 from lab import attack_data, idls, interpreter, shapes, short_attacks, trainer, untrained_rts, victim
+from runtime.owner import start
 from torch import nn
 
 from lightning_adv2.attacks import ADV2, adv2_attack, adv2_cam, pgd
@@ -32,7 +31,6 @@ from lightning_adv2.runtime.ownership import FILE as LOCK
 from lightning_adv2.runtime.ownership import FolderInUseError
 from lightning_adv2.types import Interpretation
 
-OWNER = Path(__file__).parents[1] / "runtime" / "owner.py"
 FILES = {
     "results.json", "results.csv", "images.csv", "status.csv", "stamp.json", "manifest.json", "manifest.copy.json",
     "records", "figures", "report.html", "SHA256SUMS",
@@ -328,32 +326,30 @@ def test_inference_mode_is_refused_before_any_work(tmp_path: Path) -> None:
 
 
 def test_one_owner_of_the_folder_without_the_command_line_too(tmp_path: Path) -> None:
-    seen: list[bool] = []
+    folder, leave, seen = tmp_path / "run", tmp_path / "leave", []
 
     class Watched(CAM):
         def forward(self, *args: Any, **kwargs: Any) -> Interpretation:
-            seen.append((tmp_path / LOCK).is_file())
+            seen.append((folder / LOCK).is_file())
             return super().forward(*args, **kwargs)
 
     def test() -> None:
-        run = trainer(tmp_path, AttackEvaluation([pgd(steps=1)]))
+        run = trainer(folder, AttackEvaluation([pgd(steps=1)]))
         run.test(IDLS(victim(), Watched()), attack_data(num_images=4), verbose=False)
 
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, OWNER, tmp_path], stdin=pipe, stdout=pipe, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "mine\n"
-        with pytest.raises(FolderInUseError, match=f"in use by process {other.pid} on "):
-            test()
-        assert not (tmp_path / "records").exists()
-        other.communicate("\n", timeout=60)
+    other = start(folder, leave)
+    with pytest.raises(FolderInUseError, match=f"in use by process {other.pid} on "):
+        test()
+    assert not (folder / "records").exists()
+    leave.touch()
+    assert other.wait(60) == 0
     test()
     assert seen
     assert all(seen)
-    assert not (tmp_path / LOCK).exists()
+    assert not (folder / LOCK).exists()
     with pytest.raises(RuntimeError, match="another experiment"):
-        trainer(tmp_path, AttackEvaluation([pgd(steps=2)])).test(idls("cam"), attack_data(num_images=4))
-    assert not (tmp_path / LOCK).exists(), "a run that fails leaves the folder to others"
+        trainer(folder, AttackEvaluation([pgd(steps=2)])).test(idls("cam"), attack_data(num_images=4))
+    assert not (folder / LOCK).exists(), "a run that fails leaves the folder to others"
 
 
 def test_arguments() -> None:
