@@ -19,6 +19,7 @@ from benchmarks.kills import processes, wait_until
 from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.interpreters import CAM
 from lightning_adv2.modules import IDLS, ClassifierModule
+from lightning_adv2.runtime.lightning import at_last_batch
 from lightning_adv2.runtime.signals import Interruption
 from lightning_adv2.types import Batch, Interpretation
 
@@ -67,7 +68,7 @@ class Late(pl.Callback):
         self.rank, self.seconds = rank, seconds
 
     def on_test_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        last = trainer._evaluation_loop.batch_progress.is_last_batch
+        last = at_last_batch(trainer)
         if trainer.global_rank == self.rank and last:
             SlowCAM.seconds = self.seconds
         elif last:
