@@ -25,6 +25,9 @@ from lightning_adv2.models import Classifier
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
+# Matplotlib's list of fonts, which takes it seconds, is made once for all processes, whatever their home.
+os.environ.setdefault("MPLCONFIGDIR", str(Path(__file__).parents[1] / "build" / "matplotlib"))
+
 # A shell's background jobs ignore SIGINT, as do their children; tests send it, and a terminal's jobs do not ignore it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
