@@ -28,7 +28,7 @@ from lightning_adv2.files import read_json
 Study: TypeAlias = Callable[[Any, Contents, dict[Key, Row], Path], Iterator[str]]
 _SHARES = {
     "asr", "iou", "confidence", "wrong", "plausible", "detection_rate", "benign_fpr", "calibration_fpr", "auroc",
-    "low", "high", "pointing", "energy_inside", "mask_iou", "accuracy", "balanced_accuracy", "rate",
+    "error_low", "error_high", "pointing", "energy_inside", "mask_iou", "accuracy", "balanced_accuracy", "rate",
     "rate_reached", "worst_iou", "control_iou", "transfer_iou", "area", "preserved", "destroyed", "shuffled",
     "iou_true_class", "iou_target_class", "calibration_error",
 }  # fmt: skip
@@ -108,13 +108,13 @@ def _flat_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
         yield from same_cells(str(row.get("interpreter")), line, {key: row.get(key) for key in keys})
 
 
-_OLD = {"classifier_transfer", "confusion", "curves", "detection", "localization", "proposition", "resilience",
+_OLD = {"classifier_transfer", "confusion", "curves", "detection", "proposition", "resilience",
         "transfer"}  # fmt: skip
 """Studies whose files have not the form of findings yet."""
 _KEYS = {
     "gap": ["rows"], "curves": ["curves"], "transfer": ["rows"], "proposition": ["steps", "tolerance", "rows"],
     "detection": ["rows", "settings", "scores"], "classifier_transfer": ["classifiers", "rows"],
-    "noise": ["details", "rows"], "localization": ["settings", "images", "rows", "calibration"],
+    "noise": ["details", "rows"], "localization": ["settings", "rows"],
     "resilience": ["reference", "rows"], "map_quality": ["rows"],
 }  # fmt: skip
 STUDIES: dict[str, Study] = {

@@ -100,39 +100,39 @@ def noise(content: Row, contents: Contents, table: dict[Key, Row], folder: Path)
 
 
 def localization(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
-    """``localization.json``: means of ``localization.csv``."""
-    lines = read_table(folder / "localization.csv")
+    """``localization.json``: means of ``localization_images.csv``, and rules from the candidates that were tried."""
+    rows = [row for row in content["rows"] if not row["baseline"]]
+    names, counts = [row["interpreter"] for row in rows], content["settings"]["images"]
+    path = folder / "localization_images.csv"
+    lines = read_table(path) if path.exists() or counts["located"] else []
     for part in ("calibration", "reported"):
         count = Counter(one["interpreter"] for one in lines if one["part"] == part)
-        if any(count[name] != content["images"][part] for name in content["calibration"]):
-            yield f"images: {content['images'][part]} of {part}, in localization.csv {dict(count)}"
-    for row in content["rows"]:
+        if any(count[name] != counts[part] for name in names):
+            yield f"images: {counts[part]} of {part}, in {path.name} {dict(count)}"
+    for row in rows:
         own = [one for one in lines if one["interpreter"] == row["interpreter"] and one["part"] == "reported"]
         own = [one for one in own if one["iou"]]
-        if "rule" in row and row["rule"] and own:
+        if row["rule"] and own:
             wanted: Row = {"n": len(own), "error": 1 - sum(int(one["correct"]) for one in own) / len(own)}
             wanted |= {"iou": mean(float(one["iou"]) for one in own)}
             wanted |= {key: mean(float(one[key]) for one in own if one[key]) for key in ("pointing", "energy_inside")}
-            if row.get("mask_iou") is not None:
+            if row["mask_iou"] is not None:
                 wanted["mask_iou"] = mean(float(one["mask_iou"]) for one in own if one["mask_iou"])
             yield from same(row["interpreter"], row, wanted, 1e-5)
             if any(one["rule"] != row["rule"] or differing_cell(one["alpha"], float(row["alpha"])) for one in own):
-                yield f"{row['interpreter']}: rule or alpha is not that of localization.csv"
-        for name, one in row.get("rules", {}).items():
-            tried = [c for c in content["calibration"][row["interpreter"]] if c["rule"] == name]
-            best = min((c["error"] for c in tried), default=None)
-            if differing(one["calibration_error"], best):
-                said = one["calibration_error"]
-                yield f"{row['interpreter']}, {name}: calibration_error is {said}, of those tried {best}"
-        if row.get("rule"):
-            yield from same(
-                f"{row['interpreter']}, {row['rule']}",
-                row,
-                {k: row["rules"][row["rule"]][k] for k in ("alpha", "calibration_error", "error")},
-            )
+                yield f"{row['interpreter']}: rule or alpha is not that of {path.name}"
+        rules = {one["rule"]: one for one in content["details"]["rules"] if one["interpreter"] == row["interpreter"]}
+        tried = [one for one in content["details"]["candidates"] if one["interpreter"] == row["interpreter"]]
+        for name, one in rules.items():
+            best = min((c["error"] for c in tried if c["rule"] == name), default=None)
+            yield from same(f"{row['interpreter']}, {name}", one, {"calibration_error": best})
+        if row["rule"]:
+            one = rules[row["rule"]]
+            own_rule = {key: one[key] for key in ("alpha", "calibration_error", "error")}
+            yield from same(f"{row['interpreter']}, {row['rule']}", row, own_rule)
     for one in lines:
         if one["iou"] and (float(one["iou"]) > 0.5) != bool(int(one["correct"])):
-            yield f"localization.csv, image {one['image_id']!r}: correct is {one['correct']}, its iou {one['iou']}"
+            yield f"{path.name}, image {one['image_id']!r}: correct is {one['correct']}, its iou {one['iou']}"
 
 
 def map_quality(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:

@@ -15,7 +15,6 @@ from lightning_adv2.report.curves import draw_curves, print_curves
 from lightning_adv2.report.detection import draw_detection, print_detection
 from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.harmless import SAME, harmless
-from lightning_adv2.report.localization import print_localization
 from lightning_adv2.report.old_tables import tables_of
 from lightning_adv2.report.proposition import draw_proposition, print_proposition
 from lightning_adv2.report.resilience_files import draw_resilience, print_resilience
@@ -57,7 +56,6 @@ STUDIES: dict[str, Study] = {
         _printed(lambda read, to: print_detection(read["rows"], "Share of images detected", to)),
         lambda folder, read: draw_detection(folder, read["rows"]),
     ),
-    "localization": Study("Do the maps find the object?", _printed(print_localization)),
     "proposition": Study(
         "Proposition 1",
         _printed(lambda read, to: print_proposition(read["rows"], read["steps"], read["tolerance"], to)),

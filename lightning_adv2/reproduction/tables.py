@@ -52,8 +52,8 @@ def table_2(plan: Plan) -> Found:
     rows = []
     for content in contents:
         for row in content["rows"]:
-            if row["n"]:
-                rule = f"{row['rule']} {row['alpha']:g}" if "rule" in row else "baseline"
+            if row["error"] is not None:
+                rule = "baseline" if row["baseline"] else f"{row['rule']} {row['alpha']:g}"
                 cells = {"error": share_cell(round(row["error"] * row["n"]), row["n"])}
                 stated = published.LOCALIZATION.get((row["interpreter"],), {})
                 rows.append(Measured((row["interpreter"], rule), cells, stated))
