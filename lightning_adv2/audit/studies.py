@@ -108,12 +108,11 @@ def _flat_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
         yield from same_cells(str(row.get("interpreter")), line, {key: row.get(key) for key in keys})
 
 
-_OLD = {"classifier_transfer", "confusion", "curves", "detection", "proposition", "resilience",
-        "transfer"}  # fmt: skip
+_OLD = {"confusion", "curves", "detection", "proposition", "resilience"}
 """Studies whose files have not the form of findings yet."""
 _KEYS = {
     "gap": ["rows"], "curves": ["curves"], "transfer": ["rows"], "proposition": ["steps", "tolerance", "rows"],
-    "detection": ["rows", "settings", "scores"], "classifier_transfer": ["classifiers", "rows"],
+    "detection": ["rows", "settings", "scores"], "classifier_transfer": ["details", "rows"],
     "noise": ["details", "rows"], "localization": ["settings", "rows"],
     "resilience": ["reference", "rows"], "map_quality": ["rows"],
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a study found, as its file ``<name>.json`` has it, and how it is shown: by the study's class, or by the file."""
+"""The findings of a study: the file ``<name>.json``, and the tables and figures that show it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from lightning_adv2 import files
-from lightning_adv2.report.classifier_transfer_files import draw_classifier_transfer, print_classifier_transfer
 from lightning_adv2.report.confusion import draw_confusion, print_confusion
 from lightning_adv2.report.curves import draw_curves, print_curves
 from lightning_adv2.report.detection import draw_detection, print_detection
@@ -19,7 +18,6 @@ from lightning_adv2.report.old_tables import tables_of
 from lightning_adv2.report.proposition import draw_proposition, print_proposition
 from lightning_adv2.report.resilience_files import draw_resilience, print_resilience
 from lightning_adv2.report.table import Table
-from lightning_adv2.report.transfer import draw_transfer, print_transfer
 
 
 class Study(NamedTuple):
@@ -46,11 +44,6 @@ STUDIES: dict[str, Study] = {
         _printed(lambda read, to: print_resilience(read["rows"], read["reference"], to)),
         lambda folder, read: draw_resilience(folder, read["rows"], read["tolerance"]),
     ),
-    "transfer": Study(
-        "Transfer between interpreters",
-        _printed(lambda read, to: print_transfer(read["rows"], to)),
-        lambda folder, read: draw_transfer(folder, read["rows"]),
-    ),
     "detection": Study(
         "Detection",
         _printed(lambda read, to: print_detection(read["rows"], "Share of images detected", to)),
@@ -65,11 +58,6 @@ STUDIES: dict[str, Study] = {
         "How strong must the attack be?",
         _printed(lambda read, to: print_curves(read["curves"], read["controls"], to)),
         lambda folder, read: draw_curves(folder, read["curves"], read["controls"]),
-    ),
-    "classifier_transfer": Study(
-        "Transfer between classifiers",
-        _printed(lambda read, to: print_classifier_transfer(read["classifiers"], read["rows"], read["skipped"], to)),
-        lambda folder, read: draw_classifier_transfer(folder, read["rows"]),
     ),
     "confusion": Study("What the classifier takes for what", _printed(print_confusion), draw_confusion),
 }

@@ -185,7 +185,7 @@ def set_first(attack: int, name: str, value: Any) -> Callable[[BatchRecord], Non
         (set_first(2, "steps_taken", 99), "outside 0 to 4"), (set_first(2, "adv_predicted", 7), "outside 0 to 6"),
         (set_first(2, "size", float("inf")), "size"), (set_first(2, "seconds", float("nan")), "seconds"),
         (set_first(2, "seconds", -1.0), "seconds"), (set_first(2, "steps", -3), "steps"),
-        (set_first(2, "unit", "px"), "steps or unit"), (set_first(2, "adv_map", float("nan")), "valid is True"),
+        (set_first(2, "unit", "px"), "steps, unit"), (set_first(2, "adv_map", float("nan")), "valid is True"),
         (set_first(1, "adv_map_true_class", 0.987), "though it is the benign image"),
         (lambda r: setattr(r, "pieces", 0), "pieces"),
         (lambda r: setattr(r, "target", "patch"), "target"), (lambda r: r.attacks.reverse(), "its attacks are"),
@@ -201,7 +201,7 @@ def test_what_no_run_writes_into_a_record(run: Path, change: Callable[[BatchReco
     write_record(record, run / "records")
     found, _ = verify(run, sums=False)
     assert any(words in line for line in found), found
-    assert any(path.name in line for line in found) or words in ("steps or unit", "target")
+    assert any(path.name in line for line in found) or words in ("steps, unit", "target")
 
 
 RUBBISH: list[Any] = [
