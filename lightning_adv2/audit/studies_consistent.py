@@ -55,18 +55,15 @@ def _auroc(benign: Sequence[float], adversarial: Sequence[float]) -> float | Non
 
 
 def confusion(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
-    """``confusion.json``: shares from the counts, which are a matrix or, of many classes, its cells that are not 0."""
-    size, counts = len(content["classes"]), content["counts"]
-    cells = content["cells"] if counts is None else [
-        (i, j, number) for i, row in enumerate(counts) for j, number in enumerate(row)
-    ]  # fmt: skip
-    whole = counts is None or (len(counts) == size and all(len(row) == size for row in counts))
-    places = {(i, j) for i, j, _ in cells}
-    if not whole or len(places) < len(cells) or not all(all(map(is_count, cell)) for cell in cells):
-        yield f"counts: no {size} x {size} whole numbers, or no cells of such a matrix"
+    """``confusion.json``: shares from the cells of the matrix."""
+    size, cells = len(content["rows"]), content["details"]["cells"]
+    numbers = [(one["true_class"], one["predicted_class"], one["images"]) for one in cells]
+    places = {(i, j) for i, j, _ in numbers}
+    if len(places) < len(cells) or not all(all(map(is_count, cell)) and max(cell[:2]) < size for cell in numbers):
+        yield f"cells: they are not those of a matrix of {size} x {size} whole numbers"
         return
     true, said, right = [0] * size, [0] * size, [0] * size
-    for i, j, number in cells:
+    for i, j, number in numbers:
         true[i] += number
         said[j] += number
         right[i] += number if i == j else 0
@@ -75,10 +72,10 @@ def confusion(content: Row, contents: Contents, table: dict[Key, Row], folder: P
     precision = [one / of if of else None for one, of in zip(right, said, strict=True)]
     wanted = {"images": total, "accuracy": sum(right) / total if total else None}
     wanted["balanced_accuracy"] = mean(one for one in recall if one is not None)
-    yield from same("all", content, wanted)
-    for name, values in (("recall", recall), ("precision", precision)):
-        if len(content[name]) != size or any(map(differing, content[name], values)):
-            yield f"{name} is {content[name]}, from the counts {values}"
+    yield from same("all", content["settings"], wanted)
+    for i, row in enumerate(content["rows"]):
+        own = {"images": true[i], "recall": recall[i], "precision": precision[i]}
+        yield from same(f"class {row['class']!r}", row, own)
 
 
 def noise(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
