@@ -46,7 +46,7 @@ def study_findings(folder: Path, contents: Contents, table: dict[Key, Row]) -> I
             if path.stem not in _OLD:
                 csv = path.with_suffix(".csv")
                 yield from guarded(csv, lambda path=path, csv=csv: _same_table(csv, read_json(path)["rows"]))  # type: ignore[misc]
-    for name in ("detection", "resilience"):
+    for name in ("detection",):
         path, source = folder / f"{name}.csv", folder / f"{name}.json"
         if path.exists() and source.exists():
             yield from guarded(path, lambda path=path, source=source: _flat_table(path, read_json(source)["rows"]))  # type: ignore[misc]
@@ -108,13 +108,13 @@ def _flat_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
         yield from same_cells(str(row.get("interpreter")), line, {key: row.get(key) for key in keys})
 
 
-_OLD = {"curves", "detection", "proposition", "resilience"}
+_OLD = {"curves", "detection", "proposition"}
 """Studies whose files have not the form of findings yet."""
 _KEYS = {
     "gap": ["rows"], "curves": ["curves"], "transfer": ["rows"], "proposition": ["steps", "tolerance", "rows"],
     "detection": ["rows", "settings", "scores"], "classifier_transfer": ["details", "rows"],
     "noise": ["details", "rows"], "localization": ["settings", "rows"],
-    "resilience": ["reference", "rows"], "map_quality": ["rows"],
+    "resilience": ["settings", "rows"], "map_quality": ["rows"],
 }  # fmt: skip
 STUDIES: dict[str, Study] = {
     "gap": gap, "curves": curves, "transfer": transfer, "proposition": proposition, "detection": detection,

@@ -145,15 +145,12 @@ def map_quality(content: Row, contents: Contents, table: dict[Key, Row], folder:
 
 def resilience(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
     """``resilience.json``: the worst case from the records, the rest from the other studies."""
-    quality = {
-        row["interpreter"]: {key: value for key, value in row.items() if key != "interpreter" and value is not None}
-        for row in read_json(folder / "map_quality.json")["rows"]
-    }
-    noise = read_json(folder / "noise.json")["rows"] if (folder / "noise.json").exists() else []
-    transfer = read_json(folder / "transfer.json")["rows"] if (folder / "transfer.json").exists() else []
+    quality, noise, transfer = (_rows_of(folder, name) for name in ("map_quality", "noise", "transfer"))
+    measures = {row["interpreter"]: {key: row[key] for key in row if key != "interpreter"} for row in quality}
     for row in content["rows"]:
         name = row["interpreter"]
-        wanted: Row = {"control_iou": table[name, "target_class", "control"]["iou"], "benign": quality[name]}
+        wanted: Row = {"control_iou": next(one["iou"] for key, one in table.items() if _is_benign(key, one, name))}
+        wanted |= {f"benign_{key}": value for key, value in measures[name].items()}
         wanted |= _worst(contents, name)
         yield from same(name, row, wanted)
         claimed, shown = row["resilience"] is not None, row["decided_by"]
@@ -161,20 +158,31 @@ def resilience(content: Row, contents: Contents, table: dict[Key, Row], folder: 
             yield f"{name}: resilience is {row['resilience']}, decided by {shown}"
         if row["counts"] is not (claimed and not row["gate"] and not row["flags"]):
             yield f"{name}: counts is {row['counts']}, with gate {row['gate']} and flags {row['flags']}"
-        if row["noise_iou"]:
-            own = {f"{one['kind']}-{one['rate']:g}": one["iou"] for one in noise if one["interpreter"] == name}
-            yield from same(f"{name}, noise_iou", row["noise_iou"], own)
+        moved = {f"noise_iou_{one['kind']}-{one['rate']:g}": one["iou"] for one in noise if one["interpreter"] == name}
+        if any(key.startswith("noise_iou_") for key in row):  # else the run was made without the study
+            yield from same(name, row, moved)
         if row["transfer_iou"] is not None:
-            given = [t for t in transfer if t["interpreter"] == name != t["source"] == content["reference"]]
-            yield from same(
-                name, row, {"transfer_iou": max((t["iou"] for t in given if t["iou"] is not None), default=None)}
-            )
+            reference = content["settings"]["reference"]
+            given = [one["iou"] for one in transfer if one["interpreter"] == name != one["source"] == reference]
+            yield from same(name, row, {"transfer_iou": max((iou for iou in given if iou is not None), default=None)})
     ranks = [row["rank"] for row in content["rows"]]
     counting = [row["resilience"] for row in content["rows"] if row["counts"]]
     if ranks != [*range(1, len(counting) + 1), *[None] * (len(ranks) - len(counting))]:
         yield f"its ranks are {ranks}"
     if counting != sorted(counting, reverse=True):
         yield f"its rows are not in the order of their resilience: {counting}"
+
+
+def _rows_of(folder: Path, study: str) -> list[Row]:
+    """The rows of another study; none where the run has not its file."""
+    path = folder / f"{study}.json"
+    rows: list[Row] = read_json(path)["rows"] if path.exists() else []
+    return rows
+
+
+def _is_benign(key: Key, row: Row, interpreter: str) -> bool:
+    """Whether a row of the table is the control of this interpreter that changes no image."""
+    return key[0] == interpreter and row["threat_model"] == "none"
 
 
 _ASKED = ("worst_iou", "iou_true_class", "iou_target_class")
@@ -194,7 +202,7 @@ def _worst(contents: Contents, name: str) -> Row:
     found: Row = {"successful": len(own), "asr": len(own) / len(judged) if judged else None}
     found |= {"worst_iou" if key == "iou" else key: mean(one[key] for one in own) for key in ("iou", *_ASKED[1:])}
     found["worst_l1"] = mean(one["l1"] for one in own)
-    found["empty"] = {key: sum(math.isnan(one[key]) for one in own) for key in ("iou", *_ASKED[1:])}
+    found |= {f"empty_{key}": sum(math.isnan(one[key]) for one in own) for key in ("iou", *_ASKED[1:])}
     return found
 
 

@@ -15,7 +15,6 @@ from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.old_tables import tables_of
 from lightning_adv2.report.proposition import draw_proposition, print_proposition
-from lightning_adv2.report.resilience_files import draw_resilience, print_resilience
 from lightning_adv2.report.table import Table
 
 
@@ -38,11 +37,6 @@ def _printed(show: Callable[[Any, Console], None]) -> Callable[[Any], list[Table
 
 
 STUDIES: dict[str, Study] = {
-    "resilience": Study(
-        "Who resists",
-        _printed(lambda read, to: print_resilience(read["rows"], read["reference"], to)),
-        lambda folder, read: draw_resilience(folder, read["rows"], read["tolerance"]),
-    ),
     "detection": Study(
         "Detection",
         _printed(lambda read, to: print_detection(read["rows"], "Share of images detected", to)),

@@ -27,7 +27,7 @@ class ConfusionMatrix(Study):
 
     name = "confusion"
     title = "Confusion matrix"
-    position = 30
+    position = 100
     columns = (
         Column("class", "true class"),
         Column("images", "", ","),

@@ -94,7 +94,7 @@ class LocalizationEvaluation(Study):
 
     name = "localization"
     title = "Localisation error"
-    position = 20
+    position = 55
     columns = (
         Column("interpreter"),
         Column("n", "images", ","),
