@@ -21,6 +21,7 @@ from benchmarks.kills import BOUND, alive, begun, finished, kill_at_random, proc
 from lightning_adv2.attacks import adv2_cam, pgd
 from lightning_adv2.data import AttackDataModule, ImageFolderDataModule, ShapesDataset
 from lightning_adv2.evaluation import AttackEvaluation, attack_evaluation
+from lightning_adv2.evaluation.attack_batch import Shared
 from lightning_adv2.interpreters import CAM
 from lightning_adv2.modules import IDLS
 from lightning_adv2.runtime.experiment import DifferentExperimentError
@@ -167,7 +168,7 @@ def test_promise_5_a_refusal_names_the_remedy_and_the_command_fails(tmp_path: Pa
     """As a user meets it: a real process, its exit status and its last line."""
     program = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from lab import *; from lightning_adv2.callbacks import AttackEvaluation;"
+        "from lab import *; from lightning_adv2.evaluation import AttackEvaluation;"
         "trainer(Path(sys.argv[2]), AttackEvaluation(short_attacks(), seed=int(sys.argv[3])))"
         ".test(idls(), attack_data(num_images=2), verbose=False)"
     )
@@ -193,9 +194,9 @@ def test_promise_7_a_damaged_record_is_made_again(
     attacked = []
     original = attack_evaluation.attack_batch
 
-    def counting(*args: object, batch_index: int, **kwargs: object) -> object:
-        attacked.append(batch_index)
-        return original(*args, batch_index=batch_index, **kwargs)  # type: ignore[arg-type]
+    def counting(*args: object, shared: Shared, **kwargs: object) -> object:
+        attacked.append(shared.batch_index)
+        return original(*args, shared=shared, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(attack_evaluation, "attack_batch", counting)
     run()
