@@ -26,9 +26,9 @@ import torch
 
 from lightning_adv2.attacks import adv2_cam, make_accelerated_copy, pgd
 from lightning_adv2.data import AttackDataModule, CIFAR10DataModule
-from lightning_adv2.data.root import data_root
 from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.evaluation.attack_batch import Shared, attack_batch
+from lightning_adv2.files.data_root import data_root
 from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
 from lightning_adv2.models import CifarResNet
 from lightning_adv2.modules import IDLS

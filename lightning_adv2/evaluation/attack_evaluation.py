@@ -1,4 +1,4 @@
-"""Attack what a validate or test loop hands over, and report it."""
+"""The callback that attacks the images of ``validate`` and ``test`` and reports the results."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
         return fitting_batch(module.classifier, attacks, image, device, sharing * (2 if double else 1))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check that the loop can be attacked, and whose records lie in the folder."""
+        """Check that the loop can be attacked, and claim the folder of the records."""
         if trainer.sanity_checking:
             return
         if self.num_images is not None and trainer.state.fn != TrainerFn.FITTING:
@@ -151,7 +151,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Attack the batch and write its records; one that is there already is kept."""
+        """Attack the batch and write its records; a record that is there already is kept."""
         if trainer.sanity_checking:
             return
         if len(batch["images"]):
@@ -211,7 +211,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
         self._attacked += count
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compute everything from the records, on one process; all log the same values."""
+        """Compute tables and figures from the records on one process, and log the same values on all processes."""
         if trainer.sanity_checking:
             return
         interruption = interruption_of(trainer)
@@ -228,7 +228,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
             pl_module.log_dict(values, rank_zero_only=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """When all other callbacks have written what is theirs: the page, and W&B's share of it."""
+        """Write the page and log to W&B, after all other callbacks have written their files."""
         self._attacker.forget_weights()
         if idle(trainer) and self.run is not None:
             with harmless(self.run.folder / SUMS, SAME):
@@ -238,7 +238,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
         self._until_end.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave the folder to others; ``on_validation_end`` is not called then."""
+        """Release the folder; ``on_validation_end`` is not called after an exception."""
         self._until_end.close()
 
     on_test_start = on_validation_start

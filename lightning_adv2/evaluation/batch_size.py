@@ -1,4 +1,4 @@
-"""The batch size that an evaluation takes where it is left open."""
+"""The batch size of an evaluation with ``batch_size: auto``."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def fitting_batch(
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device, or within a container's or a job's limit."""
+    """The free memory of a device in bytes, within the limit of a container or a job."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     table = Path("/proc/meminfo")  # Linux
