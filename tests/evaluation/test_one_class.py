@@ -69,7 +69,7 @@ def right(*classes: int) -> Batch:
 
 
 def attacked(explainer: Interpreter, batch: Batch) -> tuple[BatchRecord, Summary]:
-    record = attack_batch(victim(), explainer, batch, [pgd(steps=30), adv2_cam(steps=30)], batch_index=0)
+    record = attack_batch(victim(), explainer, batch, [pgd(steps=30), adv2_cam(steps=30)])
     return record, summarize([record], {"dataset": "shapes", "classifier": "tiny"})
 
 
