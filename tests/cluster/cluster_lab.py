@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import configurations
+import spawn
 from lab import victim_weights, wandb_environment
 
 ROOT = Path(__file__).parents[2]
@@ -50,13 +51,14 @@ def environment(folder: Path, **more: object) -> dict[str, str]:
 
 def one_process(config: Path, run: Path, verb: str = "test", *words: str) -> Path:
     """The same without any cluster: what every other run is compared with."""
-    command = [sys.executable, "-m", "lightning_adv2", verb, "--config", str(config)]
-    done = subprocess.run(
-        [*command, f"--trainer.default_root_dir={run}", *words],
-        env=environment(run.parent), cwd=run.parent, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = spawn.run_python(*command(config, run, verb), *words, folder=run.parent)
+    assert done.returncode == 0, done
     return run
+
+
+def command(config: Path, run: Path, verb: str = "test") -> list[object]:
+    """The words after ``python``."""
+    return ["-m", "lightning_adv2", verb, "--config", config, f"--trainer.default_root_dir={run}"]
 
 
 _started: list[subprocess.Popen[str]] = []
