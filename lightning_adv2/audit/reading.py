@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,19 +80,40 @@ def is_count(value: Any) -> bool:
     return isinstance(value, int) and in_range(value)
 
 
-def same(name: str, said: Mapping[str, Any], wanted: Mapping[str, Any], tolerance: float = 1e-6) -> Iterator[str]:
-    """In what a row of a file is not what it should be, by its name."""
+def same(
+    name: str,
+    said: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    tolerance: float = TOLERANCE,
+    unlike: Callable[[Any, Any, float], bool] = differing,
+) -> Iterator[str]:
+    """Yield in what a row of a file is not what it should be, by the row's name."""
     for key, value in wanted.items():
-        if differing(said.get(key), value, tolerance):
+        if unlike(said.get(key), value, tolerance):
             yield f"{name}: {key} is {said.get(key)}, counted again {value}"
 
 
 def same_rows(
-    stated: Sequence[Mapping[str, Any]], keys: Sequence[str], wanted: Mapping[tuple[Any, ...], Mapping[str, Any]]
+    stated: Sequence[Mapping[str, Any]],
+    keys: Sequence[str],
+    wanted: Mapping[tuple[Any, ...], Mapping[str, Any]],
+    unlike: Callable[[Any, Any, float], bool] = differing,
 ) -> Iterator[str]:
-    """Rows against what they should be, by their keys, which come once each and in this order."""
+    """Yield in what rows are not what they should be by their keys: each once, in this order, with these values."""
     found = [tuple(row[key] for key in keys) for row in stated]
-    if found != list(wanted):
-        yield f"its rows are {found}, from the records {list(wanted)}"
-    for key, row in zip(found, stated, strict=True):
-        yield from same("/".join(map(str, key)), row, wanted.get(key, {}))
+    yield from _out_of_order(found, list(wanted))
+    rows = dict(zip(found, stated, strict=True))
+    for key in dict.fromkeys([*wanted, *rows]):
+        name = "/".join(map(str, key))
+        if key in rows and key in wanted:
+            yield from same(name, rows[key], wanted[key], unlike=unlike)
+        else:
+            yield f"{name} is {'not in it' if key in wanted else 'in no record'}"
+
+
+def _out_of_order(found: Sequence[object], wanted: Sequence[object]) -> Iterator[str]:
+    twice = [one for one, count in Counter(found).items() if count > 1]
+    yield from (f"{one} is in it twice" for one in twice)
+    if not twice and found != wanted and Counter(found) == Counter(wanted):
+        row = next(i for i, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1])
+        yield f"its rows are in another order than the records: row {row + 1} is {found[row]}, not {wanted[row]}"
