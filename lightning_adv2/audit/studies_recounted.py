@@ -91,23 +91,26 @@ def transfer(content: Row, contents: Contents, table: dict[Key, Row], folder: Pa
 
 def proposition(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
     """``proposition.json``: gains from the confidences, the rest from the images in it."""
-    tolerance, groups = content["tolerance"], dict[tuple[Any, ...], list[Row]]()
+    tolerance, groups = content["settings"]["tolerance"], dict[tuple[Any, ...], list[Row]]()
     first = next(iter(contents.statuses), "")
     benign = {
-        (name, one["image_id"]): one["confidence"]
-        for (name, attack, schedule), rows in contents.rows.items()
-        if (attack, schedule) == ("target_class", "control")
+        (key[0], one["image_id"]): one["confidence"]
+        for key, rows in contents.rows.items()
+        if table[key]["threat_model"] == "none"
         for one in rows
     }
     after = {(*key, one["image_id"]): one for key, rows in contents.rows.items() for one in rows}
     seen: set[tuple[Any, ...]] = set()
-    for one in content["images"]:
+    for one in content["details"]["images"]:
         groups.setdefault((one["interpreter"], one["attack"], one["schedule"]), []).append(one)
         name, image_id = one["interpreter"] or first, one["image_id"]
         said = f"image {image_id!r} under {one['interpreter']}/{one['attack']}"
         if (key := (name, one["attack"], one["schedule"], image_id)) in seen:
             yield f"{said} is in it twice"
         seen.add(key)
+        if None in (one["gain"], one["l1"], one["error"]):  # not finite
+            yield from same(said, one, {"slack": None, "verdict": "unresolved"})
+            continue
         gain = after[key]["confidence"] - benign[name, image_id]
         if abs(one["gain"] - gain) > 1e-4:
             yield f"{said}: gain is {one['gain']}, from the confidences {gain}"
@@ -117,20 +120,23 @@ def proposition(content: Row, contents: Contents, table: dict[Key, Row], folder:
         yield from same(said, one, {"slack": slack, "verdict": verdict})
     wanted = {}
     for group, own in groups.items():
-        verdicts, errors = Counter(one["verdict"] for one in own), [abs(one["error"]) for one in own]
+        verdicts, errors = (
+            Counter(one["verdict"] for one in own),
+            [abs(one["error"]) for one in own if one["error"] is not None],
+        )
         slacks = [one["slack"] for one in own if one["slack"] is not None]
+        source = table[(group[0] or first, *group[1:])]
         wanted[group] = {
+            "role": source["role"],
             "n": len(own),
             **{verdict: verdicts[verdict] for verdict in ("held", "violated", "unresolved")},
-            **{name: mean(one[name] for one in own) for name in ("gain", "l1")},
+            **{name: mean(one[name] for one in own if one[name] is not None) for name in ("gain", "l1")},
             "slack": median(slacks) if slacks else None,
             "error": mean(errors),
-            "max_error": max(errors),
+            "max_error": max(errors, default=None),
         }
-        if group[0] is not None or group[1] != "noise":
-            valid = table[(group[0] or first, *group[1:])]["n"]
-            if len(own) != valid:
-                yield f"{group}: {len(own)} images, from the records {valid}"
+        if len(own) != source["n"]:
+            yield f"{group}: {len(own)} images, from the records {source['n']}"
     yield from same_rows(content["rows"], ("interpreter", "attack", "schedule"), wanted)
 
 

@@ -18,7 +18,6 @@ from lightning_adv2.report.localization import print_localization
 from lightning_adv2.report.map_quality import quality_tables
 from lightning_adv2.report.noise import draw_noise, print_noise
 from lightning_adv2.report.old_tables import tables_of
-from lightning_adv2.report.proposition import draw_proposition, print_proposition
 from lightning_adv2.report.resilience_files import draw_resilience, print_resilience
 from lightning_adv2.report.table import Table
 
@@ -59,11 +58,6 @@ STUDIES: dict[str, Study] = {
         lambda folder, read: draw_noise(folder, read["rows"]),
     ),
     "localization": Study("Do the maps find the object?", _printed(print_localization)),
-    "proposition": Study(
-        "Proposition 1",
-        _printed(lambda read, to: print_proposition(read["rows"], read["steps"], read["tolerance"], to)),
-        lambda folder, read: draw_proposition(folder, read["images"]),
-    ),
     "curves": Study(
         "How strong must the attack be?",
         _printed(lambda read, to: print_curves(read["curves"], read["controls"], to)),
