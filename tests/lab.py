@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -115,6 +116,15 @@ def trainer(folder: Path, *callbacks: pl.Callback, **kwargs: Any) -> pl.Trainer:
         "num_sanity_val_steps": 0,
     }
     return pl.Trainer(default_root_dir=folder, callbacks=list(callbacks), **options | kwargs)
+
+
+def map_qualities(folder: Path) -> dict[str, dict[str, float]]:
+    """What ``map_quality.json`` says of each interpreter: the measures that it has."""
+    rows = json.loads((folder / "map_quality.json").read_text())["rows"]
+    return {
+        row["interpreter"]: {key: value for key, value in row.items() if key != "interpreter" and value is not None}
+        for row in rows
+    }
 
 
 def wandb_environment(folder: Path) -> dict[str, str]:

@@ -305,15 +305,6 @@ def test_wrong_weights_path(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("results.json"))
 
 
-@pytest.mark.parametrize("words", [["--help"], ["demo", "--help"]], ids=" ".join)
-def test_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    assert stopped.value.code == 0
-    text = capsys.readouterr().out
-    assert ("--num-images" if "demo" in words else "demo") in text
-
-
 def test_the_installed_command() -> None:
     found = entry_points(group="console_scripts", name="lightning-adv2")
     assert [entry.load() for entry in found] == [entry_point]

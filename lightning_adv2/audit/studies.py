@@ -108,13 +108,13 @@ def _flat_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
         yield from same_cells(str(row.get("interpreter")), line, {key: row.get(key) for key in keys})
 
 
-_OLD = {"confusion", "curves", "detection", "localization", "map_quality", "noise", "resilience"}
+_OLD = {"confusion", "curves", "detection", "localization", "resilience"}
 """Studies whose files have not the form of findings yet."""
 _KEYS = {
     "gap": ["rows"], "curves": ["curves"], "transfer": ["rows"], "proposition": ["settings", "rows"],
     "detection": ["rows", "settings", "scores"], "classifier_transfer": ["details", "rows"],
-    "noise": ["levels", "rows"], "localization": ["settings", "images", "rows", "calibration"],
-    "resilience": ["reference", "rows"],
+    "noise": ["details", "rows"], "localization": ["settings", "images", "rows", "calibration"],
+    "resilience": ["reference", "rows"], "map_quality": ["rows"],
 }  # fmt: skip
 STUDIES: dict[str, Study] = {
     "gap": gap, "curves": curves, "transfer": transfer, "proposition": proposition, "detection": detection,

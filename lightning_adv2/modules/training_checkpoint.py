@@ -13,7 +13,6 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO, previous
-from lightning_adv2.runtime.describe import describe_training
 from lightning_adv2.runtime.experiment import claim, forget
 from lightning_adv2.runtime.ownership import is_owned, owned
 from lightning_adv2.runtime.processes import on_rank_zero
@@ -21,6 +20,7 @@ from lightning_adv2.runtime.progress import begin_epoch, mend, validation_due
 from lightning_adv2.runtime.seeds import derived, run_seed, seed_global_generators
 from lightning_adv2.runtime.signals import interruption_of
 from lightning_adv2.runtime.threads import arithmetic
+from lightning_adv2.runtime.training import describe_training
 
 _KEY = "training_checkpoint"
 

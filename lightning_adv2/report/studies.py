@@ -15,8 +15,6 @@ from lightning_adv2.report.detection import draw_detection, print_detection
 from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.localization import print_localization
-from lightning_adv2.report.map_quality import quality_tables
-from lightning_adv2.report.noise import draw_noise, print_noise
 from lightning_adv2.report.old_tables import tables_of
 from lightning_adv2.report.resilience_files import draw_resilience, print_resilience
 from lightning_adv2.report.table import Table
@@ -41,7 +39,6 @@ def _printed(show: Callable[[Any, Console], None]) -> Callable[[Any], list[Table
 
 
 STUDIES: dict[str, Study] = {
-    "map_quality": Study("What the benign maps are worth", quality_tables),
     "resilience": Study(
         "Who resists",
         _printed(lambda read, to: print_resilience(read["rows"], read["reference"], to)),
@@ -51,11 +48,6 @@ STUDIES: dict[str, Study] = {
         "Detection",
         _printed(lambda read, to: print_detection(read["rows"], "Share of images detected", to)),
         lambda folder, read: draw_detection(folder, read["rows"]),
-    ),
-    "noise": Study(
-        "Plain noise",
-        _printed(lambda read, to: print_noise(read["levels"], read["rows"], "Maps under plain noise", to)),
-        lambda folder, read: draw_noise(folder, read["rows"]),
     ),
     "localization": Study("Do the maps find the object?", _printed(print_localization)),
     "curves": Study(

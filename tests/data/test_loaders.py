@@ -11,7 +11,8 @@ import torch
 from lab import run_python
 
 from lightning_adv2.data import ImageDataModule, ImageDataset, ShapesDataset
-from lightning_adv2.data.images import Item, Split, UnreadableImageError
+from lightning_adv2.data.data_module import Split
+from lightning_adv2.data.images import Item, UnreadableImageError
 from lightning_adv2.data.loaders import BatchLoader
 from lightning_adv2.data.sampling import EpochOrder
 

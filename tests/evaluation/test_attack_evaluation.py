@@ -30,7 +30,6 @@ from lightning_adv2.report import wandb_logger
 from lightning_adv2.results import read_records
 from lightning_adv2.runtime.ownership import FILE as LOCK
 from lightning_adv2.runtime.ownership import FolderInUseError
-from lightning_adv2.studies import MapQualityEvaluation
 from lightning_adv2.types import Interpretation
 
 OWNER = Path(__file__).parents[1] / "runtime" / "owner.py"
@@ -367,34 +366,6 @@ def test_arguments() -> None:
     loud.name = "PGD"
     with pytest.raises(ValueError, match="attacks: the name 'PGD' becomes part of files"):
         AttackEvaluation([loud])
-
-
-@pytest.mark.parametrize("stage", ["test", "validate"])
-def test_map_quality(stage: str, tmp_path: Path) -> None:
-    loop = trainer(tmp_path / "new", MapQualityEvaluation())
-    (logged,) = getattr(loop, stage)(idls(), shapes(num_val=20), verbose=False)
-    (content,) = [json.loads((tmp_path / "new" / "map_quality.json").read_text())]
-    prefix = f"{'test' if stage == 'test' else 'val'}/benign/cam"
-    names = ["area", "preserved", "destroyed", "shuffled", "localisation_iou", "deletion", "insertion", "gap"]
-    assert content["cam"].keys() == {*names, "random_deletion", "random_insertion"}
-    assert {f"{prefix}/{name}" for name in content["cam"]} <= logged.keys()
-    for name, value in content["cam"].items():
-        assert -(name == "gap") <= value <= 1
-        assert logged[f"{prefix}/{name}"] == pytest.approx(value, rel=1e-6)
-
-
-def test_map_quality_of_several_interpreters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = {}
-    for names in (["rts", "cam"], ["rts"], ["cam"]):
-        loop = trainer(tmp_path, MapQualityEvaluation(order=False))
-        (logged,) = loop.test(idls(*names), shapes(), verbose=False)
-        content = json.loads((tmp_path / "map_quality.json").read_text())
-        assert list(content) == names
-        for name in names:
-            assert logged[f"test/benign/{name}/preserved"] == pytest.approx(content[name]["preserved"], rel=1e-6)
-        found["-".join(names)] = content
-    assert found["rts-cam"] == {**found["rts"], **found["cam"]}
-    assert "preserved" in capsys.readouterr().out
 
 
 def test_images_csv_matches_the_records(tmp_path: Path) -> None:

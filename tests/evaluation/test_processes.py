@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import run_python
+from lab import map_qualities, run_python
 
 SCRIPT = Path(__file__).with_name("processes.py")
 
@@ -57,7 +57,7 @@ def test_promise_2_several_interpreters_on_any_number_of_processes(devices: int,
     assert [part["selected"] for part in alone["denominators"].values()] == [5, 5]
     for name in METRICS_FILES:
         assert (runs[1] / "several" / name).read_bytes() == (runs[devices] / "several" / name).read_bytes(), name
-    maps = [json.loads((runs[n] / "several" / "map_quality.json").read_text()) for n in (1, devices)]
+    maps = [map_qualities(runs[n] / "several") for n in (1, devices)]
     assert list(maps[1]) == ["rts", "cam"]
     for name in ("rts", "cam"):
         assert maps[1][name] == pytest.approx(maps[0][name], rel=1e-9)
@@ -65,7 +65,7 @@ def test_promise_2_several_interpreters_on_any_number_of_processes(devices: int,
 
 @pytest.mark.parametrize("devices", [2, 3])
 def test_map_quality_on_any_number_of_processes(devices: int, runs: dict[int, Path]) -> None:
-    alone, together = (json.loads((runs[n] / "13" / "map_quality.json").read_text())["cam"] for n in (1, devices))
+    alone, together = (map_qualities(runs[n] / "13")["cam"] for n in (1, devices))
     assert together == pytest.approx(alone, rel=1e-9)
 
 

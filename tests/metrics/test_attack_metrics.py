@@ -25,7 +25,7 @@ from lightning_adv2.metrics import (
     MapL2,
     MapQuality,
     MisclassificationConfidence,
-    PerturbationSize,
+    PerturbationNorm,
     PlausibleShare,
     attack_metrics,
 )
@@ -141,7 +141,7 @@ def test_small_hand_computation_of_each_class() -> None:
         # An IoU of exactly one half is not above one half.
         (PlausibleShare(), (half, ones), 0.0),
         (PlausibleShare(), (ones, ones), 1.0),
-        (PerturbationSize(), (torch.full((2, 3, 2, 2), 0.5), torch.full((2, 3, 2, 2), 0.25)), 0.25),
+        (PerturbationNorm(), (torch.full((2, 3, 2, 2), 0.5), torch.full((2, 3, 2, 2), 0.25)), 0.25),
     ]
     for metric, arguments, expected in cases:
         metric.update(*arguments)

@@ -207,9 +207,9 @@ def test_a_warm_start_goes_on_from_where_the_last_attack_ended(tmp_path: Path) -
 
 def test_a_warm_start_keeps_changed_pixels_only() -> None:
     with pytest.raises(TypeError, match="makes a FlowField"):
-        AIDModule(victim(), rts(), ADV2(steps=2, framework=Spatial()), warm_start=True)
+        AIDModule(victim(), rts(), ADV2(steps=2, threat_model=Spatial()), warm_start=True)
     with pytest.raises(TypeError, match=r"epsilon 0\.6"):
-        AIDModule(victim(), rts(), ADV2(steps=2, framework=Pixels(0.6)), warm_start=True)
+        AIDModule(victim(), rts(), ADV2(steps=2, threat_model=Pixels(0.6)), warm_start=True)
 
 
 def test_perturbations_of_other_images_are_refused() -> None:
@@ -291,7 +291,8 @@ def test_bad_settings_are_named(options: Any, message: str) -> None:
 
 
 def test_another_attack_is_another_training(tmp_path: Path) -> None:
-    from lightning_adv2.runtime.describe import describe_training, differences
+    from lightning_adv2.runtime.describe import differences
+    from lightning_adv2.runtime.training import describe_training
 
     first, second = (describe_training(AIDModule(victim(), rts(), ADV2(steps=n)), None) for n in (3, 4))
     assert any("attack" in line and "3 before, 4 now" in line for line in differences(first, second))

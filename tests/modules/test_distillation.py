@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_adv2.interpreters import CAM, Gradient, Interpreter, Student
 from lightning_adv2.models import weights_hash
 from lightning_adv2.modules import DistillationModule
-from lightning_adv2.runtime.describe import describe_training
+from lightning_adv2.runtime.training import describe_training
 from lightning_adv2.types import Batch
 
 

@@ -23,7 +23,6 @@ from lightning_adv2.report.curves import control_rows, curve_rows, print_curves,
 from lightning_adv2.report.figures import iou_colour, iou_text
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.html.run_page import run_sections
-from lightning_adv2.report.noise import noise_figure, noise_rows, print_noise
 from lightning_adv2.report.resilience_files import print_resilience
 from lightning_adv2.report.run_figures import bars
 from lightning_adv2.report.terminal import show
@@ -100,7 +99,7 @@ def test_the_worst_case_and_the_gap_leave_them_out() -> None:
 
 
 NAN = float("nan")
-OVER = "in brackets behind a mean: over so many images alone"
+OVER = "in brackets behind a mean: the number of images in it"
 
 
 def printed(show: Callable[[Console], None]) -> str:
@@ -178,16 +177,6 @@ def test_transfer_between_classifiers_says_so() -> None:
     text = shown(ClassifierTransferEvaluation, rows, details)
     assert text.count("0.500 (1)") == 2
     assert OVER in text
-
-
-def test_plain_noise_says_so() -> None:
-    levels = [{"kind": "normal", "rate": 0.5, "level": 0.1, "images": 2, "misclassified": 1, "rate_reached": 0.5}]
-    rows = noise_rows(levels, [{("rts", 0): [(0.25, NAN, 0.5, 0.5), (0.25, 0.5, 0.5, 0.5)]}])
-    assert [(row["empty"], row["empty_predicted"]) for row in rows] == [(1, 0)]
-    text = printed(lambda console: print_noise(levels, rows, "noise", console))
-    assert text.count("(1)") == 1
-    assert OVER in text
-    assert "0.50\nn=1" in labels(noise_figure(rows))
 
 
 def test_curves_leave_them_out_and_say_so(tmp_path: Path) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from argparse import Namespace
 from pathlib import Path
 
 from lightning_adv2.report.finish import pieces
 from lightning_adv2.report.run_report import draw_figures
-from lightning_adv2.results.run import read_run
-from lightning_adv2.report.wandb.files import FILE, read_state, uploads, waiting
+from lightning_adv2.report.wandb.files import read_state, uploads, waiting
 from lightning_adv2.report.wandb.logger import attempt
 from lightning_adv2.report.wandb.panels import is_whole, log_run, report_digest
 from lightning_adv2.report.wandb.pieces import log_pieces
 from lightning_adv2.report.wandb.start import wandb_logger
+from lightning_adv2.results.run import read_run
 
 
 def sync(folder: str | Path) -> str:
@@ -72,17 +71,14 @@ def sync(folder: str | Path) -> str:
     return f"{folder}: logged offline; with a key and a connection, upload it by\n  {uploads(folder, run_id)}"
 
 
-def main(words: Sequence[str]) -> None:
-    """``sync RUN [RUN ...]``: goes on after a run that fails, and fails at the end."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="lightning-adv2 sync",
-        description="Log the records of evaluations to W&B, each row once, however often it is called.",
-        epilog=f"A folder keeps its W&B run in {FILE}. Without a key or a connection the rows go to an offline run.",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluation, with records/")
+def main(options: Namespace) -> None:
+    """Run ``lightning-adv2 sync``: a run that fails does not stop the others; the command fails at the end.
+
+    Args:
+        options: of :func:`lightning_adv2.cli.options.sync`.
+    """
     failures = []
-    for folder in parser.parse_args(list(words)).runs:
+    for folder in options.runs:
         try:
             print(sync(folder), flush=True)
         except (OSError, ValueError, RuntimeError, ModuleNotFoundError) as error:

@@ -47,7 +47,7 @@ class Acceleration:
 
 
 @dataclass(frozen=True)
-class Twin:
+class AcceleratedCopy:
     """What gradients are taken through.
 
     Attributes:
@@ -59,17 +59,17 @@ class Twin:
     interpreter: Interpreter | None
 
 
-def make_twin(
+def make_accelerated_copy(
     classifier: Classifier,
     interpreter: Interpreter | None,
     images: Tensor,
     acceleration: Acceleration | None = None,
-) -> Twin:
+) -> AcceleratedCopy:
     """Copy the victim and make the copy fast; it is compared with the victim, which is left as it is.
 
     An interpreter whose encoder has the classifier's own weights gets the classifier as its encoder, so that both share
-    one forward pass. What a copy cannot do without ceasing to agree with the victim is given up with a warning; with
-    nothing asked for, the victim is its own twin.
+    one forward pass. Optimisations that change the outputs beyond the tolerances of this file are disabled with a
+    warning; without any optimisation the result holds the victim itself.
 
     Args:
         classifier: in eval mode.
@@ -84,7 +84,7 @@ def make_twin(
     how = acceleration or Acceleration()
     if interpreter is not None and not interpreter.differentiable:
         interpreter = None  # its map is not attacked
-    plain = Twin(classifier, interpreter)
+    plain = AcceleratedCopy(classifier, interpreter)
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand(1, *images.shape[1:], generator=generator).to(images)
     with _exactly(images.device):
@@ -94,13 +94,13 @@ def make_twin(
             return plain  # the attack will say what is wrong with it
         for less, way in _ways(how):
             try:
-                twin = _copy(plain, probe, way)
+                accelerated = _copy(plain, probe, way)
                 tolerance = TOLERANCE_BF16 if way.bfloat16 else TOLERANCE
-                difference = _difference(expected, _look(twin, probe), tolerance)
+                difference = _difference(expected, _look(accelerated, probe), tolerance)
             except Exception as error:  # second derivatives of what is compiled, no compiler, what cannot be copied
                 difference = f"{type(error).__name__}: {error}".strip().splitlines()[0]
             if not difference:
-                return twin
+                return accelerated
             victim = classifier.name if interpreter is None else f"{classifier.name} with {interpreter.name}"
             warnings.warn(f"acceleration: {victim} is not {less}: {difference}", stacklevel=2)
     return plain
@@ -135,10 +135,10 @@ def _exactly(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
 
 
-def _copy(plain: Twin, probe: Tensor, how: Acceleration) -> Twin:
+def _copy(plain: AcceleratedCopy, probe: Tensor, how: Acceleration) -> AcceleratedCopy:
     """The victim's copy, folded, laid out, and wrapped in what is to compute it."""
-    twin = deepcopy(plain)  # both at once: an interpreter may know layers of the classifier
-    classifier, interpreter = twin.classifier, twin.interpreter
+    accelerated = deepcopy(plain)  # both at once: an interpreter may know layers of the classifier
+    classifier, interpreter = accelerated.classifier, accelerated.interpreter
     networks = list(interpreter.modules()) if interpreter is not None else []
     for network in networks:
         if isinstance(network, MapNetwork) and _equal(network.encoder, plain.classifier):
@@ -163,7 +163,7 @@ def _copy(plain: Twin, probe: Tensor, how: Acceleration) -> Twin:
         _wrap(parts, slow, _in_bfloat16)
     if how.compile:
         _wrap(parts, slow, torch.compile)
-    return twin
+    return accelerated
 
 
 def _equal(first: nn.Module, second: nn.Module) -> bool:
@@ -227,7 +227,7 @@ class _View:
     map_slope: Tensor
 
 
-def _look(one: Twin, probe: Tensor) -> _View:
+def _look(one: AcceleratedCopy, probe: Tensor) -> _View:
     """Logits and map of an image, and the gradient of each by the image.
 
     A map without a slope is looked at once more through a smooth ReLU, as the attack on it would. The slope of an
@@ -239,7 +239,7 @@ def _look(one: Twin, probe: Tensor) -> _View:
     return replace(view, map_slope=_look_through(one, probe, Softplus()).map_slope)
 
 
-def _look_through(one: Twin, probe: Tensor, mode: AbstractContextManager[object]) -> _View:
+def _look_through(one: AcceleratedCopy, probe: Tensor, mode: AbstractContextManager[object]) -> _View:
     target_class = torch.zeros(1, dtype=torch.int64, device=probe.device)
     with torch.enable_grad(), mode:
         leaf = probe.clone().requires_grad_()

@@ -19,7 +19,7 @@ from lightning_adv2.attacks import (
     run_attack,
     stadv,
 )
-from lightning_adv2.functional.flow import flow_size
+from lightning_adv2.functional.flow import flow_norm
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.functional.squeeze import BitDepth
 from lightning_adv2.interpreters import CAM, Gradient
@@ -27,9 +27,9 @@ from lightning_adv2.models import PlainReLU
 
 
 def test_stadv_adv2_is_adv2_on_a_flow_field_and_nothing_else():
-    """Same terms, in the same order, with the same weights; the framework adds its own."""
+    """Same terms, in the same order, with the same weights; the threat model adds its own."""
     for preset in (adv2_cam, adv2_rts, adv2_grad):
-        pixel, spatial = preset(framework=Pixels()), preset(framework=Spatial())
+        pixel, spatial = preset(threat_model=Pixels()), preset(threat_model=Spatial())
         assert pixel.name == "adv2"
         assert spatial.name == "stadv-adv2"
         for ours, theirs in zip(pixel.stages, spatial.stages, strict=True):
@@ -39,9 +39,9 @@ def test_stadv_adv2_is_adv2_on_a_flow_field_and_nothing_else():
 
 
 def test_the_papers_spatial_schedule():
-    """n1 = 200, n2 = 600, tau 0.0005, map weight 5 to 10, Adam with a rate of 0.01 (method: StAdv framework)."""
+    """n1 = 200, n2 = 600, tau 0.0005, map weight 5 to 10, Adam with a rate of 0.01 (method: StAdv threat_model)."""
     for preset in (adv2_cam, adv2_grad):
-        attack = preset("paper", framework=Spatial())
+        attack = preset("paper", threat_model=Spatial())
         assert [stage.steps for stage in attack.stages] == [200, 600]
         joint = attack.stages[1].step
         weights = {type(term): (term.weight(0.0), term.weight(1.0)) for term in joint.terms}
@@ -55,37 +55,37 @@ def test_the_flow_stays_small_where_its_roughness_is_dear():
     classifier, images = small_classifier(), lattice_images(4)
     target_class = other_class(classifier, images)
     cheap, dear = (run_attack(stadv(tau=tau), classifier, None, images, target_class) for tau in (0.0, 0.1))
-    assert (dear.size < cheap.size).all()
-    assert (cheap.size > 0).all()
+    assert (dear.norm < cheap.norm).all()
+    assert (cheap.norm > 0).all()
 
 
 def test_the_size_of_the_result_is_that_of_the_image_kept():
     classifier, images = small_classifier(), lattice_images(4)
     target_class = other_class(classifier, images)
-    framework = Spatial(max_flow=0.5)
+    threat_model = Spatial(max_flow=0.5)
     target_map = CAM().explain(classifier, images, (target_class - 1) % 4).attribution_map
-    attack = adv2_cam(steps=12, framework=framework)
+    attack = adv2_cam(steps=12, threat_model=threat_model)
     result = run_attack(attack, classifier, CAM(), images, target_class, target_map)
-    assert (result.size <= flow_size(torch.full((1, 2, 16, 16), 0.5))).all()
+    assert (result.norm <= flow_norm(torch.full((1, 2, 16, 16), 0.5))).all()
     pixel = run_attack(adv2_cam(steps=12), classifier, CAM(), images, target_class, target_map)
-    assert (pixel.size <= 0.031 + 1e-6).all()
+    assert (pixel.norm <= 0.031 + 1e-6).all()
     difference = (pixel.adv_images - images).abs().amax((1, 2, 3))
     # the kept image is the kept parameter, on an 8-bit level within epsilon
-    torch.testing.assert_close(pixel.size, difference, atol=1 / 255, rtol=0)
+    torch.testing.assert_close(pixel.norm, difference, atol=1 / 255, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["grad", "cam", "rts", "ensemble", "gradcam"])
 def test_adv2_fits_itself_to_the_interpreter_in_either_framework(name):
     case = BY_NAME[name]
     interpreter = case.build(small_classifier())
-    for framework in (Pixels(0.02), Spatial(0.001)):
+    for threat_model in (Pixels(0.02), Spatial(0.001)):
         for schedule in ("fast", "paper"):
-            chosen = ADV2(schedule, framework=framework).against(interpreter)
-            expected = case.attack(schedule, framework=framework)
+            chosen = ADV2(schedule, threat_model=threat_model).against(interpreter)
+            expected = case.attack(schedule, threat_model=threat_model)
             kinds = [[type(t) for t in s.step.terms] for s in chosen.stages]
             assert kinds == [[type(t) for t in s.step.terms] for s in expected.stages]
             assert [s.steps for s in chosen.stages] == [s.steps for s in expected.stages]
-            assert chosen.perturbation is framework.perturbation
+            assert chosen.perturbation is threat_model.perturbation
             assert (chosen.name, chosen.schedule) == (expected.name, schedule)
     assert ADV2(name="mine", steps=3).against(interpreter).steps == 3
     assert ADV2(name="mine").against(interpreter).name == "mine"
@@ -125,20 +125,20 @@ def test_grad_attacked_through_plain_relu_gains_nothing_from_its_map_term():
 
 @pytest.mark.parametrize("preset", [adv2_cam, adv2_grad, adv2_rts, adv2_mask])
 def test_steps_are_the_joint_steps_under_every_framework_and_schedule(preset):
-    for framework in (Pixels(), Spatial()):
+    for threat_model in (Pixels(), Spatial()):
         for schedule in ("fast", "paper"):
-            if preset is adv2_grad and schedule == "paper" and not framework.prefix:
+            if preset is adv2_grad and schedule == "paper" and not threat_model.prefix:
                 continue  # four fixed stages
-            attack = preset(schedule, 10, framework)
-            warm = {"fast": 0, "paper": 200 if framework.prefix else attack.stages[0].steps}[schedule]
+            attack = preset(schedule, 10, threat_model)
+            warm = {"fast": 0, "paper": 200 if threat_model.prefix else attack.stages[0].steps}[schedule]
             assert attack.steps == warm + 10
             with pytest.raises(ValueError, match="steps=0"):
-                preset(schedule, 0, framework)
+                preset(schedule, 0, threat_model)
 
 
 def test_a_tight_bound_on_the_flow_bounds_its_start():
-    framework, images = Spatial(max_flow=0.05), lattice_images(2)
-    flow = framework.perturbation.init(images, image_generators(0, ["a", "b"], "attack"))
+    threat_model, images = Spatial(max_flow=0.05), lattice_images(2)
+    flow = threat_model.perturbation.init(images, image_generators(0, ["a", "b"], "attack"))
     assert flow.abs().max() <= 0.05
 
 

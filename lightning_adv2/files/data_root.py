@@ -6,8 +6,6 @@ import os
 from pathlib import Path, PurePath
 from typing import Any
 
-from jsonargparse import Namespace
-
 DATA = "LIGHTNING_ADV2_DATA"
 _PREFIX = "data/"
 
@@ -24,6 +22,8 @@ def below_data_root(content: Any) -> Any:
         content: a path, or mappings, lists and namespaces of a parsed configuration that hold some. Only texts and
             paths that begin with ``data/`` change, and they only where ``LIGHTNING_ADV2_DATA`` is set.
     """
+    from jsonargparse import Namespace  # not for whoever asks for the folder alone
+
     if isinstance(content, Namespace):
         moved = content.clone()
         for key, value in vars(content).items():

@@ -1,4 +1,4 @@
-"""The two frameworks of the paper (section 4): what the attacker changes, and how that is moved."""
+"""Threat models: what an attacker may change, and how each attack moves it (the paper's two frameworks, section 4)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Move:
     step_size: Ramp
 
 
-class Framework:
-    """What every attack of a framework shares, whatever the interpreter.
+class ThreatModel:
+    """What all attacks under a threat model share, whatever the interpreter.
 
     Attributes:
         prefix: of the attacks' names.
@@ -40,7 +40,7 @@ class Framework:
     paper_steps: tuple[int, int] | None
 
 
-class Pixels(Framework):
+class Pixels(ThreatModel):
     """The PGD framework (section 3.1): every pixel within an L-infinity ball.
 
     ``paper``: sign steps of 1/255. ``fast``: a step that decays to nothing, and Adam with a short memory: with its
@@ -57,7 +57,7 @@ class Pixels(Framework):
         self.fast = Move(optim.adam(0.5, 0.5), Ramp(4 / 255, 0.0))
 
 
-class Spatial(Framework):
+class Spatial(ThreatModel):
     """The StAdv framework (appendix; Xiao et al. 2018): every pixel moves to a place close by. Grey images stay grey.
 
     ``paper``: Adam with AMSGrad and 0.01 pixels a step. ``fast``: a larger step that decays to nothing.

@@ -1,11 +1,9 @@
-"""The command line: LightningCLI's fit, validate, test and predict, and our own demo and sync."""
+"""LightningCLI's fit, validate, test and predict, with the defaults that attacks need."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import re
-import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -26,43 +24,30 @@ from lightning_adv2.cli.instantiation import with_errors_of_classes
 from lightning_adv2.cli.merging import starting_anew
 from lightning_adv2.cli.messages import Parser, plain_unions
 from lightning_adv2.cli.names import short_names
-from lightning_adv2.data.root import below_data_root
 from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.evaluation.progress import ProgressBar
 from lightning_adv2.files import write_text
+from lightning_adv2.files.data_root import below_data_root
 from lightning_adv2.modules.training_checkpoint import TrainingCheckpoint
 from lightning_adv2.report import default_logger
-from lightning_adv2.report.compare import main as compare
 from lightning_adv2.report.wandb.about import job_type_of
 from lightning_adv2.report.wandb.logger import attempt
-from lightning_adv2.report.wandb.sync import main as sync
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
 from lightning_adv2.runtime.ownership import owned
 from lightning_adv2.runtime.signals import Interruption
 from lightning_adv2.runtime.tasks import check_tasks
 
-DESCRIPTION = (
-    "Train interpreters, attack classifier and map together, measure, log. "
-    "'lightning-adv2 demo' shows all of it in minutes, without any data; "
-    "'lightning-adv2 fetch cifar10' downloads CIFAR-10 and two published networks, which the configurations name; "
-    "'lightning-adv2 reproduce --config configs/reproduce/shapes.yaml' makes every table and figure of the paper; "
-    "'lightning-adv2 report RUN...' shows an evaluation, or several side by side, as a page for the browser; "
-    "'lightning-adv2 sync RUN' logs an evaluation to W&B after the fact; "
-    "'lightning-adv2 verify RUN' checks the files of a run, 'lightning-adv2 export RUN' writes its images; "
-    "'lightning-adv2 test --config configs/evaluate/cifar10_cam.yaml' is a first real evaluation."
-)
-
 
 class SaveConfig(SaveConfigCallback):
-    """Keep the resolved configuration: as ``config.yaml`` in the run's folder, and in W&B."""
+    """Writes the resolved configuration to ``config.yaml`` in the run's folder, and to W&B."""
 
     kept = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Not yet: the folder may be another experiment's, and then this run is refused."""
+        """Do nothing yet: the folder may be another experiment's, and then this run is refused."""
 
     def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write it where the run's other files lie, not where the logger has its own."""
+        """Write it into the run's folder, not into the logger's."""
         if not trainer.is_global_zero or trainer.sanity_checking or self.kept:
             return
         self.kept = True
@@ -78,7 +63,7 @@ class SaveConfig(SaveConfigCallback):
 class CLI(LightningCLI):
     """LightningCLI with the defaults that attacks need."""
 
-    def __init__(self, args: Sequence[str] | None = None) -> None:
+    def __init__(self, args: Sequence[str]) -> None:
         super().__init__(
             pl.LightningModule,
             pl.LightningDataModule,
@@ -90,8 +75,8 @@ class CLI(LightningCLI):
             },
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={"description": DESCRIPTION},
-            args=list(args) if args is not None else None,
+            parser_kwargs={"prog": "lightning-adv2"},
+            args=list(args),
         )
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
@@ -101,26 +86,29 @@ class CLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse; a list, or another class, starts from its own defaults."""
+        """Parse; a list, or another class, starts from its own defaults.
+
+        Lightning's own method warns of words that are given beside those of ``sys.argv``.
+        """
         with starting_anew(), short_names(), plain_unions():
-            super().parse_arguments(parser, args)
+            self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
-        """Take what is read from ``data/`` from the folder that ``LIGHTNING_ADV2_DATA`` names."""
+        """Put paths below ``data/`` into the folder that ``LIGHTNING_ADV2_DATA`` names."""
         config = self.config.get(self.subcommand, self.config)
         for part in ("model", "data", "trainer.callbacks"):
             if config.get(part) is not None:
                 config[part] = below_data_root(config[part])
 
     def instantiate_classes(self) -> None:
-        """Make the classes; an error of one is told as it was raised, with its key."""
+        """Instantiate the classes; an error in one is reported as it was raised, with its key."""
         with_errors_of_classes(super().instantiate_classes)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning would merge a checkpoint's hyper-parameters over the configuration asked for."""
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Seal checkpoints, keep one while training, and log to W&B in the run's folder, unless told otherwise."""
+        """The trainer; by default it seals checkpoints, keeps one while training, and logs to W&B."""
         config = self._get(self.config_init, "trainer", default={})
         given = _listed(config.get("callbacks"))
         interruption = Interruption()
@@ -145,20 +133,20 @@ class CLI(LightningCLI):
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Own the run's folder meanwhile: nothing in it is read or touched before, and by one run at a time."""
+        """Run while owning the run's folder, which no other run reads or writes meanwhile."""
         check_tasks(self.trainer)
         with owned(self.trainer.default_root_dir) if self.trainer.is_global_zero else nullcontext():
             super()._run_subcommand(subcommand)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Let ``fit``, run again in the same folder, go on from the checkpoint there; ``--ckpt_path`` wins."""
+        """Arguments of the trainer's method; ``fit`` continues from the folder's checkpoint unless given another."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         trainer: Any = self.trainer
         if subcommand == "fit" and kwargs.get("ckpt_path") in (None, "last") and not trainer.fast_dev_run:
             keeper = next((one for one in trainer.callbacks if isinstance(one, TrainingCheckpoint)), None)
             found = keeper and keeper.found(trainer.default_root_dir)
             if found:
-                rank_zero_info(f"{found} is there: this run goes on from it (for a new run take another folder)")
+                rank_zero_info(f"continuing from {found}; a new run needs another --trainer.default_root_dir")
                 kwargs["ckpt_path"] = str(found)
         if subcommand in ("validate", "test") and not any(isinstance(c, AttackEvaluation) for c in trainer.callbacks):
             kwargs["verbose"] = True  # without an attack there is no table of ours
@@ -170,17 +158,17 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _about_devices(message: str, config: Any) -> str:
-    """Lightning's message with the flags that it is about, and the remedy where it is about devices."""
+    """Lightning's message with the flags that concern it, and a remedy where it concerns devices."""
     flags = {key: config.get(key) for key in ("accelerator", "devices", "strategy", "num_nodes", "precision")}
     given = " ".join(f"--trainer.{key} {value}" for key, value in flags.items() if value not in (None, "auto", 1))
     if not re.search(r"accelerator|backend|device|gpu|strateg|precision", message, re.IGNORECASE):
         return message
-    remedy = "--trainer.accelerator cpu runs anywhere; auto, for accelerator, devices and strategy, takes what there is"
+    remedy = "--trainer.accelerator cpu runs on any machine; accelerator, devices and strategy may be auto"
     return f"{given}: {message}\n{remedy}"
 
 
 def _quieten() -> None:
-    """Silence what tells a user of this tool nothing, so that what is left gets read."""
+    """Silence warnings that do not apply to this package, so that the others are read."""
     for message in (
         r".*isinstance\(treespec, LeafSpec\).*",  # between Lightning and torch
         r".*module\(s\) in eval mode at the start of training.*",  # the frozen networks; on purpose
@@ -196,37 +184,17 @@ def _quieten() -> None:
     )
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Entry point of ``lightning-adv2``."""
+def main(words: Sequence[str]) -> None:
+    """Run one of the subcommands.
+
+    Args:
+        words: of the command line, subcommand first.
+
+    Raises:
+        ValueError: a configuration that Lightning refuses.
+    """
     _quieten()
-    words = list(sys.argv[1:] if args is None else args)
-    if words[:1] == ["demo"]:
-        from lightning_adv2.demo import demo  # its imports are not for every --help
-
-        parser = argparse.ArgumentParser(prog="lightning-adv2 demo", description=demo.__doc__, allow_abbrev=False)
-        parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder of the run (%(default)s)")
-        parser.add_argument("--num-images", type=int, default=32, help="images to attack (%(default)s)")
-        parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
-        options = parser.parse_args(words[1:])
-        demo(options.output, options.num_images, options.seed)
-        return
-    if words[:1] == ["sync"]:
-        return sync(words[1:])
-    if words[:1] == ["report"]:
-        return compare(words[1:])
-    if words[:1] == ["fetch"]:
-        from lightning_adv2.fetch import main as fetch
-
-        return fetch(words[1:])
-    if words[:1] == ["reproduce"]:
-        from lightning_adv2.reproduction.command import main as reproduce
-
-        return reproduce(words[1:])
-    if words[:1] in (["verify"], ["export"]):
-        from lightning_adv2.__main__ import main as light  # which the command itself starts with
-
-        sys.exit(light(words))
     try:
-        CLI(None if args is None else words)  # None: jsonargparse reads the command line itself
+        CLI(words)
     except MisconfigurationException as error:  # such as a flag that does not go with the model; no fault in code
         raise ValueError(str(error)) from error

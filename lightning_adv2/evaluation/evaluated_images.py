@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_adv2.attacks import Problem
+from lightning_adv2.attacks import AttackInputs
 from lightning_adv2.functional.validity import is_finite
 from lightning_adv2.results.records import AttackRecord, Role, to_uint8
 
 
-class Judged(NamedTuple):
+class EvaluatedImages(NamedTuple):
     """What is said of n images; see :class:`~lightning_adv2.results.records.AttackRecord` for the names.
 
     Maps are ``(n, 1, h, w)``, all else ``(n,)``, all on the device of the images.
@@ -26,37 +26,37 @@ class Judged(NamedTuple):
     confidence: Tensor
 
 
-def judge(
-    problem: Problem,
+def evaluate_images(
+    inputs: AttackInputs,
     label: Tensor,
     adv_images: Tensor,
     *,
     true_class_map: Tensor | None = None,
     target_class_map: Tensor | None = None,
     explained: Tensor | None = None,
-) -> Judged:
+) -> EvaluatedImages:
     """Explain images for the label, for the target class, and for the class that is predicted.
 
     Nothing is explained twice, for that would double the time of an interpreter that iterates: the class predicted is
     nearly always one of the other two.
 
     Args:
-        problem: the victim, its interpreter and the target classes.
+        inputs: the victim, its interpreter and the target classes.
         label: ``(n,)``.
         adv_images: ``(n, C, H, W)`` in [0, 1].
         true_class_map: what the images show for the label, where that is known.
         target_class_map: what they show for the target class, where that is known.
         explained: ``(n,)``, a class to explain in place of the predicted one.
     """
-    assert problem.interpreter is not None  # the caller set it
-    explain = partial(problem.interpreter.explain, problem.classifier)
+    assert inputs.interpreter is not None  # the caller set it
+    explain = partial(inputs.interpreter.explain, inputs.classifier)
     if true_class_map is None:  # the logits come with it
         shown = explain(adv_images, label)
         logits, true_class_map = shown.logits, shown.attribution_map
     else:
         with torch.no_grad():
-            logits = problem.classifier(adv_images)
-    predicted, target_class = logits.argmax(1), problem.target_class
+            logits = inputs.classifier(adv_images)
+    predicted, target_class = logits.argmax(1), inputs.target_class
     confidence = logits.softmax(1).gather(1, target_class[:, None])[:, 0]
     confidence = torch.where(is_finite(logits), confidence, torch.nan)  # minus infinity alone leaves it at 0
     if target_class_map is None:
@@ -66,23 +66,23 @@ def judge(
     third = (asked != target_class) & (asked != label)
     if third.any():
         adv_map[third] = explain(adv_images[third], asked[third]).attribution_map
-    return Judged(adv_map, true_class_map, target_class_map, predicted, confidence)
+    return EvaluatedImages(adv_map, true_class_map, target_class_map, predicted, confidence)
 
 
-def judged_record(
+def evaluated_record(
     name: str,
     schedule: str,
     seconds: float,
     adv_images: Tensor,
-    judged: Judged,
-    size: Tensor,
+    evaluated: EvaluatedImages,
+    norm: Tensor,
     *,
     role: Role = "control",
     threat_model: str = "linf",
 ) -> AttackRecord:
-    """The record of an attack that took no steps and raised no flags, on the CPU; ``size`` is ``(n,)``."""
-    maps = judged.adv_map, judged.adv_map_true_class, judged.adv_map_target_class
-    valid = torch.stack([is_finite(one) for one in maps]).all(0) & judged.confidence.isfinite()
+    """The record of an attack that took no steps and raised no flags, on the CPU; ``norm`` is ``(n,)``."""
+    maps = evaluated.adv_map, evaluated.adv_map_true_class, evaluated.adv_map_target_class
+    valid = torch.stack([is_finite(one) for one in maps]).all(0) & evaluated.confidence.isfinite()
     return AttackRecord(
         name,
         schedule,
@@ -91,12 +91,12 @@ def judged_record(
         steps=0,
         seconds=seconds,
         adv_images=to_uint8(adv_images),
-        adv_map=judged.adv_map.float().cpu(),
-        adv_map_true_class=judged.adv_map_true_class.float().cpu(),
-        adv_map_target_class=judged.adv_map_target_class.float().cpu(),
-        adv_predicted=judged.adv_predicted.cpu(),
-        confidence=judged.confidence.float().cpu(),
+        adv_map=evaluated.adv_map.float().cpu(),
+        adv_map_true_class=evaluated.adv_map_true_class.float().cpu(),
+        adv_map_target_class=evaluated.adv_map_target_class.float().cpu(),
+        adv_predicted=evaluated.adv_predicted.cpu(),
+        confidence=evaluated.confidence.float().cpu(),
         valid=valid.cpu(),
-        size=size.float().cpu(),
-        steps_taken=torch.zeros(len(size), dtype=torch.int64),
+        size=norm.float().cpu(),
+        steps_taken=torch.zeros(len(norm), dtype=torch.int64),
     )

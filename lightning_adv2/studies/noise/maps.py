@@ -1,4 +1,4 @@
-"""Pictures of single images under noise (Figure 15)."""
+"""Pictures of single images that the noise misleads (Figure 15)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lightning_adv2.functional.noise import add_noise
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.figures import Cell, grid, map_cell, overlay
-from lightning_adv2.report.noise import Correct, predict
 from lightning_adv2.results.records import to_numpy, to_uint8
 from lightning_adv2.results.summary import Row
+from lightning_adv2.studies.noise.measure import Correct, predict
 
 
 def noise_maps(
