@@ -73,10 +73,10 @@ def test_they_are_told_in_files_table_and_page_and_verify_agrees(tmp_path: Path)
     assert not [line for line in verify(tmp_path)[0] if "results" in line or "images.csv" in line]
     out = StringIO()
     print_table(run.summary, "", Console(file=out, width=250))
-    assert "no IoU: images whose two maps are both empty" in out.getvalue()
+    assert "no IoU: images whose two maps are both below 0.5 everywhere" in out.getvalue()
     (table,) = next(section for section in run_sections(run) if section.title == "Results").blocks
     assert "no IoU" in table.headings
-    assert any("both empty" in note for note in table.all_notes)
+    assert any("both below 0.5 everywhere" in note for note in table.all_notes)
     plain = StringIO()
     print_table(summarize([record_of(empty=0)], NAMES), "", Console(file=plain, width=250))
     assert "no IoU" not in plain.getvalue()
