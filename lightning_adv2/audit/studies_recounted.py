@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from lightning_adv2.audit.reading import same, same_rows
-from lightning_adv2.audit.recount import Contents, Key, Row, mean
+from lightning_adv2.audit.recount import Contents, Key, Row, key_of, mean
 
 _Z = 1.959964
 
@@ -30,29 +30,24 @@ def gap(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -
 
 
 def curves(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
-    """``curves.json``: its points are attacks of the table."""
-
-    def point(said: Row, key: Key) -> Iterator[str]:
-        row = table[key]
-        low, high = _wilson(row["counts"]["successful"], row["n"])
-        wanted = {one: row[one] for one in ("n", "empty", "asr", "iou", "l1")} | {"asr_low": low, "asr_high": high}
-        yield from same("/".join(key), said, wanted)
-
-    for curve in content["curves"]:
-        values = [one["value"] for one in curve["points"]]
+    """``curves.json``: its points are attacks of the table, and all controls are in it."""
+    points: dict[tuple[Any, ...], list[float]] = {}
+    for row in content["rows"]:
+        key, axis = key_of(row), row["axis"]
+        source = table[key]
+        low, high = _wilson(source["counts"]["successful"], source["n"])
+        wanted = {one: source[one] for one in ("role", "threat_model", "steps", "n", "empty", "asr", "iou", "l1")}
+        wanted |= {"asr_low": low, "asr_high": high, "value": row[axis] if axis else None}
+        yield from same("/".join(key), row, wanted)
+        if axis:
+            fixed = tuple(row[one] for one in ("epsilon", "steps") if one != axis)
+            curve = (axis, row["interpreter"], row["family"], row["schedule"], *fixed)
+            points.setdefault(curve, []).append(row["value"])
+    for curve, values in points.items():
         if values != sorted(set(values)) or len(values) < 2:
-            yield f"curve of {curve['interpreter']}, {curve['family']}: its points are at {values}"
-        for one in curve["points"]:
-            key = curve["interpreter"], one["attack"], curve["schedule"]
-            yield from point(one, key)
-            if curve["axis"] == "steps" and one["value"] != table[key]["steps"]:
-                yield f"{'/'.join(key)}: its point is at {one['value']}, it has {table[key]['steps']} steps"
-            if curve["axis"] != "steps" and curve["steps"] != table[key]["steps"]:
-                yield f"{'/'.join(key)}: steps is {curve['steps']}, it has {table[key]['steps']}"
-    for one in content["controls"]:
-        yield from point(one, (one["interpreter"], one["attack"], "control"))
-    named = [(one["interpreter"], one["attack"]) for one in content["controls"]]
-    controls = [key[:2] for key in table if key[2] == "control"]
+            yield f"curve of {', '.join(map(str, curve))}: its points are at {values}"
+    named = [key_of(row) for row in content["rows"] if row["axis"] is None]
+    controls = [key for key, row in table.items() if row["role"] == "control"]
     if named != controls:
         yield f"its controls are {named}, from the records {controls}"
 

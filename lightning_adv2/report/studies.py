@@ -10,7 +10,6 @@ from rich.console import Console
 
 from lightning_adv2 import files
 from lightning_adv2.report.confusion import draw_confusion, print_confusion
-from lightning_adv2.report.curves import draw_curves, print_curves
 from lightning_adv2.report.detection import draw_detection, print_detection
 from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.harmless import SAME, harmless
@@ -50,11 +49,6 @@ STUDIES: dict[str, Study] = {
         lambda folder, read: draw_detection(folder, read["rows"]),
     ),
     "localization": Study("Do the maps find the object?", _printed(print_localization)),
-    "curves": Study(
-        "How strong must the attack be?",
-        _printed(lambda read, to: print_curves(read["curves"], read["controls"], to)),
-        lambda folder, read: draw_curves(folder, read["curves"], read["controls"]),
-    ),
     "confusion": Study("What the classifier takes for what", _printed(print_confusion), draw_confusion),
 }
 """A study's file and figure, ``<name>.json`` and ``figures/<name>.png`` -> how they are shown, in a page's order."""
