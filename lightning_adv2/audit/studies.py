@@ -108,10 +108,10 @@ def _flat_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
         yield from same_cells(str(row.get("interpreter")), line, {key: row.get(key) for key in keys})
 
 
-_OLD = {"confusion", "curves", "detection", "localization", "proposition", "resilience"}
+_OLD = {"confusion", "detection", "localization", "resilience"}
 """Studies whose files have not the form of findings yet."""
 _KEYS = {
-    "gap": ["rows"], "curves": ["curves"], "transfer": ["rows"], "proposition": ["steps", "tolerance", "rows"],
+    "gap": ["rows"], "curves": ["rows"], "transfer": ["rows"], "proposition": ["settings", "rows"],
     "detection": ["rows", "settings", "scores"], "classifier_transfer": ["details", "rows"],
     "noise": ["details", "rows"], "localization": ["settings", "images", "rows", "calibration"],
     "resilience": ["reference", "rows"], "map_quality": ["rows"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lightning_adv2.studies  # noqa: F401 - they register themselves, and say how their files are shown
 from lightning_adv2.report.studies import study_tables
 from lightning_adv2.report.table import Table
 from lightning_adv2.reproduction import published

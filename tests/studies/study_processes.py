@@ -26,5 +26,5 @@ if __name__ == "__main__":
     strategy = "ddp" if devices > 1 else "auto"
     run = trainer(folder, attack, bound, transfer, curves, gap, devices=devices, strategy=strategy)
     run.test(idls("cam", "rts"), attack_data(), verbose=False)
-    known = (bound.rows, transfer.rows, curves.curves, gap.rows)
+    known = (bound.rows, transfer.rows, curves.rows, gap.rows)
     (folder / f"rows_{run.global_rank}.txt").write_text(repr(known))
