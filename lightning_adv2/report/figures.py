@@ -245,8 +245,9 @@ def _bars(
         if stated:
             axis.plot(*zip(*stated, strict=True), "D", color="white", markeredgecolor="black", ms=5, label="paper")
     axis.set_xlim(-0.55, len(groups) - 0.45)
-    lowest = min((row[metric.key] for row in rows if row.get(metric.key) is not None), default=0.0)
-    axis.set_ylim(min(0.0, 1.15 * lowest), metric.limit)
+    shown = [row[metric.key] for row in rows if row.get(metric.key) is not None]
+    lowest, highest = min(shown, default=0.0), metric.limit or max(shown, default=0.0)
+    axis.set_ylim(lowest - 0.12 * (highest - lowest) if lowest < 0 else 0, metric.limit)
     axis.set_ylabel(metric.label)
     if metric.level is not None:
         axis.axhline(metric.level, color="black", linewidth=0.8, linestyle=":")
