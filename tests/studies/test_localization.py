@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lab import NUM_TEST, idls, interpreter, run_python, shapes, trainer, untrained_rts, victim
+from lab import NUM_TEST, idls, interpreter, shapes, trainer, untrained_rts, victim
 from matplotlib import pyplot as plt
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -196,16 +196,3 @@ def test_nothing_during_fit(tmp_path: Path) -> None:
     loop.fit(RTSModule(victim(), untrained_rts(), selector_steps=1), shapes())
     assert not study.rows
     assert not list(tmp_path.rglob("localization.json"))
-
-
-def test_any_number_of_processes(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("localization_processes.py")
-    for devices in (1, 2):
-        (tmp_path / str(devices)).mkdir()
-        done = run_python(script, tmp_path / str(devices), devices, folder=tmp_path, processes=devices)
-        assert done.returncode == 0, done.stderr
-    for name in ("localization.json", "localization.csv", "localization_images.csv", "figures/localization.png"):
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
-    rows = (tmp_path / "1" / "rows_0.txt").read_text()
-    assert rows == (tmp_path / "2" / "rows_0.txt").read_text() == (tmp_path / "2" / "rows_1.txt").read_text()
-    assert len(table(tmp_path / "2")) == 2 * 13
