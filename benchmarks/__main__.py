@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.options import Options
-from lightning_adv2.data.root import data_root
+from lightning_adv2.files.data_root import data_root
 from lightning_adv2.results import make_stamp
 
 PARTS = {

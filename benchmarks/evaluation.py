@@ -24,11 +24,11 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from lightning_adv2.attacks import adv2_cam, make_twin, pgd
+from lightning_adv2.attacks import adv2_cam, make_accelerated_copy, pgd
 from lightning_adv2.data import AttackDataModule, CIFAR10DataModule
-from lightning_adv2.data.root import data_root
 from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.evaluation.attack_batch import Shared, attack_batch
+from lightning_adv2.files.data_root import data_root
 from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
 from lightning_adv2.models import CifarResNet
 from lightning_adv2.modules import IDLS
@@ -116,12 +116,10 @@ def bare(root: Path, images: int, batch_size: int) -> float:
     idls, source = module(root), data(root, images, batch_size)
     source.manifest_for(idls.classifier)
     batches = list(source.test_dataloader())
-    twin = make_twin(idls.classifier, idls.interpreter, batches[0]["images"])
+    accelerated = make_accelerated_copy(idls.classifier, idls.interpreter, batches[0]["images"])
     start = time.perf_counter()
     for index, batch in enumerate(batches):
-        attack_batch(
-            idls.classifier, idls.interpreter, batch, attacks(), batch_index=index, twin=twin, shared=Shared(twin=twin)
-        )
+        attack_batch(idls.classifier, idls.interpreter, batch, attacks(), Shared(index, copies=lambda _: accelerated))
     return time.perf_counter() - start
 
 

@@ -5,24 +5,28 @@ The one-line use::
     result = adv2(classifier, interpreter, images, target_class)
 """
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_adv2.attacks import adv2
 
-__version__ = version("lightning-adv2")
+    __version__: str
+
 __all__ = ["adv2"]
 
 
 def __getattr__(name: str) -> Any:
-    # On first use: what needs no torch, such as checking a run's files, must not load it.
+    # On first use: the command line must hear signals before the milliseconds or seconds that these imports take.
     if name == "adv2":
         from lightning_adv2.attacks import adv2
 
         return adv2
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lightning-adv2")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__all__, "__version__"])

@@ -4,42 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from lightning_adv2.errors import short_errors
+from lightning_adv2.runtime.early import note_early
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code; what needs neither torch nor Lightning starts without them."""
-    words = list(sys.argv[1:] if args is None else args)
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # class paths of one's own files: class_path: my_interpreter.InputGradient
-    if "--traceback" not in words:
-        with short_errors(False):
-            return _run(words, args)
-    words = [word for word in words if word != "--traceback"]
-    with short_errors(True):
-        return _run(words, words)
+    """Run the command line and return the exit code; errors that a user can mend are printed without a traceback.
 
+    Args:
+        args: the words of the command line; None takes the process's.
 
-def _run(words: list[str], args: Sequence[str] | None) -> int:
-    """Run the command; ``args`` is None where jsonargparse is to read the command line itself."""
-    if words[:1] == ["verify"]:
-        from lightning_adv2.audit.verify import main as verify
-
-        return verify(words[1:])
-    if words[:1] == ["export"]:
-        from lightning_adv2.audit.export import main as export
-
-        return export(words[1:])
-    if {"fit", "validate", "test", "predict"} & set(words):
-        from lightning_adv2.runtime.early import note_early
-
+    Raises:
+        SystemExit: after help, or after an error that was printed.
+    """
+    if {"fit", "validate", "test", "predict"} & {*sys.argv}:
         note_early()  # before the seconds that torch and Lightning take
-    from lightning_adv2.cli import main as cli
+    from pathlib import Path
 
-    cli(args)
-    return 0
+    from lightning_adv2.cli import main as run
+    from lightning_adv2.errors import short_errors
+
+    words = list(sys.argv[1:] if args is None else args)
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # class paths of a user's own files: class_path: my_interpreter.InputGradient
+    with short_errors("--traceback" in words):
+        return run([word for word in words if word != "--traceback"])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,12 @@ def _trainer(folder: Path, logger: Logger, callbacks: list[pl.Callback] | None =
         num_sanity_val_steps=0,
         **kwargs,
     )
+
+
+def main(options: Namespace) -> None:
+    """Run ``lightning-adv2 demo``.
+
+    Args:
+        options: of :func:`lightning_adv2.cli.options.demo`.
+    """
+    demo(options.output, options.num_images, options.seed)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pickle import UnpicklingError
 
-from lightning_adv2.files.text import visible
+from lightning_adv2.runtime.rank import rank
 
 SWITCH = "LIGHTNING_ADV2_TRACEBACK"
 _LINES, _WIDTH = 8, 400
@@ -20,6 +18,8 @@ def shorten(message: str) -> str:
 
     Names in it are text: what a terminal would obey is written out.
     """
+    from lightning_adv2.files.text import visible  # not before there is an error
+
     lines = [visible(line.rstrip(), keep="\t") for line in message.split("\n") if line.strip()]
     if len(lines) > _LINES:
         lines = [*lines[:3], "  ...", *lines[-(_LINES - 4) :]]
@@ -44,22 +44,33 @@ def short_errors(traceback_wanted: bool) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         if _wanted(traceback_wanted):
-            traceback.print_exc()
+            _print_traceback()
         print("\ninterrupted", file=sys.stderr)
         raise SystemExit(130) from error
-    except (ValueError, TypeError, RuntimeError, OSError, ImportError, EOFError, UnpicklingError) as error:
+    except _mendable() as error:
         if _wanted(traceback_wanted):
-            traceback.print_exc()
+            _print_traceback()
             raise SystemExit(1) from error
-        rank = os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_PROCID") or "0"
-        if rank == "0":
+        if rank() == "0":
             print(f"error: {shorten(str(error) or type(error).__name__)}", file=sys.stderr)
             for note in getattr(error, "__notes__", ()):
                 print(f"  {note}", file=sys.stderr)
             print("(--traceback shows where it was raised)", file=sys.stderr)
         else:
-            print(f"error in process {rank}: {(shorten(str(error)).splitlines() or [''])[0]}", file=sys.stderr)
+            print(f"error in process {rank()}: {(shorten(str(error)).splitlines() or [''])[0]}", file=sys.stderr)
         raise SystemExit(1) from error
+
+
+def _mendable() -> tuple[type[Exception], ...]:
+    pickle = sys.modules.get("pickle")  # what has not been loaded has raised nothing
+    unpickling = (pickle.UnpicklingError,) if pickle else ()
+    return ValueError, TypeError, RuntimeError, OSError, ImportError, EOFError, *unpickling
+
+
+def _print_traceback() -> None:
+    from traceback import print_exc
+
+    print_exc()
 
 
 def _wanted(traceback_wanted: bool) -> bool:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import socket
 import tarfile
 from abc import ABC, abstractmethod
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
-from torch.hub import download_url_to_file
-from torchvision.datasets import CIFAR10
-from torchvision.datasets.utils import extract_archive
-
-from lightning_adv2.data.root import DATA, data_root
-from lightning_adv2.models import CifarResNet, save_weights
+from lightning_adv2.files.data_root import data_root
 
 _SECONDS = 60  # without a word from a server
 
@@ -60,6 +55,8 @@ class Archive(Source):
 
     def make(self, download: Path, folder: Path) -> Path:
         """Unpack."""
+        from torchvision.datasets.utils import extract_archive
+
         extract_archive(str(download), str(folder))
         return folder / PurePosixPath(self.path).name
 
@@ -76,6 +73,8 @@ class PublishedResNet(Source):
 
     def make(self, download: Path, folder: Path) -> Path:
         """Load the weights into the network, which names what does not fit, and write the network's."""
+        from lightning_adv2.models import CifarResNet, save_weights
+
         network = CifarResNet(self.depth, weights=str(download))
         return save_weights(network.state_dict(), folder / PurePosixPath(self.path).name)
 
@@ -86,8 +85,8 @@ SOURCES: Mapping[str, Sequence[Source]] = {
     "cifar10": (
         Archive(
             path="cifar10/cifar-10-batches-py",
-            url=CIFAR10.url,
-            checksum=f"md5:{CIFAR10.tgz_md5}",
+            url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            checksum="md5:c58f30108f718f92721af3b95e74349a",
             about="the images (Krizhevsky 2009), as torchvision reads and checks them; 170 MB",
             replaces=tuple(f"cifar10/{split}{kind}" for split in ("train", "test") for kind in ("", ".zip")),
         ),
@@ -151,22 +150,23 @@ def _bring(source: Source, target: Path) -> None:
         name = PurePosixPath(source.url).name
         download = target.with_name(name)
         if not download.is_file():
+            from torch.hub import download_url_to_file
+
             download = Path(temporary, name)
             download_url_to_file(source.url, str(download))
         source.check(download)
         source.make(download, folder).rename(target)
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """``lightning-adv2 fetch``."""
-    parser = argparse.ArgumentParser(
-        prog="lightning-adv2 fetch",
-        description="Download public data and published weights to where the configurations look for them: below data/ "
-        f"in the current folder, or below the folder that {DATA} names.",
-    )
-    parser.add_argument("name", nargs="?", choices=SOURCES, help="what to fetch")
-    parser.add_argument("--list", action="store_true", help="say what there is to fetch, from where, and what is there")
-    options = parser.parse_args(args)
+def main(options: Namespace) -> None:
+    """Run ``lightning-adv2 fetch``.
+
+    Args:
+        options: of :func:`lightning_adv2.cli.options.fetch`.
+
+    Raises:
+        RuntimeError: something is still missing; see :func:`fetch`.
+    """
     if options.list:
         for name, sources in SOURCES.items():
             print(name)
@@ -174,7 +174,5 @@ def main(args: Sequence[str] | None = None) -> None:
                 there = any((data_root() / path).exists() for path in (source.path, *source.replaces))
                 print(f"  {data_root() / source.path}: {'there' if there else 'missing'}; {source.about}")
                 print(f"    {source.url} ({source.checksum})")
-    elif options.name is None:
-        parser.error(f"say what to fetch: {', '.join(SOURCES)}; --list says more")
     else:
         fetch(options.name)

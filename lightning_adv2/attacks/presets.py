@@ -8,14 +8,15 @@ the mean square over the map's pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
 
 from lightning_adv2.attacks.adaptive import MemberMaps
 from lightning_adv2.attacks.attack import Attack, Stage
-from lightning_adv2.attacks.frameworks import EPSILON, Framework, Move, Pixels, Spatial
 from lightning_adv2.attacks.objective import EncoderClass, LossTerm, Ramp, TargetClass, TargetMap
 from lightning_adv2.attacks.steps import GradientStep
+from lightning_adv2.attacks.threat_models import EPSILON, Move, Pixels, Spatial, ThreatModel
 from lightning_adv2.functional import optim
 from lightning_adv2.models import PaperReLU, Softplus, Surrogate
 
@@ -63,7 +64,7 @@ def stadv(
 def adv2_cam(
     schedule: Schedule = "fast",
     steps: int | None = None,
-    framework: Framework | None = None,
+    threat_model: ThreatModel | None = None,
     name: str | None = None,
     warm_start: int | None = None,
 ) -> Attack:
@@ -72,17 +73,17 @@ def adv2_cam(
     Args:
         schedule: ``paper`` takes 400 classification steps, then 1,000 joint ones; ``fast`` 50 joint ones.
         steps: overrides the number of joint steps.
-        framework: what may change; by default pixels within epsilon 0.031.
+        threat_model: what may change; by default pixels within epsilon 0.031.
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
         warm_start: overrides the number of classification steps before the joint ones.
     """
-    return _joint(framework, schedule, steps, 50, (400, 1000), name=name, warm_start=warm_start)
+    return _Joint(50, (400, 1000)).attack(threat_model, schedule, steps, name, warm_start)
 
 
 def adv2_rts(
     schedule: Schedule = "fast",
     steps: int | None = None,
-    framework: Framework | None = None,
+    threat_model: ThreatModel | None = None,
     name: str | None = None,
     warm_start: int | None = None,
     encoder_weight: float = PAPER_ENCODER_WEIGHT,
@@ -92,23 +93,20 @@ def adv2_rts(
     Args:
         schedule: ``paper`` takes 300 classification steps, then 1,000 joint ones; ``fast`` 100 joint ones.
         steps: overrides the number of joint steps.
-        framework: what may change; by default pixels within epsilon 0.031.
+        threat_model: what may change; by default pixels within epsilon 0.031.
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
         warm_start: overrides the number of classification steps before the joint ones.
         encoder_weight: of l_enc; 0 leaves it out.
     """
-    extra = [EncoderClass(encoder_weight)] if encoder_weight else []
     # 100 steps bear a longer memory: IoU 0.93 against 0.91 on drawn shapes.
-    return _joint(
-        framework, schedule, steps, 100, (300, 1000), extra,
-        memory=0.8, name=name, warm_start=warm_start,
-    )  # fmt: skip
+    joint = _Joint(100, (300, 1000), _encoder_terms(encoder_weight), memory=0.8)
+    return joint.attack(threat_model, schedule, steps, name, warm_start)
 
 
 def adv2_grad(
     schedule: Schedule = "fast",
     steps: int | None = None,
-    framework: Framework | None = None,
+    threat_model: ThreatModel | None = None,
     name: str | None = None,
     warm_start: int | None = None,
     surrogate: Surrogate | None = None,
@@ -120,42 +118,38 @@ def adv2_grad(
         schedule: ``paper`` takes 300 classification steps, then 301, 201, 101 and 101 joint ones with growing map
             weight, h(z), and label smoothing from 0.05 to 0.01; ``fast`` 100 joint ones with softplus.
         steps: overrides the number of joint steps (``fast`` only).
-        framework: what may change; by default pixels within epsilon 0.031.
+        threat_model: what may change; by default pixels within epsilon 0.031.
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
         warm_start: overrides the number of classification steps before the joint ones.
         surrogate: overrides the smooth ReLU; ``models.PlainReLU`` for none.
         smoothing: overrides whether labels are smoothed.
     """
-    framework = framework or Pixels()
+    threat_model = threat_model or Pixels()
     rhos = (0.05, 0.04, 0.03, 0.02, 0.01)
     if not is_paper(schedule):
         rho = Ramp(rhos[0], rhos[-1]) if smoothing else None
         # The gradient's map is rougher: IoU 0.82 from 2/255 against 0.76 from 4/255.
-        return _joint(
-            framework, schedule, steps, 100, (0, 0), surrogate=surrogate or Softplus(), pace=0.5, rho=rho,
-            name=name, warm_start=warm_start,
-        )  # fmt: skip
+        joint = _Joint(100, surrogate=surrogate or Softplus(), pace=0.5, rho=rho)
+        return joint.attack(threat_model, schedule, steps, name, warm_start)
     surrogate = surrogate or PaperReLU()
-    if framework.paper_steps is not None:
+    if threat_model.paper_steps is not None:
         rho = Ramp(rhos[0], rhos[-1]) if smoothing in (None, True) else None
-        return _joint(
-            framework, schedule, steps, 0, (0, 0), surrogate=surrogate, rho=rho, name=name, warm_start=warm_start
-        )
+        return _Joint(surrogate=surrogate, rho=rho).attack(threat_model, schedule, steps, name, warm_start)
     if steps is not None:
         raise ValueError(f"steps={steps}: the paper's schedule for GRAD has four fixed stages; leave it out")
-    stages = _stages(framework, framework.paper, [TargetClass()], 300 if warm_start is None else warm_start)
+    stages = _stages(threat_model, threat_model.paper, [TargetClass()], 300 if warm_start is None else warm_start)
     for i, (weight, count) in enumerate([(0.001, 301), (0.004, 201), (0.01, 101), (0.05, 101)]):
         rho = Ramp(rhos[i], rhos[i + 1]) if smoothing in (None, True) else None
         # Published for the sum over the 56 x 56 map of a 224-px image; per pixel it holds at any size.
-        joint = [TargetClass(smoothing=rho), TargetMap(weight * 56**2)]
-        stages += _stages(framework, framework.paper, joint, count, surrogate)
-    return Attack(name or joint_name(framework), schedule, framework.perturbation, stages)
+        terms = [TargetClass(smoothing=rho), TargetMap(weight * 56**2)]
+        stages += _stages(threat_model, threat_model.paper, terms, count, surrogate)
+    return Attack(name or joint_name(threat_model), schedule, threat_model.perturbation, stages)
 
 
 def adv2_ensemble(
     schedule: Schedule = "fast",
     steps: int | None = None,
-    framework: Framework | None = None,
+    threat_model: ThreatModel | None = None,
     name: str | None = None,
     warm_start: int | None = None,
     surrogate: Surrogate | None = None,
@@ -167,61 +161,78 @@ def adv2_ensemble(
     Args:
         schedule: ``paper`` takes 400 classification steps, then 1,000 joint ones; ``fast`` 100 joint ones.
         steps: overrides the number of joint steps.
-        framework: what may change; by default pixels within epsilon 0.031.
+        threat_model: what may change; by default pixels within epsilon 0.031.
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
         warm_start: overrides the number of classification steps before the joint ones.
         surrogate: smooth ReLU, for ensembles with GRAD or a relative.
         encoder_weight: of l_enc, for ensembles with RTS.
         members: names of the members to aim at, for an attacker who knows but these; None takes all.
     """
-    encoder = [EncoderClass(encoder_weight)] if encoder_weight else []
-    return _joint(
-        framework, schedule, steps, 100, (400, 1000), encoder,
-        surrogate=surrogate, map_term=partial(MemberMaps, members=members), name=name, warm_start=warm_start,
-    )  # fmt: skip
+    terms, map_term = _encoder_terms(encoder_weight), partial(MemberMaps, members=members)
+    joint = _Joint(100, (400, 1000), terms, surrogate=surrogate, map_term=map_term)
+    return joint.attack(threat_model, schedule, steps, name, warm_start)
 
 
-def _class_only(framework: Framework, schedule: Schedule, steps: int, name: str) -> Attack:
-    move = framework.paper if is_paper(schedule) else framework.fast
-    return Attack(name, schedule, framework.perturbation, _stages(framework, move, [TargetClass()], steps))
+def _class_only(threat_model: ThreatModel, schedule: Schedule, steps: int, name: str) -> Attack:
+    move = threat_model.paper if is_paper(schedule) else threat_model.fast
+    return Attack(name, schedule, threat_model.perturbation, _stages(threat_model, move, [TargetClass()], steps))
 
 
-def _joint(
-    framework: Framework | None,
-    schedule: Schedule,
-    steps: int | None,
-    fast_steps: int,
-    paper_steps: tuple[int, int],
-    extra: Sequence[LossTerm] = (),
-    *,
-    surrogate: Surrogate | None = None,
-    memory: float | None = None,
-    pace: float = 1.0,
-    rho: Ramp | None = None,
-    map_term: Callable[[Ramp], LossTerm] = TargetMap,
-    name: str | None = None,
-    warm_start: int | None = None,
-) -> Attack:
-    """Classification steps, then joint ones, under either schedule."""
-    framework = framework or Pixels()
-    if is_paper(schedule):
-        warm, published = framework.paper_steps or paper_steps
-        steps, move, weight = or_default(steps, published), framework.paper, PAPER_MAP_WEIGHT
-    else:
-        warm, steps, weight = 0, or_default(steps, fast_steps), Ramp(FAST_MAP_WEIGHT, FAST_MAP_WEIGHT)
-        rule = framework.fast.rule if memory is None else optim.adam(memory, memory)
-        move = Move(rule, Ramp(pace * framework.fast.step_size.start, 0.0))
-    joint = [TargetClass(smoothing=rho), map_term(weight), *extra]
-    stages = _stages(framework, move, [TargetClass()], warm if warm_start is None else warm_start)
-    stages += _stages(framework, move, joint, steps, surrogate)
-    return Attack(name or joint_name(framework), schedule, framework.perturbation, stages)
+@dataclass(frozen=True)
+class _Joint:
+    """Classification steps, then joint steps, under either schedule.
+
+    Attributes:
+        fast_steps: joint steps of the fast schedule.
+        paper_steps: classification and joint steps of the paper's schedule, where the threat model names none.
+        extra: terms of the joint steps beside class and map.
+        surrogate: smooth ReLU of the joint steps.
+        memory: both of Adam's decay rates in the fast schedule; None takes the threat model's rule.
+        pace: factor of the fast schedule's first step size.
+        rho: label smoothing of the joint steps.
+        map_term: makes the term of the map from its weight.
+    """
+
+    fast_steps: int = 0
+    paper_steps: tuple[int, int] = (0, 0)
+    extra: Sequence[LossTerm] = ()
+    surrogate: Surrogate | None = None
+    memory: float | None = None
+    pace: float = 1.0
+    rho: Ramp | None = None
+    map_term: Callable[[Ramp], LossTerm] = TargetMap
+
+    def attack(
+        self,
+        threat_model: ThreatModel | None,
+        schedule: Schedule,
+        steps: int | None,
+        name: str | None,
+        warm_start: int | None,
+    ) -> Attack:
+        threat_model = threat_model or Pixels()
+        if is_paper(schedule):
+            warm, published = threat_model.paper_steps or self.paper_steps
+            steps, move, weight = or_default(steps, published), threat_model.paper, PAPER_MAP_WEIGHT
+        else:
+            warm, steps, weight = 0, or_default(steps, self.fast_steps), Ramp(FAST_MAP_WEIGHT, FAST_MAP_WEIGHT)
+            rule = threat_model.fast.rule if self.memory is None else optim.adam(self.memory, self.memory)
+            move = Move(rule, Ramp(self.pace * threat_model.fast.step_size.start, 0.0))
+        terms = [TargetClass(smoothing=self.rho), self.map_term(weight), *self.extra]
+        stages = _stages(threat_model, move, [TargetClass()], warm if warm_start is None else warm_start)
+        stages += _stages(threat_model, move, terms, steps, self.surrogate)
+        return Attack(name or joint_name(threat_model), schedule, threat_model.perturbation, stages)
+
+
+def _encoder_terms(weight: float) -> list[LossTerm]:
+    return [EncoderClass(weight)] if weight else []
 
 
 def _stages(
-    framework: Framework, move: Move, terms: Sequence[LossTerm], steps: int, surrogate: Surrogate | None = None
+    threat_model: ThreatModel, move: Move, terms: Sequence[LossTerm], steps: int, surrogate: Surrogate | None = None
 ) -> list[Stage]:
     """One stage, or none for no steps."""
-    step = GradientStep([*terms, *framework.terms], move.rule, move.step_size, surrogate)
+    step = GradientStep([*terms, *threat_model.terms], move.rule, move.step_size, surrogate)
     return [Stage(step, steps)] if steps else []
 
 
@@ -232,9 +243,9 @@ def or_default(steps: int | None, default: int) -> int:
     return default if steps is None else steps
 
 
-def joint_name(framework: Framework) -> str:
+def joint_name(threat_model: ThreatModel) -> str:
     """``adv2`` or ``stadv-adv2``."""
-    return f"{framework.prefix}-adv2" if framework.prefix else "adv2"
+    return f"{threat_model.prefix}-adv2" if threat_model.prefix else "adv2"
 
 
 def is_paper(schedule: str) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import errno
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -102,16 +102,12 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
         writer.writerows(rows)
 
 
-def main(words: Sequence[str]) -> int:
-    """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="lightning-adv2 export",
-        description="Write the images of a run as PNG, in class folders.",
-    )
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--output", type=Path, help="where to; by default 'images' in the run's folder")
-    options = parser.parse_args(words)
+def main(options: Namespace) -> int:
+    """The command; returns the exit code.
+
+    Args:
+        options: of :func:`lightning_adv2.cli.options.export`.
+    """
     written = export(options.run, options.output)
     for line in stray_lines(options.run / "records"):
         print(line)

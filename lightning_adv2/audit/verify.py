@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -156,16 +156,12 @@ def _pictures(folder: Path, layout: Layout, header: Row, arrays: dict[str, Array
             )
 
 
-def main(words: Sequence[str]) -> int:
-    """The command; returns the exit code: 0 where all holds, 1 where not."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="lightning-adv2 verify",
-        description="Check a run's records, manifest, tables and exported images against each other; changes nothing.",
-    )
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--images", type=Path, help="exported images; by default 'images' in the run's folder, if any")
-    options = parser.parse_args(words)
+def main(options: Namespace) -> int:
+    """The command; returns the exit code: 0 where all holds, 1 where not.
+
+    Args:
+        options: of :func:`lightning_adv2.cli.options.verify`.
+    """
     found, checked = verify(options.run, options.images)
     for line in found[:_SHOWN]:
         print(f"WRONG  {visible(line)}")  # it may name what a stranger made

@@ -1,5 +1,5 @@
-"""The command line: LightningCLI's fit, validate, test and predict, and our own subcommands."""
+"""The command line: LightningCLI's fit, validate, test and predict, and the package's own subcommands."""
 
-from lightning_adv2.cli.command import CLI, main
+from lightning_adv2.cli.dispatch import main
 
-__all__ = ["CLI", "main"]
+__all__ = ["main"]

@@ -11,12 +11,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import _typehints
-from jsonargparse._util import NestedArg
 from pytorch_lightning.cli import LightningArgumentParser
 
-from lightning_adv2.cli.names import PACKAGES, alike, exports, names
-from lightning_adv2.cli.patching import replaced
+from lightning_adv2.cli.commands import COMMANDS, no_command
+from lightning_adv2.cli.help import ALL
+from lightning_adv2.cli.likeness import alike
+from lightning_adv2.cli.names import PACKAGES, exports, names
+from lightning_adv2.cli.patching import TYPES, NestedArg, function, options, replaced
 from lightning_adv2.errors import shorten
 
 _NOISE = re.compile(
@@ -32,10 +33,9 @@ _NO_SUBCLASS = re.compile(r"Import path ([\w.]+) does not correspond to a subcla
 _ABSTRACT = re.compile(r"Expected an instantiatable class, but ([\w.]+) is abstract")
 _ARGUMENT = re.compile(r"(?:Option|Key) '([\w.]+)' is not (?:accepted|expected)")
 _OPTION = re.compile(r"[Uu]nrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'")
-_UNKNOWN = re.compile(r"'([\w.]+)' is no \w+; there are: ([\w, ]+)")
+_UNKNOWN = re.compile(r"there is no \w+ '([\w.]+)'; available: ([\w, ]+)")
 _NAME = re.compile(r"Expected a dot import path string: ([\w.]+)|has no attribute '(\w+)'|given class_path '([\w.]+)'")
 _COMMAND = re.compile(r"argument subcommand: invalid choice: '([^']*)'")
-_COMMANDS = ("fit", "validate", "test", "predict", "demo", "fetch", "report", "reproduce", "sync", "verify", "export")
 _NO_CONFIG = re.compile(r"File does not exist: '?([^']+?)'?$")
 _GUIDES = {
     "Classifier": 'docs/own.md ("A network that is not torchvision\'s")',
@@ -59,11 +59,11 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         print(f"error: {shorten(plain(message))}", file=sys.stderr)
         asked = getattr(ex, "subcommand_parser", self)  # a file's error comes from the outer parser
-        meant = suggestion(message, {option.lstrip("-") for option in asked._option_string_actions})
+        meant = suggestion(message, options(asked))
         if meant is not None:
             print(f"did you mean {meant}?", file=sys.stderr)
-        command = self.prog.replace(" [options]", "").replace("__main__.py", "lightning-adv2")
-        print(f"See {command} --help, or docs/configuration.md", file=sys.stderr)
+        command, _, name = self.prog.replace(" [options]", "").partition(" ")
+        print(f"See {command} {f'{name} {ALL}' if name else '--help'}, or docs/configuration.md", file=sys.stderr)
         sys.exit(2)
 
 
@@ -74,7 +74,7 @@ def plain_unions() -> Iterator[None]:
     Of a file that holds such an error, jsonargparse (seen in 4.53) says that it contains itself: it reads the file once
     more. That attempt is made to fail as others do, so that the first error stays.
     """
-    read_part: Any = getattr(_typehints, "adapt_subconfig_path", None)
+    read_part = function(TYPES, "adapt_subconfig_path")
 
     def choose(subtypes: Any, value: Any, errors: list[Exception]) -> NoReturn:
         closer = [error for error in errors if not str(error).lstrip("\n- ").startswith(_OTHER_TYPE)]
@@ -90,13 +90,13 @@ def plain_unions() -> Iterator[None]:
         except TypeError as error:
             raise ValueError(str(error)) from error
 
-    merged: Callable[..., NoReturn] = vars(_typehints).get("raise_union_unexpected_value", choose)
-    with replaced(_typehints, raise_union_unexpected_value=choose, adapt_subconfig_path=read_once):
+    merged: Callable[..., NoReturn] = function(TYPES, "raise_union_unexpected_value", choose)
+    with replaced(TYPES, raise_union_unexpected_value=choose, adapt_subconfig_path=read_once):
         yield
 
 
 def plain(message: str) -> str:
-    """The message of jsonargparse with the key as one path, its class, and what is wrong there; nothing of unions."""
+    """The message of jsonargparse with the key as one path, the class and the error; without the members of unions."""
     key, within, lines = "", "", list[str]()
     for line in message.splitlines():
         text = line.strip().removeprefix("- ")
@@ -117,33 +117,34 @@ def plain(message: str) -> str:
 
 
 def _reworded(text: str) -> str:
-    """A line of jsonargparse's with the remedy, where we know it."""
+    """A line of jsonargparse's, with the remedy where this module knows it."""
     if found := _NO_FILE.search(text):
-        return f"{found[1]}: no such file that can be read; a relative path begins at the file that names it"
+        starts = "a relative path starts from the folder of the file that names it"
+        return f"{found[1]}: no such file, or it cannot be read; {starts}"
     if found := _NO_CONFIG.match(text):
         return _where_files_are(Path(found[1]))
     if 'expected "subcommand"' in text:
-        return f"give a command: {', '.join(_COMMANDS)}"
+        return no_command("")
     if found := _COMMAND.search(text):
-        return f"{found[1]!r} is no command; there are: {', '.join(_COMMANDS)}"
+        return no_command(found[1])
     if found := _NO_SUBCLASS.search(text):
         path, kind = found.groups()
         guide = f", as {_GUIDES[kind]} shows" if kind in _GUIDES else ""
         if inspect.isclass(_imported(path)):
-            return f"{path} is no {_full(kind)}; subclass it{guide}"
-        return f"{path} returns no {_full(kind)}; write what it returns behind its arguments: -> {kind}"
+            return f"{path} is not a subclass of {_full(kind)}; make it one{guide}"
+        return f"{path} does not return a {_full(kind)} by its annotation; add it behind the arguments: -> {kind}"
     if found := _ABSTRACT.search(text):
         missing = ", ".join(sorted(getattr(_imported(found[1]), "__abstractmethods__", ())))
-        return f"{found[1]} is abstract: it lacks {missing}"
+        return f"{found[1]} is abstract; implement {missing}"
     return _TYPE.sub(lambda found: f"expected {found[1] or 'one of ' + found[2]}", text)
 
 
 def _where_files_are(path: Path) -> str:
-    """That there is no such file, and which one was probably meant: of the same folder, or below ``configs/`` here."""
+    """That there is no such file, and the most similar one in the same folder or below ``configs/``."""
     files = {file.name: file for folder in (Path("configs"), path.parent) for file in _configurations(folder)}
     meant = alike(path.name, files)
-    hint = f"did you mean {_from_here(files[meant])}?" if meant else "those of the package lie in its configs/"
-    return f"{_from_here(path)}: no such file (a relative path begins in {Path.cwd()}); {hint}"
+    hint = f"did you mean {_from_here(files[meant])}?" if meant else "the package's are in its folder configs/"
+    return f"{_from_here(path)}: no such file (relative paths start from {Path.cwd()}); {hint}"
 
 
 def _from_here(path: Path) -> Path:
@@ -185,7 +186,7 @@ def suggestion(message: str, options: Iterable[str]) -> str | None:
         if found := _OPTION.search(line):
             return alike(found[1] or found[2], options)
         if found := _COMMAND.search(line):
-            return alike(found[1], _COMMANDS)
+            return alike(found[1], COMMANDS)
     for found in _NAME.finditer(message):
         name = next(filter(None, found.groups())).rsplit(".", 1)[-1]
         if (meant := alike(name, names())) not in (None, name):
@@ -194,7 +195,7 @@ def suggestion(message: str, options: Iterable[str]) -> str | None:
 
 
 def _arguments(class_path: str) -> Iterator[str]:
-    """The names of a class's or function's arguments; nothing where there is no such one."""
+    """The names of the arguments of a class or function; none where it cannot be imported."""
     try:
         made = _imported(class_path)
         bases = inspect.getmro(made) if inspect.isclass(made) else [made]

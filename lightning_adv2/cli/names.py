@@ -1,29 +1,27 @@
-"""Names of classes and functions: the last part alone will do for what the package has."""
+"""Short names: the last part of a class path is enough for classes and functions of the package."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, get_type_hints
 
-from jsonargparse import _typehints
-
-from lightning_adv2.cli.patching import replaced
+from lightning_adv2.cli.likeness import alike
+from lightning_adv2.cli.patching import TYPES, function, replaced
 
 PACKAGES = ("interpreters", "attacks", "evaluation", "studies", "data", "detectors", "metrics", "models", "modules")
 
 
 @contextmanager
 def short_names() -> Iterator[None]:
-    """Parse with short names for functions, too, and an unknown name refused with a list of those there are.
+    """Parse with short names for functions as well, and refuse an unknown name with a list of the known names.
 
-    jsonargparse finds a class by the last part of its class path, and no function that returns an object of the class
-    (seen in 4.40 and 4.53); of an unknown name it says that it has no dot.
+    jsonargparse finds a class by the last part of its class path, but not a function that returns an object of the
+    class, and of an unknown name it reports that the name has no dot (versions 4.40 and 4.53).
     """
-    resolve: Any = getattr(_typehints, "resolve_class_path_by_name", None)
+    resolve = function(TYPES, "resolve_class_path_by_name")
 
     def resolve_anew(kind: Any, name: str) -> str:
         if isinstance(kind, tuple):  # the first that knows it
@@ -34,7 +32,7 @@ def short_names() -> Iterator[None]:
             known = sorted(offered(kind)) or elsewhere
             if not alike(name, known) and (other := alike(name, elsewhere)):
                 known.append(other)  # such as one of Lightning's callbacks
-            raise ValueError(f"{name!r} is no {kind.__name__}; there are: {', '.join(known)}")
+            raise ValueError(f"there is no {kind.__name__} {name!r}; available: {', '.join(known)}")
         return path
 
     def found(kind: Any, name: str) -> str:
@@ -43,13 +41,13 @@ def short_names() -> Iterator[None]:
             return offered(kind).get(path, path)
         return path
 
-    classes: Callable[[type], list[str]] = getattr(_typehints, "get_all_subclass_paths", lambda kind: [])
-    with replaced(_typehints, resolve_class_path_by_name=resolve_anew):
+    classes: Callable[[type], list[str]] = function(TYPES, "get_all_subclass_paths", lambda kind: [])
+    with replaced(TYPES, resolve_class_path_by_name=resolve_anew):
         yield
 
 
 def offered(kind: type) -> dict[str, str]:
-    """What the package has of a kind: the class paths of its classes and of functions that return such, by name.
+    """The class paths of the package's subclasses of ``kind`` and of its functions that return one, by name.
 
     Args:
         kind: the class that is asked for.
@@ -67,13 +65,6 @@ def names() -> set[str]:
     return {name for package in PACKAGES for name in exports(package)}
 
 
-def alike(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like the given one, whatever the case of its letters; None where none is."""
-    plain = {one.casefold().replace("_", ""): one for one in sorted(known)}
-    close = get_close_matches(name.casefold().replace("_", ""), plain, n=1, cutoff=0.7)
-    return plain[close[0]] if close else None
-
-
 def exports(package: str) -> list[str]:
     """The names that one of PACKAGES exports."""
     exported: list[str] = import_module(f"lightning_adv2.{package}").__all__
@@ -81,7 +72,7 @@ def exports(package: str) -> list[str]:
 
 
 def _makes(thing: Any, kind: type) -> bool:
-    """Whether it is a class of the kind that can be made, or a function that returns an object of the kind."""
+    """Whether ``thing`` is a concrete subclass of ``kind``, or a function that returns an object of ``kind``."""
     if inspect.isclass(thing):
         return issubclass(thing, kind) and not inspect.isabstract(thing)
     if not inspect.isfunction(thing):
@@ -91,7 +82,7 @@ def _makes(thing: Any, kind: type) -> bool:
 
 
 def _is_unknown(path: str) -> bool:
-    """Whether a path without a dot was left, or the package has no such name."""
+    """Whether the path has no dot, or names something that the package does not have."""
     head, _, name = path.rpartition(".")
     package = head.removeprefix("lightning_adv2.")
     return not head or (package != head and package in PACKAGES and not hasattr(import_module(head), name))

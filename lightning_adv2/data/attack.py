@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_adv2.data.attack_batches import AttackBatch, AttackBatches
+from lightning_adv2.data.data_module import ImageDataModule, Split
 from lightning_adv2.data.evaluated import LimitsBatch
-from lightning_adv2.data.images import ImageDataModule, Split
 from lightning_adv2.data.manifest import Manifest
 from lightning_adv2.data.sampling import BatchShard
 from lightning_adv2.data.scan import build_manifest

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torchvision import datasets
 
+from lightning_adv2.data.data_module import ImageDataModule, Split
 from lightning_adv2.data.folder import ImageFolderDataset
-from lightning_adv2.data.images import ImageDataModule, ImageDataset, ImageSubset, Pixels, Split
+from lightning_adv2.data.images import ImageDataset, ImageSubset, Pixels
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

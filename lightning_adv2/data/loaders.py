@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from lightning_adv2.data.images import ImageDataset
 from lightning_adv2.data.sampling import Rest
 from lightning_adv2.data.skipping import Skipped, read_items
 from lightning_adv2.data.workers import shield
 from lightning_adv2.types import Batch
-
-if TYPE_CHECKING:
-    from lightning_adv2.data.images import ImageDataset
 
 
 class FixedBatches(Dataset[Any]):

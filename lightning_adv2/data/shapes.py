@@ -6,7 +6,8 @@ from typing import get_args
 
 import numpy as np
 
-from lightning_adv2.data.images import ImageDataModule, ImageDataset, Mask, Pixels, Split
+from lightning_adv2.data.data_module import ImageDataModule, Split
+from lightning_adv2.data.images import ImageDataset, Mask, Pixels
 from lightning_adv2.data.rendering import SHAPES, render
 
 

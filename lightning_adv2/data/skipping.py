@@ -4,26 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lightning_adv2.data.images import ImageDataset, Item
-
-
-class UnreadableImageError(RuntimeError):
-    """An image that cannot be read; whoever reads many may leave it out, by name.
-
-    Args:
-        image_id: its name in the dataset.
-        reason: why, in words that are the same on every machine.
-    """
-
-    def __init__(self, image_id: str, reason: str) -> None:
-        super().__init__(image_id, reason)  # as given, so that it survives pickling
-        self.image_id, self.reason = image_id, reason
-
-    def __str__(self) -> str:
-        return f"cannot read the image {self.image_id} ({self.reason}); replace or remove it"
+from lightning_adv2.data.images import ImageDataset, Item, UnreadableImageError
 
 
 def read_items(images: ImageDataset, indices: Iterable[int], replace: bool) -> tuple[list[Item], list[tuple[str, str]]]:

@@ -1,4 +1,4 @@
-"""Attack what a validate or test loop hands over, and report it."""
+"""The callback that attacks the images of ``validate`` and ``test`` and reports the results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from lightning_adv2.attacks import Acceleration, Attack, Preset, adv2_attack, pgd
+from lightning_adv2.attacks import Acceleration, Attack, AttackRecipe, adv2_attack, pgd
 from lightning_adv2.attacks.targets import BenignMap, Target
 from lightning_adv2.data.evaluated import LimitsBatch
 from lightning_adv2.evaluation.attack_batch import Shared, attack_batch
@@ -77,7 +77,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
 
     def __init__(
         self,
-        attacks: list[Preset] | None = None,
+        attacks: list[AttackRecipe] | None = None,
         num_images: int | None = None,
         seed: int = 0,
         target: Target | None = None,
@@ -121,7 +121,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
         return fitting_batch(module.classifier, attacks, image, device, sharing * (2 if double else 1))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check that the loop can be attacked, and whose records lie in the folder."""
+        """Check that the loop can be attacked, and claim the folder of the records."""
         if trainer.sanity_checking:
             return
         if self.num_images is not None and trainer.state.fn != TrainerFn.FITTING:
@@ -152,7 +152,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Attack the batch and write its records; one that is there already is kept."""
+        """Attack the batch and write its records; a record that is there already is kept."""
         if trainer.sanity_checking:
             return
         if len(batch["images"]):
@@ -181,10 +181,11 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
 
     def _attack(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, index: int) -> None:
         plan = [(interpreter, self.attacks_on(interpreter)) for interpreter in interpreters_of(pl_module)]
-        parts = [part for place, (one, attacks) in enumerate(plan) for a in attacks if a.needs_map or not place
+        parts = [part for k, (one, attacks) in enumerate(plan) for a in attacks if a.needs_map or not k
                  for part in parts_of(one.name, a)]  # fmt: skip
         classifier: Any = pl_module.classifier
-        interruption, shared, count = interruption_of(trainer), Shared(), 0
+        copies = partial(self._attacker.accelerated, classifier, images=batch["images"])
+        interruption, shared, count = interruption_of(trainer), Shared(index, self.seed, self.target, copies), 0
         with StepProgress(trainer, parts, self._pace, len(batch["images"]), self._running.values()) as progress:
             for place, (interpreter, attacks) in enumerate(plan):
 
@@ -198,18 +199,12 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
                         self._rehearsed = True
                         rehearse(classifier, [one for one, _ in plan[place:]], batch)
                     if progress.shows and self._pace.new:
-                        twin = partial(self._attacker.twin, classifier, images=batch["images"])
                         with interruption.abandonable():
-                            self._pace.tried = pilot(classifier, plan, batch, twin)
-                    shared.twin = self._attacker.twin(classifier, None, batch["images"])
-                    run = partial(
-                        attack_batch, classifier, interpreter, attacks=attacks, batch_index=index,
-                        seed=self.seed, target=self.target, place=place, on_step=on_step,
-                        twin=self._attacker.twin(classifier, interpreter, batch["images"]),
-                    )  # fmt: skip
+                            self._pace.tried = pilot(classifier, plan, batch, copies)
+                    run = partial(attack_batch, classifier, interpreter, attacks=attacks, on_step=on_step)
                     with interruption.abandonable():
                         record = self._attacker.attack(run, batch, interpreter.name, shared)
-                    record.experiment = self._experiment
+                    record.experiment, record.place = self._experiment, place
                     (results_folder(trainer) / SUMS).unlink(missing_ok=True)  # from here on files change
                     write_record(record, results_folder(trainer) / "records")
                 self._running.update(record)
@@ -217,7 +212,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
         self._attacked += count
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compute everything from the records, on one process; all log the same values."""
+        """Compute tables and figures from the records on one process, and log the same values on all processes."""
         if trainer.sanity_checking:
             return
         interruption = interruption_of(trainer)
@@ -234,7 +229,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
             pl_module.log_dict(values, rank_zero_only=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """When all other callbacks have written what is theirs: the page, and W&B's share of it."""
+        """Write the page and log to W&B, after all other callbacks have written their files."""
         self._attacker.forget_weights()
         if idle(trainer) and self.run is not None:
             with harmless(self.run.folder / SUMS, SAME):
@@ -245,7 +240,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
         self._until_end.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave the folder to others; ``on_validation_end`` is not called then."""
+        """Release the folder; ``on_validation_end`` is not called after an exception."""
         self._until_end.close()
 
     on_test_start = on_validation_start

@@ -1,4 +1,4 @@
-"""What an evaluation's results depend on, for the folder that keeps them."""
+"""The identity of an evaluation: everything that its results depend on, for the folder that keeps them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lightning_adv2.runtime.folders import continues, results_folder
 def identity(
     trainer: pl.Trainer, pl_module: pl.LightningModule, settings: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The experiment, and what reports want to know about it besides; see ``runtime.experiment.claim``.
+    """The experiment, and the facts that reports show besides; see ``runtime.experiment.claim``.
 
     The number of processes, the device and where data and weights lie are no part of it: a run may be continued on
     another machine.
@@ -56,7 +56,7 @@ def identity(
 
 
 def claim_folder(trainer: pl.Trainer, pl_module: pl.LightningModule, settings: dict[str, Any]) -> str:
-    """Say whose records lie in the run's folder, or check it; returns the experiment's hash.
+    """Write the experiment into the run's folder, or check that it is the folder's; returns the experiment's hash.
 
     A rehearsal and a validation inside ``fit`` start without records.
 
@@ -81,7 +81,7 @@ def claim_folder(trainer: pl.Trainer, pl_module: pl.LightningModule, settings: d
 
 
 def num_batches(trainer: pl.Trainer) -> int | None:
-    """How many batches there are on all processes, where the loader knows; they have fixed numbers then."""
+    """The number of batches on all processes together; None where the loader does not number its batches."""
     loader: Any = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
     batches = getattr(loader, "batches", None) or getattr(loader, "dataset", None)
     return getattr(batches, "num_batches", None)

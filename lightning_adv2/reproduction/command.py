@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +24,12 @@ from lightning_adv2.reproduction.plan import PAPER_IMAGES, ROLES, Plan, chosen, 
 from lightning_adv2.results.stamp import make_stamp
 
 
-def main(words: Sequence[str]) -> None:
-    """Run and report; exits with 1 where a run failed, when the rest is reported."""
-    options = _parser().parse_args(list(words))
+def main(options: Namespace) -> None:
+    """Run and report; exits with 1 where a run failed, when the rest is reported.
+
+    Args:
+        options: of :func:`lightning_adv2.cli.options.reproduce`.
+    """
     console = Console()
     try:
         plan = _plan(options)
@@ -46,47 +49,7 @@ def main(words: Sequence[str]) -> None:
         raise SystemExit(f"runs failed, and what comes after them is left out:\n{failed}\nThe same command goes on.")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="lightning-adv2 reproduce",
-        description="Run what a reproduction lacks, reuse what is finished, and report every table and figure of the "
-        "paper, each figure beside the published one.",
-        epilog=f"Tables: {', '.join(f'{item.key} ({item.title})' for item in ITEMS)}.",
-    )
-    parser.add_argument("--config", required=True, type=Path, help="a file of configs/reproduce/")
-    parser.add_argument("--tables", type=_keys, help="only these, such as 3,5,9; and only the runs that they need")
-    parser.add_argument("--output", type=Path, help="folder of the runs and the report, in place of the file's")
-    parser.add_argument("--num-images", type=_positive, help="per cell, in place of the file's")
-    parser.add_argument("--seeds", type=_numbers, help="such as 0,1,2: every evaluation under each of them")
-    parser.add_argument(
-        "--paper-scale",
-        action="store_true",
-        help=f"{PAPER_IMAGES:,} images and the published schedules (about 1,000 steps), as in the paper",
-    )
-    parser.add_argument("--jobs", type=_positive, default=1, help="runs at a time; they share the cores (%(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be run, and stop")
-    return parser  # fmt: skip
-
-
-def _keys(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _numbers(text: str) -> list[int]:
-    numbers = [int(part) for part in _keys(text)]
-    if not numbers or len(set(numbers)) < len(numbers):
-        raise argparse.ArgumentTypeError(f"{text!r}: give different numbers, such as 0,1,2")
-    return numbers
-
-
-def _positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: give at least 1")
-    return int(text)
-
-
-def _plan(options: argparse.Namespace) -> Plan:
+def _plan(options: Namespace) -> Plan:
     plan = read_plan(options.config)
     if options.paper_scale:
         # No run is spared: what is too dear for a quick look is what the flag is for.

@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from lightning_adv2.data.root import below_data_root
 from lightning_adv2.files import read_text, write_json, write_text
+from lightning_adv2.files.data_root import below_data_root
 from lightning_adv2.reproduction.jobs import Job
 
 GRACE_SECONDS = 60

@@ -10,6 +10,8 @@ import pytorch_lightning as pl
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
+from lightning_adv2.runtime.lightning import cluster_environment
+
 SECONDS = 30
 """How long the controller may take to answer; the job has little time left."""
 
@@ -25,7 +27,7 @@ def requeue(trainer: pl.Trainer) -> bool:
         ``SLURMEnvironment(auto_requeue=False)``, and where SLURM refuses: then a warning names the command to run by
         hand. Never raises.
     """
-    environment = trainer._accelerator_connector.cluster_environment
+    environment = cluster_environment(trainer)
     if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue or not trainer.is_global_zero:
         return False
     job = job_name(dict(os.environ))

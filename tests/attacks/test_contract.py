@@ -7,49 +7,26 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import ATTACKS, BY_NAME, AttackCase, lattice_images, other_class, small_classifier
-from torch import Tensor, nn
+from cases import ATTACKS
+from torch import nn
 
-from lightning_adv2.attacks import Attack, AttackResult, Plateau, Twin, make_twin, run_attack
-from lightning_adv2.functional.random import image_generators
-from lightning_adv2.interpreters import Interpreter
-from lightning_adv2.models import Classifier, weights_hash
+from attacks.setting import Setting
+from lightning_adv2.attacks import (
+    EarlyStopping,
+    make_accelerated_copy,
+    run_attack,
+)
+from lightning_adv2.models import weights_hash
 
 each = pytest.mark.parametrize("case", ATTACKS, ids=lambda case: case.name)
-NAMES = list("abcde")
 
 
-class Setting:
-    """A victim, five images and all that an attack needs."""
-
-    def __init__(self, case: AttackCase, dtype: torch.dtype = torch.float64, high: int = 255) -> None:
-        self.classifier: Classifier = small_classifier(dtype=dtype)
-        self.images = lattice_images(len(NAMES), seed=8, dtype=dtype, high=high)
-        self.target_class = other_class(self.classifier, self.images)
-        self.interpreter: Interpreter | None = None
-        self.target_map: Tensor | None = None
-        if case.interpreter is not None:
-            self.interpreter = BY_NAME[case.interpreter].build(self.classifier)
-            seen = (self.target_class - 1) % self.classifier.num_classes
-            self.target_map = self.interpreter.explain(self.classifier, self.images, seen).attribution_map
-
-    def run(self, attack: Attack, which: list[int] | None = None, twin: Twin | None = None) -> AttackResult:
-        index = torch.tensor(which if which is not None else range(len(NAMES)))
-        return run_attack(
-            attack,
-            self.classifier,
-            self.interpreter,
-            self.images[index],
-            self.target_class[index],
-            None if self.target_map is None else self.target_map[index],
-            generators=image_generators(0, [NAMES[i] for i in index], "attack"),
-            twin=twin,
-        )
+# What moves pixels about has no epsilon.
+BUDGETS = [(case, epsilon) for case in ATTACKS for epsilon in ([0.031] if case.spatial else [0.031, 8 / 255, 1 / 255])]
 
 
-@each
+@pytest.mark.parametrize(("case", "epsilon"), BUDGETS, ids=lambda value: getattr(value, "name", None))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("epsilon", [0.031, 8 / 255, 1 / 255])
 @pytest.mark.parametrize("high", [255, 12])  # dark images: where floats are dense, rounding has most room to go wrong
 def test_promise_4_the_result_is_legal(case, dtype, epsilon, high):
     setting = Setting(case, dtype, high)
@@ -84,7 +61,7 @@ def test_promise_3_a_batch_equals_its_images_in_any_order(case):
 def test_what_is_left_of_a_batch_goes_on_as_it_would_alone(case):
     """Compacted = full: images stop at different steps, and each ends where it ends by itself."""
     setting, attack = Setting(case), case.short(6)
-    attack.stop = Plateau(patience=1, tolerance=0.02, every=1)
+    attack.stop = EarlyStopping(patience=1, tolerance=0.02, every=1)
     attack.min_confidence = 0.0
     together = setting.run(attack)
     for i in range(5):
@@ -101,10 +78,10 @@ def test_what_is_left_of_a_batch_goes_on_as_it_would_alone(case):
 def test_through_a_twin_the_result_is_the_same_but_for_rounding(case):
     """In double precision rounding turns no sign: the very same pixels."""
     setting, attack = Setting(case), case.short()
-    twin = make_twin(setting.classifier, setting.interpreter, setting.images)
-    assert twin.classifier is not setting.classifier
+    accelerated = make_accelerated_copy(setting.classifier, setting.interpreter, setting.images)
+    assert accelerated.classifier is not setting.classifier
     plain = setting.run(attack)
-    fast = setting.run(attack, twin=twin)
+    fast = setting.run(attack, accelerated=accelerated)
     assert (plain.adv_images == fast.adv_images).double().mean() > 0.999
     torch.testing.assert_close(plain.confidence, fast.confidence, rtol=0, atol=1e-3)
     torch.testing.assert_close(plain.score, fast.score, rtol=0, atol=1e-3)
@@ -180,9 +157,9 @@ def test_the_unmodified_network_has_the_last_word(case):
     confidence = logits.softmax(1).gather(1, setting.target_class[:, None])[:, 0]
     torch.testing.assert_close(result.confidence, confidence)
     if setting.interpreter is not None:
-        judged = setting.interpreter.explain(setting.classifier, result.adv_images, setting.target_class)
-        torch.testing.assert_close(result.attribution_map, judged.attribution_map)
-        distance = (judged.attribution_map - setting.target_map).square().mean((1, 2, 3))
+        reported = setting.interpreter.explain(setting.classifier, result.adv_images, setting.target_class)
+        torch.testing.assert_close(result.attribution_map, reported.attribution_map)
+        distance = (reported.attribution_map - setting.target_map).square().mean((1, 2, 3))
         torch.testing.assert_close(result.score, distance)
     else:
         assert result.attribution_map.numel() == 0

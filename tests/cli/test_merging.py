@@ -10,24 +10,26 @@ import pytest
 import yaml
 
 from lightning_adv2.cli import main
+from lightning_adv2.reproduction.configuration import read_configuration
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BASES = ("cifar10_grad", "cifar10_all", "shapes_cam")
 ATTACKS = "lightning_adv2.attacks."
-CALLBACKS = "lightning_adv2.callbacks."
+EVALUATION = "lightning_adv2.evaluation.AttackEvaluation"
+STUDIES = "lightning_adv2.studies."
 LISTS: dict[str, tuple[str, Any]] = {
     "attacks": (
         "trainer.callbacks",
         [
             {
-                "class_path": CALLBACKS + "AttackEvaluation",
+                "class_path": EVALUATION,
                 "init_args": {"attacks": [{"class_path": ATTACKS + name} for name in ("pgd", "adv2_grad", "adv2_cam")]},
             }
         ],
     ),
     "callbacks": (
         "trainer.callbacks",
-        [{"class_path": CALLBACKS + n} for n in ("MapQualityEvaluation", "AttackEvaluation")],
+        [{"class_path": name} for name in (STUDIES + "MapQualityEvaluation", EVALUATION)],
     ),
     "interpreters": (
         "model.init_args.interpreter",
@@ -67,9 +69,7 @@ def test_a_list_given_anew_is_as_in_a_fresh_file(
     base: str, name: str, way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, (key, value) = CONFIGS / "evaluate" / f"{base}.yaml", LISTS[name]
-    fresh = printed(
-        capsys, "--config", write(tmp_path / "fresh.yaml", put(yaml.safe_load(file.read_text()), key, value))
-    )
+    fresh = printed(capsys, "--config", write(tmp_path / "fresh.yaml", put(read_configuration(file), key, value)))
     over = {
         "file": ["--config", write(tmp_path / "over.yaml", put({}, key, value))],
         "flag": [f"--{key}={yaml.safe_dump(value, default_flow_style=True)}"],
@@ -93,7 +93,7 @@ def test_another_class_starts_from_its_own_defaults(
     before: Any, after: Any, way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = "model.init_args.interpreter"
-    content = yaml.safe_load((CONFIGS / "evaluate" / "shapes_cam.yaml").read_text())
+    content = read_configuration(CONFIGS / "evaluate" / "shapes_cam.yaml")
     fresh = printed(capsys, "--config", write(tmp_path / "fresh.yaml", put(content, key, after)))
     base = write(tmp_path / "base.yaml", put(content, key, before))
     over = {
@@ -109,11 +109,11 @@ def test_the_same_class_merges_by_key(tmp_path: Path, capsys: pytest.CaptureFixt
     base = str(CONFIGS / "evaluate" / "shapes_cam.yaml")
     over = write(tmp_path / "over.yaml", {"data": {"init_args": {"batch_size": 3}}})
     words = ["--config", base, "--config", over, "--data.init_args.num_images=5"]
-    words += ["--trainer.callbacks.init_args.seed=7", f"--trainer.callbacks+={CALLBACKS}NoiseEvaluation"]
+    words += ["--trainer.callbacks.init_args.seed=7", f"--trainer.callbacks+={STUDIES}NoiseEvaluation"]
     before, content = printed(capsys, "--config", base), printed(capsys, *words)
     last = before["trainer"]["callbacks"][-1]
     before["data"]["init_args"] |= {"batch_size": 3, "num_images": 5}
     last["init_args"]["seed"] = 7
     assert content["data"] == before["data"]
     assert content["trainer"]["callbacks"][:-1] == before["trainer"]["callbacks"]
-    assert content["trainer"]["callbacks"][-1]["class_path"] == CALLBACKS + "NoiseEvaluation"
+    assert content["trainer"]["callbacks"][-1]["class_path"] == STUDIES + "NoiseEvaluation"

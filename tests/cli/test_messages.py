@@ -15,6 +15,7 @@ from lab import run_python
 from lightning_adv2.__main__ import main as entry
 from lightning_adv2.cli import main
 from lightning_adv2.errors import short_errors, shorten
+from lightning_adv2.reproduction.configuration import read_configuration
 
 CONFIG = Path(__file__).parents[2] / "configs" / "evaluate" / "shapes_cam.yaml"
 
@@ -30,7 +31,7 @@ def test_a_long_message_keeps_its_beginning_and_its_end() -> None:
 
 @pytest.mark.parametrize("wanted", [False, True], ids=["short", "traceback"])
 def test_missing_weights_in_a_few_lines(wanted: bool, tmp_path: Path) -> None:
-    content = yaml.safe_load(CONFIG.read_text())
+    content = read_configuration(CONFIG)
     content["model"]["init_args"]["classifier"]["init_args"]["weights"] = "nowhere.safetensors"
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
     words = ["test", "--config", "run.yaml", "--trainer.logger=false", *(["--traceback"] if wanted else [])]
@@ -92,7 +93,7 @@ def test_a_typo_in_a_file(
     assert f"did you mean {meant}?" in capsys.readouterr().err.splitlines()
 
 
-COMMANDS = "fit, validate, test, predict, demo, fetch, report, reproduce, sync, verify, export"
+COMMANDS = "fit, validate, test, predict, demo, fetch, report, sync, verify, export, reproduce"
 
 
 @pytest.mark.parametrize(("word", "meant"), [("tset", "test"), ("fecth", "fetch"), ("Export", "export")])
@@ -100,7 +101,7 @@ def test_a_mistyped_command(word: str, meant: str, capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit):
         main([word, "--config", str(CONFIG)])
     lines = capsys.readouterr().err.splitlines()
-    assert lines[:2] == [f"error: '{word}' is no command; there are: {COMMANDS}", f"did you mean {meant}?"]
+    assert lines[:2] == [f"error: '{word}' is not a command; the commands are: {COMMANDS}", f"did you mean {meant}?"]
 
 
 def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +115,7 @@ def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("shapes_ca.yaml", "; did you mean configs/evaluate/shapes_cam.yaml?"),
         ("mine/runn.yaml", "; did you mean mine/run.yaml?"),
-        ("mine/elephant.yaml", "; those of the package lie in its configs/"),
+        ("mine/elephant.yaml", "; the package's are in its folder configs/"),
     ],
 )
 def test_a_missing_configuration_file(
@@ -127,7 +128,7 @@ def test_a_missing_configuration_file(
     with pytest.raises(SystemExit):
         main(["test", "--config", asked])
     first = capsys.readouterr().err.splitlines()[0]
-    assert first == f"error: config: {asked}: no such file (a relative path begins in {tmp_path}){says}"
+    assert first == f"error: config: {asked}: no such file (relative paths start from {tmp_path}){says}"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_a_device_that_is_not_there(words: list[str], wanted: bool, capsys: pyte
     assert stopped.value.code == 1
     err = capsys.readouterr().err
     assert words[0].replace("=", " ") in err
-    assert "--trainer.accelerator cpu runs anywhere; auto" in err
+    assert "--trainer.accelerator cpu runs on any machine; " in err
     assert ("Traceback" in err) is wanted
     assert wanted or len(err[err.index("error: ") :].splitlines()) == 3
 

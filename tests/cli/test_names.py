@@ -12,9 +12,10 @@ import yaml
 
 from lightning_adv2 import attacks
 from lightning_adv2.__main__ import main as entry
-from lightning_adv2.attacks import Preset
+from lightning_adv2.attacks import AttackRecipe
 from lightning_adv2.cli import main
-from lightning_adv2.cli.names import alike, offered
+from lightning_adv2.cli.likeness import alike
+from lightning_adv2.cli.names import offered
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 
@@ -63,15 +64,15 @@ def test_functions_have_short_names(way: str, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_offered_are_the_exports_of_the_kind() -> None:
-    assert offered(Preset)["pgd"] == "lightning_adv2.attacks.pgd"
-    assert set(FUNCTIONS) < set(offered(Preset)) <= set(attacks.__all__)
+    assert offered(AttackRecipe)["pgd"] == "lightning_adv2.attacks.pgd"
+    assert set(FUNCTIONS) < set(offered(AttackRecipe)) <= set(attacks.__all__)
     assert {"GradCAM", "RTS"} < set(offered(Interpreter))
     assert "Interpreter" not in offered(Interpreter)  # nothing can be made of it
     assert "pgd" not in offered(Interpreter)
 
 
 def test_a_function_of_another_kind_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "'pgd' is no Interpreter; there are: " in refused(capsys, "--model.init_args.interpreter=pgd")[0]
+    assert "there is no Interpreter 'pgd'; available: " in refused(capsys, "--model.init_args.interpreter=pgd")[0]
 
 
 @pytest.mark.parametrize(
@@ -87,8 +88,8 @@ def test_a_function_of_another_kind_is_refused(capsys: pytest.CaptureFixture[str
         ("data", "ShapesDatamodule", pl.LightningDataModule, "ShapesDataModule"),
         ("trainer.callbacks", "[attackevaluation]", pl.Callback, "AttackEvaluation"),
         ("trainer.callbacks", "[EarlyStoping]", pl.Callback, "EarlyStopping"),
-        ("trainer.callbacks", "[{class_path: AttackEvaluation, init_args: {attacks: [PGD]}}]", Preset, "pgd"),
-        ("trainer.callbacks", "[{class_path: AttackEvaluation, init_args: {attacks: [adv2]}}]", Preset, "ADV2"),
+        ("trainer.callbacks", "[{class_path: AttackEvaluation, init_args: {attacks: [PGD]}}]", AttackRecipe, "pgd"),
+        ("trainer.callbacks", "[{class_path: AttackEvaluation, init_args: {attacks: [adv2]}}]", AttackRecipe, "ADV2"),
     ],
 )
 def test_an_unknown_name(
@@ -96,7 +97,8 @@ def test_an_unknown_name(
 ) -> None:
     lines = refused(capsys, f"--{key}={value}")
     assert lines[0].startswith(f"error: {key}"), lines
-    assert f"is no {kind.__name__}; there are: {', '.join(sorted(offered(kind)))}" in lines[0]
+    assert f"available: {', '.join(sorted(offered(kind)))}" in lines[0]
+    assert f"there is no {kind.__name__} '" in lines[0]
     assert [line for line in lines if "did you mean" in line] == ([f"did you mean {meant}?"] if meant else [])
 
 
@@ -121,8 +123,8 @@ def made():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("MyNet", "own_plain.MyNet is no lightning_adv2.models.Classifier; subclass it, as docs/own.md"),
-        ("made", "own_plain.made returns no lightning_adv2.models.Classifier; write what it returns"),
+        ("MyNet", "own_plain.MyNet is not a subclass of lightning_adv2.models.Classifier; make it one, as docs/own.md"),
+        ("made", "own_plain.made does not return a lightning_adv2.models.Classifier by its annotation; add it"),
     ],
 )
 def test_a_class_of_another_kind(

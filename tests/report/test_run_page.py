@@ -69,7 +69,7 @@ def test_what_is_not_there_is_left_out_and_what_is_there_is_shown(tmp_path: Path
     run = make_run(tmp_path, RECORDS)
     plain = by_title(run_sections(run))
     assert list(plain) == [
-        "Summary", "Results", "Denominators and flags", "Gallery", "How to get the same numbers again",
+        "Summary", "Results", "Denominators and flags", "Gallery", "Reproducing the numbers",
     ]  # fmt: skip
     drawn = [
         tmp_path / "figures" / f"{name}.png"
@@ -91,7 +91,7 @@ def test_what_is_not_there_is_left_out_and_what_is_there_is_shown(tmp_path: Path
     assert [block.path.stem for block in found["Further figures"].blocks if isinstance(block, Picture)] == ["another"]
     pictures = [block.path for one in found.values() for block in one.blocks if isinstance(block, Picture)]
     assert sorted(pictures) == sorted(drawn), "each figure once; galleries are in the page's own"
-    listings = [one for one in found["How to get the same numbers again"].blocks if isinstance(one, Listing)]
+    listings = [one for one in found["Reproducing the numbers"].blocks if isinstance(one, Listing)]
     assert [one.title.split(":")[0] for one in listings] == ["experiment.json", "config.yaml"]
     assert "seed_everything: 7" in listings[1].text
 
@@ -103,7 +103,7 @@ def test_a_damaged_file_costs_its_own_part_and_is_named(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"gap\.json is damaged.*once the cause is gone, the same command"):
         found = by_title(run_sections(run))
     assert "gap.json is damaged" in found["Gap"].text
-    assert "There is no stamp" in found["How to get the same numbers again"].text
+    assert "There is no stamp" in found["Reproducing the numbers"].text
     assert tables(found["Results"])[0].rows
 
 

@@ -346,7 +346,7 @@ def test_the_printed_table() -> None:
         assert heading in text
     adv2 = next(line for line in text.splitlines() if "adv2" in line)
     row = summary.rows[2]
-    for absent in ("target map", "benign", "size"):
+    for absent in ("target map", "benign L1", "size"):
         assert absent not in text
     for shown in (f"{row['asr']:.1%}", f"{row['l1']:.3f}", f"{row['linf'] * 255:.1f}"):
         assert shown in adv2
@@ -357,7 +357,7 @@ def test_the_printed_table() -> None:
     wanted = [f"{row[name]:.3f}" for name in ("iou", "iou_true_class", "iou_target_class")]
     assert cells[place : place + 3] == wanted
     assert len(set(wanted)) == 3
-    assert "explained for the true class c / the target class c_t" in text
+    assert "explained for the true class c or both for the target class c_t" in text
     assert f"{0.125 / 2:.3f}" in adv2, "the record's seconds, per image"
     assert sum("adv2" in line for line in text.splitlines()) == 2
 

@@ -188,7 +188,7 @@ def test_any_number_of_processes(tmp_path: Path) -> None:
     script = Path(__file__).with_name("localization_processes.py")
     for devices in (1, 2):
         (tmp_path / str(devices)).mkdir()
-        done = run_python(script, tmp_path / str(devices), devices, folder=tmp_path)
+        done = run_python(script, tmp_path / str(devices), devices, folder=tmp_path, processes=devices)
         assert done.returncode == 0, done.stderr
     for name in ("localization.json", "localization.csv", "figures/localization.png"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()

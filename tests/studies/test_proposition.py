@@ -95,7 +95,7 @@ def test_processes(tmp_path: Path) -> None:
     for devices in (1, 2):
         folder = tmp_path / str(devices)
         folder.mkdir()
-        done = run_python(script, folder, devices, folder=folder, timeout=900)
+        done = run_python(script, folder, devices, folder=folder, processes=devices, timeout=900)
         assert done.returncode == 0, done.stderr[-3000:]
         assert len({(folder / f"rows_{rank}.txt").read_text() for rank in range(devices)}) == 1, "all know them"
     for name in ("proposition", "classifier_transfer", "curves", "gap"):

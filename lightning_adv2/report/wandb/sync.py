@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
+from argparse import Namespace
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from lightning_adv2.files.text import visible
 from lightning_adv2.report.run_report import complete_figures
 from lightning_adv2.report.wandb.about import STEP, as_tags
 from lightning_adv2.report.wandb.artifacts import log_evaluation
-from lightning_adv2.report.wandb.files import FILE, logged, upload_command
+from lightning_adv2.report.wandb.files import logged, upload_command
 from lightning_adv2.report.wandb.logger import RunLogger, attempt, close_active
 from lightning_adv2.report.wandb.panels import BARS, report_row
 from lightning_adv2.report.wandb.start import wandb_logger
@@ -156,17 +155,14 @@ def _short(run: Run) -> dict[str, float]:
     return short
 
 
-def main(words: Sequence[str]) -> None:
-    """``sync RUN [RUN ...]``: goes on after a run that fails, and fails at the end."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="lightning-adv2 sync",
-        description="Log evaluations to W&B, once, however often it is called.",
-        epilog=f"A folder keeps its W&B run in {FILE}. Without a key or a connection they go to an offline run.",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluation, with records/")
+def main(options: Namespace) -> None:
+    """Run ``lightning-adv2 sync``: a run that fails does not stop the others; the command fails at the end.
+
+    Args:
+        options: of :func:`lightning_adv2.cli.options.sync`.
+    """
     failures = []
-    for folder in parser.parse_args(list(words)).runs:
+    for folder in options.runs:
         try:
             print(sync(folder), flush=True)
         except (OSError, ValueError, RuntimeError, ModuleNotFoundError) as error:
