@@ -7,7 +7,7 @@ import torch
 from benchmarks.options import Options
 from benchmarks.pairing import Row, seconds
 from benchmarks.victims import Victim, cifar, imagenet
-from lightning_adv2.attacks import Stage, adv2_cam, make_twin, run_attack
+from lightning_adv2.attacks import Stage, adv2_cam, make_accelerated_copy, run_attack
 from lightning_adv2.interpreters import CAM
 
 STEPS = 10
@@ -28,11 +28,11 @@ def _row(victim: Victim, device: torch.device) -> Row:
     attack = full.staged([Stage(full.stages[-1].step, STEPS)])
     cam = CAM()
     target_map = cam.explain(victim.classifier, victim.images, victim.target_class).attribution_map
-    twin = make_twin(victim.classifier, cam, victim.images)
+    accelerated = make_accelerated_copy(victim.classifier, cam, victim.images)
     given = victim.classifier, cam, victim.images, victim.target_class, target_map
 
     def attacked() -> None:
-        run_attack(attack, *given, twin=twin)
+        run_attack(attack, *given, accelerated=accelerated)
 
     attacked()
     times = sorted(seconds(attacked, device) for _ in range(3))

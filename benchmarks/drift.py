@@ -9,7 +9,7 @@ from itertools import pairwise
 from benchmarks.options import Options
 from benchmarks.pairing import Row
 from benchmarks.victims import cifar
-from lightning_adv2.attacks import adv2_cam, make_twin, pgd, run_attack
+from lightning_adv2.attacks import adv2_cam, make_accelerated_copy, pgd, run_attack
 from lightning_adv2.interpreters import CAM
 
 STEPS, WINDOW = 1000, 50
@@ -30,7 +30,7 @@ def run(options: Options) -> list[Row]:
         run_attack(
             attack, victim.classifier, interpreter, victim.images, victim.target_class,
             None if interpreter is None else target_map, on_step=lambda done, at=at: at.append(time.perf_counter()),
-            twin=make_twin(victim.classifier, interpreter, victim.images),
+            accelerated=make_accelerated_copy(victim.classifier, interpreter, victim.images),
         )  # fmt: skip
         taken = [later - earlier for earlier, later in pairwise(at)]
         first, last = statistics.median(taken[:WINDOW]), statistics.median(taken[-WINDOW:])

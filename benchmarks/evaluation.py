@@ -24,7 +24,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from lightning_adv2.attacks import adv2_cam, make_twin, pgd
+from lightning_adv2.attacks import adv2_cam, make_accelerated_copy, pgd
 from lightning_adv2.data import AttackDataModule, CIFAR10DataModule
 from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.evaluation.attack_batch import Shared, attack_batch
@@ -116,11 +116,17 @@ def bare(root: Path, images: int, batch_size: int) -> float:
     idls, source = module(root), data(root, images, batch_size)
     source.manifest_for(idls.classifier)
     batches = list(source.test_dataloader())
-    twin = make_twin(idls.classifier, idls.interpreter, batches[0]["images"])
+    accelerated = make_accelerated_copy(idls.classifier, idls.interpreter, batches[0]["images"])
     start = time.perf_counter()
     for index, batch in enumerate(batches):
         attack_batch(
-            idls.classifier, idls.interpreter, batch, attacks(), batch_index=index, twin=twin, shared=Shared(twin=twin)
+            idls.classifier,
+            idls.interpreter,
+            batch,
+            attacks(),
+            batch_index=index,
+            accelerated=accelerated,
+            shared=Shared(accelerated=accelerated),
         )
     return time.perf_counter() - start
 

@@ -11,7 +11,15 @@ import torch
 from benchmarks.options import Options
 from benchmarks.pairing import Row
 from benchmarks.victims import Victim, imagenet
-from lightning_adv2.attacks import Stage, Twin, adv2_attack, adv2_mask, make_twin, pgd, run_attack
+from lightning_adv2.attacks import (
+    AcceleratedCopy,
+    Stage,
+    adv2_attack,
+    adv2_mask,
+    make_accelerated_copy,
+    pgd,
+    run_attack,
+)
 from lightning_adv2.attacks.footprint import step_bytes
 from lightning_adv2.evaluation.batch_size import SHARE, free_memory
 from lightning_adv2.interpreters import CAM, MASK, GradCAM, Gradient, IntegratedGradients, Interpreter, SmoothGrad
@@ -41,8 +49,10 @@ def run(options: Options) -> list[Row]:
         attack = pgd() if interpreter is None else adv2_attack(interpreter)
         if "paper" in name:
             attack = adv2_mask("paper", checkpoint="recomputed" in name)
-        plain = step_bytes(attack, Twin(victim.classifier, interpreter), victim.images[0])
-        folded = step_bytes(attack, make_twin(victim.classifier, interpreter, victim.images), victim.images[0])
+        plain = step_bytes(attack, AcceleratedCopy(victim.classifier, interpreter), victim.images[0])
+        folded = step_bytes(
+            attack, make_accelerated_copy(victim.classifier, interpreter, victim.images), victim.images[0]
+        )
         least, most = 16, 40  # enough to be seen beside the networks and their copies
         measured = None
         if not options.quick and name in MEASURED:
@@ -68,11 +78,13 @@ def _attack(name: str, count: int, device: torch.device, options: Options) -> in
     interpreter = interpreters(victim)[name]
     attack = pgd() if interpreter is None else adv2_attack(interpreter)
     short = attack.staged([Stage(attack.stages[-1].step, 2)])
-    twin = make_twin(victim.classifier, interpreter, victim.images)
+    accelerated = make_accelerated_copy(victim.classifier, interpreter, victim.images)
     target_map = None
     if interpreter is not None:
         target_map = interpreter.explain(victim.classifier, victim.images, victim.target_class).attribution_map
-    run_attack(short, victim.classifier, interpreter, victim.images, victim.target_class, target_map, twin=twin)
+    run_attack(
+        short, victim.classifier, interpreter, victim.images, victim.target_class, target_map, accelerated=accelerated
+    )
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

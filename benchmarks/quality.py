@@ -17,7 +17,15 @@ from torch import Tensor
 
 from benchmarks.options import Options
 from benchmarks.pairing import Row
-from lightning_adv2.attacks import ADV2, Plateau, Preset, Spatial, Twin, make_twin, run_attack
+from lightning_adv2.attacks import (
+    ADV2,
+    AcceleratedCopy,
+    AttackRecipe,
+    EarlyStopping,
+    Spatial,
+    make_accelerated_copy,
+    run_attack,
+)
 from lightning_adv2.data import AttackDataModule, CIFAR10DataModule
 from lightning_adv2.functional.agreement import map_iou, map_l1
 from lightning_adv2.functional.random import image_generators
@@ -25,7 +33,7 @@ from lightning_adv2.interpreters import CAM, MASK, RTS, Gradient, Interpreter
 from lightning_adv2.models import CifarResNet
 
 RTS_WEIGHTS = Path("runs/rts_cifar10/rts.safetensors")
-STOP = Plateau(patience=50, tolerance=1e-3)
+STOP = EarlyStopping(patience=50, tolerance=1e-3)
 
 
 def run(options: Options) -> list[Row]:
@@ -37,15 +45,15 @@ def run(options: Options) -> list[Row]:
     data.manifest_for(classifier, options.device)
     batches = [batch for batch in data.test_dataloader() if len(batch["images"])]
     rows, curves = [], {}
-    for name, interpreter, presets, count in _cases(options, file):
+    for name, interpreter, recipes, count in _cases(options, file):
         interpreter.to(options.device)
         images = torch.cat([batch["images"] for batch in batches])[:count].to(options.device)
         label = torch.cat([batch["label"] for batch in batches])[:count].to(options.device)
         target_class = torch.cat([batch["target_class"] for batch in batches])[:count].to(options.device)
         target_map = interpreter.explain(classifier, images, label).attribution_map
-        twin = make_twin(classifier, interpreter, images)
-        for schedule, preset in presets.items():
-            row, curve = _measure(preset, twin, (classifier, interpreter, images, target_class, target_map))
+        accelerated = make_accelerated_copy(classifier, interpreter, images)
+        for schedule, recipe in recipes.items():
+            row, curve = _measure(recipe, accelerated, (classifier, interpreter, images, target_class, target_map))
             rows.append({"case": name, "schedule": schedule, "images": len(images), **row})
             curves[name, schedule] = curve
             print(json.dumps(rows[-1]), flush=True)
@@ -56,38 +64,38 @@ def run(options: Options) -> list[Row]:
     return rows
 
 
-def _cases(options: Options, weights: str) -> Iterator[tuple[str, Interpreter, dict[str, Preset], int]]:
+def _cases(options: Options, weights: str) -> Iterator[tuple[str, Interpreter, dict[str, AttackRecipe], int]]:
     steps = 2 if options.quick else None
 
-    def presets(*, stopping: bool = True, spatial: bool = False) -> dict[str, Preset]:
-        framework = Spatial() if spatial else None
-        found: dict[str, Preset] = {"fast": ADV2("fast", steps, framework)}
+    def recipes(*, stopping: bool = True, spatial: bool = False) -> dict[str, AttackRecipe]:
+        threat_model = Spatial() if spatial else None
+        found: dict[str, AttackRecipe] = {"fast": ADV2("fast", steps, threat_model)}
         if not options.quick:
-            found["paper"] = ADV2("paper", framework=framework)
+            found["paper"] = ADV2("paper", threat_model=threat_model)
             if stopping:
-                found["paper, plateau"] = ADV2("paper", framework=framework, stop=STOP)
+                found["paper, plateau"] = ADV2("paper", threat_model=threat_model, stop=STOP)
         return found
 
-    yield "CAM", CAM(), presets(), 128
+    yield "CAM", CAM(), recipes(), 128
     if RTS_WEIGHTS.exists():
-        yield "RTS", RTS(CifarResNet(20, weights=weights), map_stride=2, weights=str(RTS_WEIGHTS)), presets(), 128
-    yield "CAM, StAdv", CAM(), presets(spatial=True), 128
-    yield "GRAD", Gradient(), presets(), 128
-    yield "MASK", MASK(), presets(stopping=False), 8
+        yield "RTS", RTS(CifarResNet(20, weights=weights), map_stride=2, weights=str(RTS_WEIGHTS)), recipes(), 128
+    yield "CAM, StAdv", CAM(), recipes(spatial=True), 128
+    yield "GRAD", Gradient(), recipes(), 128
+    yield "MASK", MASK(), recipes(stopping=False), 8
 
 
 def _measure(
-    preset: Preset, twin: Twin, victim: tuple[CifarResNet, Interpreter, Tensor, Tensor, Tensor]
+    recipe: AttackRecipe, accelerated: AcceleratedCopy, victim: tuple[CifarResNet, Interpreter, Tensor, Tensor, Tensor]
 ) -> tuple[Row, tuple[Tensor, Tensor]]:
     classifier, interpreter, images, target_class, target_map = victim
-    attack, count = preset.against(interpreter), len(images)
+    attack, count = recipe.against(interpreter), len(images)
     generators = image_generators(0, [str(i) for i in range(count)], "attack")
     seen: list[int] = []
     start = time.perf_counter()
-    with counted(twin, seen):
+    with counted(accelerated, seen):
         result = run_attack(
-            attack, classifier, interpreter, images, target_class, target_map, generators=generators, twin=twin,
-            on_step=lambda done: seen.append(0),
+            attack, classifier, interpreter, images, target_class, target_map, generators=generators,
+            accelerated=accelerated, on_step=lambda done: seen.append(0),
         )  # fmt: skip
     taken = time.perf_counter() - start
     iou = map_iou(result.attribution_map, target_map)  # NaN where both maps are empty
@@ -104,19 +112,19 @@ def _measure(
 
 
 @contextmanager
-def counted(twin: Twin, seen: list[int]) -> Iterator[None]:
-    """Note how many images pass through the twin's classifier, pass by pass."""
-    normalize = twin.classifier.normalize
+def counted(accelerated: AcceleratedCopy, seen: list[int]) -> Iterator[None]:
+    """Note how many images pass through the accelerated copy's classifier, pass by pass."""
+    normalize = accelerated.classifier.normalize
 
     def count(images: Tensor) -> Tensor:
         seen.append(len(images))
         return normalize(images)
 
-    twin.classifier.normalize = count  # type: ignore[method-assign]
+    accelerated.classifier.normalize = count  # type: ignore[method-assign]
     try:
         yield
     finally:
-        twin.classifier.normalize = normalize  # type: ignore[method-assign]
+        accelerated.classifier.normalize = normalize  # type: ignore[method-assign]
 
 
 def _draw(curves: dict[tuple[str, str], tuple[Tensor, Tensor]]) -> Figure:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.options import Options
 from benchmarks.pairing import Row
-from lightning_adv2.attacks import adv2_attack, make_twin, pgd, run_attack
+from lightning_adv2.attacks import adv2_attack, make_accelerated_copy, pgd, run_attack
 from lightning_adv2.data import AttackDataModule, CIFAR10DataModule
 from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.functional.random import image_generators
@@ -78,7 +78,7 @@ def _attacked(
                 attack, classifier, interpreter if attack.needs_map else None, own, target_class[index],
                 target_map if attack.needs_map else None,
                 generators=image_generators(0, [str(i) for i in index.tolist()], "attack"),
-                twin=make_twin(classifier, interpreter, own) if way.copy else None,
+                accelerated=make_accelerated_copy(classifier, interpreter, own) if way.copy else None,
             )  # fmt: skip
             predicted = classifier(result.adv_images).argmax(1)
             shown = interpreter.explain(classifier, result.adv_images, predicted).attribution_map

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.options import Options
 from benchmarks.pairing import Call, Row, now, paired
 from benchmarks.victims import Victim, cifar, imagenet
-from lightning_adv2.attacks import Acceleration, Attack, Stage, adv2_attack, make_twin, pgd, run_attack
+from lightning_adv2.attacks import Acceleration, Attack, Stage, adv2_attack, make_accelerated_copy, pgd, run_attack
 from lightning_adv2.interpreters import CAM, Gradient, Interpreter
 
 PLAIN = Acceleration(fold_batchnorm=False, channels_last=False)
@@ -86,13 +86,18 @@ def _attack(
     target_map = None
     if interpreter is not None:
         target_map = interpreter.explain(victim.classifier, victim.images, victim.target_class).attribution_map
-    twin = make_twin(victim.classifier, interpreter, victim.images, acceleration)
+    accelerated = make_accelerated_copy(victim.classifier, interpreter, victim.images, acceleration)
     given = victim.classifier, interpreter, victim.images, victim.target_class, target_map
 
     def call() -> float:
         at: list[float] = []
         device = victim.images.device
-        run_attack(short, *given, twin=twin, on_step=lambda k: at.append(now(device)) if k in (1, steps + 1) else None)
+        run_attack(
+            short,
+            *given,
+            accelerated=accelerated,
+            on_step=lambda k: at.append(now(device)) if k in (1, steps + 1) else None,
+        )
         return at[1] - at[0]
 
     return call

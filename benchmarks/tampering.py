@@ -20,15 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lightning_adv2.audit.verify import verify
-from lightning_adv2.files.sealed import Stored, read_sealed, write_sealed
+from lightning_adv2.files.sealed import SEAL as RECORD_SEAL
+from lightning_adv2.files.sealed import read_sealed
 from lightning_adv2.files.sums import FILE as SUMS
 from lightning_adv2.files.sums import left_files, write_sums
 from lightning_adv2.files.twice import SEAL, copy_of, write_twice
-
-_TYPES = {
-    "float64": "F64", "float32": "F32", "int64": "I64", "int32": "I32", "uint8": "U8", "bool": "BOOL",
-}  # fmt: skip
+from lightning_adv2.models import save_weights
 
 
 @dataclass
@@ -205,8 +205,8 @@ def _change_record(path: Path, draw: random.Random, fitting: bool) -> str:
             flat[place] = int(old) + (1 if old < 1 else -1 if old > 254 else draw.choice([-1, 1]))
         what = f"{name}[{place}]: {old} -> {flat[place]}"
     if fitting:
-        stored = {n: Stored(_TYPES[a.dtype.name], a.shape, memoryview(a.tobytes())) for n, a in arrays.items()}
-        write_sealed(path, stored, {key: value for key, value in metadata.items() if key not in ("sealed", "sha256")})
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        save_weights(tensors, path, {key: value for key, value in metadata.items() if key != RECORD_SEAL})
     else:
         content = bytearray(path.read_bytes())
         content[draw.randrange(len(content))] ^= 1

@@ -259,12 +259,12 @@ ATTACKS = (
     *(AttackCase(f"pgd-{s}", lambda epsilon, s=s: pgd(s, epsilon=epsilon), None) for s in SCHEDULES),
     *(AttackCase(f"stadv-{s}", lambda epsilon, s=s: stadv(s), None, spatial=True) for s in SCHEDULES),
     *(
-        AttackCase(f"adv2_{name}-{s}", lambda epsilon, p=p, s=s: p(s, framework=Pixels(epsilon)), name)
+        AttackCase(f"adv2_{name}-{s}", lambda epsilon, p=p, s=s: p(s, threat_model=Pixels(epsilon)), name)
         for name, p in JOINT
         for s in SCHEDULES
     ),
     *(
-        AttackCase(f"stadv_{name}-{s}", lambda epsilon, p=p, s=s: p(s, framework=Spatial()), name, spatial=True)
+        AttackCase(f"stadv_{name}-{s}", lambda epsilon, p=p, s=s: p(s, threat_model=Spatial()), name, spatial=True)
         for name, p in JOINT
         for s in SCHEDULES
     ),

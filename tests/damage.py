@@ -16,12 +16,23 @@ def data_start(content: bytes) -> int:
     return 8 + int.from_bytes(content[:8], "little")
 
 
+_TYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "C64": "complex64", "I64": "int64",
+    "I32": "int32", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+
+
 def seal_of(content: bytes) -> tuple[str, str]:
-    """The SHA-256 that a safetensors file carries, and that which it should."""
-    carried = json.loads(content[8 : data_start(content)])["__metadata__"]["sha256"]
-    assert re.fullmatch("[0-9a-f]{64}", carried)
-    assert content.count(carried.encode()) == 1
-    return carried, hashlib.sha256(content.replace(carried.encode(), b"0" * 64)).hexdigest()
+    """The seal that a safetensors file carries, and that which it should."""
+    header = json.loads(content[8 : data_start(content)])
+    metadata = header.pop("__metadata__")
+    carried = metadata.pop("seal")
+    assert re.fullmatch("sha256:[0-9a-f]{64}", carried)
+    text = json.dumps(metadata, sort_keys=True).encode()
+    for name in sorted(header):
+        start, end = (data_start(content) + place for place in header[name]["data_offsets"])
+        text += json.dumps([name, _TYPES[header[name]["dtype"]], header[name]["shape"]]).encode() + content[start:end]
+    return carried, f"sha256:{hashlib.sha256(text).hexdigest()}"
 
 
 def flipped(content: bytes, count: int, seed: int = 0, start: int = 0) -> Iterator[tuple[str, bytes]]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,9 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 import wandb
+from spawn import run_fresh_python as run_fresh_python
+from spawn import run_python as run_python
+from spawn import wandb_environment as wandb_environment
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -28,6 +30,8 @@ from lightning_adv2.types import Batch
 SIDE = 32
 NUM_TEST = 35
 WIDTHS = (8, 12, 16)
+METRICS_FILES = ("results.json", "results.csv", "images.csv", "status.csv", "manifest.json")
+"""Of a run; equal to the byte where the same is measured."""
 
 
 def shapes(**kwargs: Any) -> ShapesDataModule:
@@ -117,12 +121,13 @@ def trainer(folder: Path, *callbacks: pl.Callback, **kwargs: Any) -> pl.Trainer:
     return pl.Trainer(default_root_dir=folder, callbacks=list(callbacks), **options | kwargs)
 
 
-def wandb_environment(folder: Path) -> dict[str, str]:
-    """Variables under which W&B finds no key and writes nothing outside ``folder``."""
-    names = ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR", "HOME")
-    for name in names:
-        (folder / name.lower()).mkdir(parents=True, exist_ok=True)
-    return {name: str(folder / name.lower()) for name in names} | {"NETRC": str(folder / "no-netrc")}
+def map_qualities(folder: Path) -> dict[str, dict[str, float]]:
+    """What ``map_quality.json`` says of each interpreter: the measures that it has."""
+    rows = json.loads((folder / "map_quality.json").read_text())["rows"]
+    return {
+        row["interpreter"]: {key: value for key, value in row.items() if key != "interpreter" and value is not None}
+        for row in rows
+    }
 
 
 def shut_in(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -141,15 +146,3 @@ def wandb_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
     yield folder
     wandb.finish()  # a run left open would be picked up by the next logger
     wandb.teardown()  # and the environment is read when W&B starts
-
-
-def run_python(
-    *words: object, folder: Path, timeout: int = 240, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run Python in ``folder`` on one thread, without the caller's W&B settings."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "COV_"))}
-    variables = inherited | wandb_environment(folder / "wandb_home") | {"OMP_NUM_THREADS": "1"} | environment
-    command = [sys.executable, *map(str, words)]
-    return subprocess.run(
-        command, cwd=folder, env=variables, capture_output=True, text=True, timeout=timeout, check=False
-    )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.pairing import paired
+from benchmarks.tables import tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,6 +47,21 @@ def test_derivatives_are_right_or_refused_for_the_reason_at_hand():
         assert row["plain"] == row["in place"] == "right"
         for variant in ("compiled whole", "compiled in part"):
             assert row[variant] == "right" if row["interpreter"] == "CAM" else "compiled" in row[variant]
+
+
+@pytest.mark.parametrize(("name", "text"), tables())
+def test_the_page_shows_the_figures_of_the_files(name, text):
+    """Every file has its table on the page, as it is; the README repeats some."""
+    assert text in (ROOT / "benchmarks" / "README.md").read_text()
+    if name in ("attacks",):
+        assert text in (ROOT / "README.md").read_text()
+
+
+def test_every_file_of_figures_has_a_table_and_is_named_on_the_page():
+    page, module = ((ROOT / "benchmarks" / name).read_text() for name in ("README.md", "tables.py"))
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        assert f"`results/{path.name}`" in page
+        assert f'read("{path.stem}")' in module
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")), ids=lambda path: path.stem)

@@ -18,6 +18,7 @@ from lightning_adv2.data import ImageDataModule
 from lightning_adv2.files.data_root import below_data_root
 from lightning_adv2.interpreters import Interpreter, TrainableInterpreter
 from lightning_adv2.models import Classifier, save_weights
+from lightning_adv2.reproduction.configuration import read_configuration
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SUBCOMMANDS = {"train": "fit", "evaluate": "test", "predict": "predict"}
@@ -71,9 +72,9 @@ def test_it_parses(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def content_of(path: Path, request: pytest.FixtureRequest) -> Any:
     """A configuration with its data and weights where they lie here; skips where it needs some and there are none."""
-    if "weights: data/" in path.read_text():
+    if "weights: data/" in text_of(path):
         request.getfixturevalue("shared_data")
-    return below_data_root(yaml.safe_load(path.read_text()))
+    return below_data_root(read_configuration(path))
 
 
 @pytest.mark.parametrize("path", [p for p in sorted(CONFIGS.rglob("*.yaml")) if p.parent.name != "sweeps"], ids=name)
@@ -87,13 +88,20 @@ def test_what_it_reads_lies_below_one_folder(path: Path) -> None:
             for value in content.values() if isinstance(content, dict) else content:
                 yield from strings(value)
 
-    files = [text for text in strings(yaml.safe_load(path.read_text())) if "/" in text]
+    plan = path.parent.name == "reproduce"  # which names whole configurations, from the repository's root
+    content = yaml.safe_load(path.read_text()) if plan else read_configuration(path)
+    files = [text for text in strings(content) if "/" in text]
     assert [file for file in files if not file.startswith(("data/", "runs/", "configs/"))] == []
 
 
-@pytest.mark.parametrize("path", [path for path in RUNS if "data/" in path.read_text()], ids=name)
+def text_of(path: Path) -> str:
+    """A configuration with its parts, as YAML."""
+    return yaml.safe_dump(read_configuration(path))
+
+
+@pytest.mark.parametrize("path", [path for path in RUNS if "data/" in text_of(path)], ids=name)
 def test_its_first_lines_say_where_the_data_come_from(path: Path) -> None:
-    comment, _, content = path.read_text().partition("\nmodel:")
+    comment, content = path.read_text().partition("\nmodel:")[0], text_of(path)
     places = {
         "data/cifar10": "lightning-adv2 fetch cifar10",
         "root: data/imagenet": "image-net.org",
@@ -129,9 +137,13 @@ def test_it_instantiates(
 
 
 @pytest.mark.parametrize("path", SNIPPETS, ids=name)
-def test_snippets_instantiate(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    config = tmp_path / path.name
-    config.write_text(yaml.safe_dump(content_of(path, request)))
+def test_snippets_instantiate(
+    path: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, config = content_of(path, request), tmp_path / path.name
+    monkeypatch.chdir(tmp_path)
+    leave_weights(content)
+    config.write_text(yaml.safe_dump(content))
     base = PARTS[path.parent.name]
     parser = ArgumentParser()
     parser.add_subclass_arguments(base, "part")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import wandb
-from lab import shut_in
+from lab import map_qualities, shut_in
 
 from lightning_adv2 import demo as module
 from lightning_adv2.data import ShapesDataModule
@@ -70,7 +70,7 @@ def test_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     # What it says in words is what the tables say, of an interpreter that was trained on.
     printed = " ".join(capsys.readouterr().out.split())
     ious = {row["interpreter"]: row["iou"] for row in summary.rows if row["attack"] == "adv2"}
-    agreement = json.loads((folder / "map_quality.json").read_text())["rts_a"]["agreement_l1"]
+    agreement = map_qualities(folder)["rts_a"]["agreement_l1"]
     assert f"{ious['rts']:.2f} with RTS, {ious['rts_a']:.2f} with RTS-A" in printed
     assert f"differ by L1 {agreement:.3f}" in printed
     assert 0 < agreement < 1

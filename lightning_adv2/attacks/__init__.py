@@ -1,17 +1,17 @@
 """The joint attack: perturbations, loss terms, steps, one engine, and the ready attacks built from them."""
 
-from lightning_adv2.attacks.active import Plateau
+from lightning_adv2.attacks.accelerated_copy import AcceleratedCopy, Acceleration, make_accelerated_copy
+from lightning_adv2.attacks.active import EarlyStopping
 from lightning_adv2.attacks.adaptive import MemberMaps, SqueezedClass, SqueezedPrediction
-from lightning_adv2.attacks.attack import Attack, Preset, Stage
+from lightning_adv2.attacks.attack import Attack, AttackRecipe, Stage
 from lightning_adv2.attacks.bilevel import BilevelStep
-from lightning_adv2.attacks.dispatch import ADV2, adv2, adv2_attack, steady
+from lightning_adv2.attacks.dispatch import ADV2, adv2, adv2_attack, with_constant_step
 from lightning_adv2.attacks.engine import AttackResult, run_attack
-from lightning_adv2.attacks.frameworks import Framework, Pixels, Spatial
 from lightning_adv2.attacks.objective import (
+    AttackInputs,
     EncoderClass,
     FlowSmoothness,
     LossTerm,
-    Problem,
     Ramp,
     TargetClass,
     TargetMap,
@@ -22,19 +22,22 @@ from lightning_adv2.attacks.presets_mask import adv2_mask
 from lightning_adv2.attacks.response import ResponseStep
 from lightning_adv2.attacks.steps import GradientStep, Step
 from lightning_adv2.attacks.targets import BenignMap, MapFile, RandomClass, RandomPatch, Target, TargetRequest
-from lightning_adv2.attacks.twin import Acceleration, Twin, make_twin
+from lightning_adv2.attacks.threat_models import Pixels, Spatial, ThreatModel
 
 __all__ = [
     "ADV2",
+    "AcceleratedCopy",
     "Acceleration",
     "Attack",
+    "AttackInputs",
+    "AttackRecipe",
     "AttackResult",
     "BenignMap",
     "BilevelStep",
+    "EarlyStopping",
     "EncoderClass",
     "FlowField",
     "FlowSmoothness",
-    "Framework",
     "GradientStep",
     "LossTerm",
     "MapFile",
@@ -42,9 +45,6 @@ __all__ = [
     "Perturbation",
     "PixelDelta",
     "Pixels",
-    "Plateau",
-    "Preset",
-    "Problem",
     "Ramp",
     "RandomClass",
     "RandomPatch",
@@ -58,7 +58,7 @@ __all__ = [
     "TargetClass",
     "TargetMap",
     "TargetRequest",
-    "Twin",
+    "ThreatModel",
     "adv2",
     "adv2_attack",
     "adv2_cam",
@@ -66,9 +66,9 @@ __all__ = [
     "adv2_grad",
     "adv2_mask",
     "adv2_rts",
-    "make_twin",
+    "make_accelerated_copy",
     "pgd",
     "run_attack",
     "stadv",
-    "steady",
+    "with_constant_step",
 ]

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adv2.attacks.objective import Problem
+from lightning_adv2.attacks.objective import AttackInputs
 from lightning_adv2.types import State
 
 
 @dataclass(frozen=True)
-class Plateau:
+class EarlyStopping:
     """A stage leaves a confident image as it is when its best iterate has not got better for a while.
 
     An image stops by its own history, so that it ends where it would end alone. For MASK ``patience`` must span several
@@ -38,15 +38,15 @@ class Plateau:
 
 
 class Watch:
-    """Which images of a batch have come to a plateau.
+    """The images of a batch that have stopped improving.
 
     Args:
-        plateau: the rule.
+        rule: when an image is finished.
         like: ``(B,)``, for device and type.
     """
 
-    def __init__(self, plateau: Plateau, like: Tensor) -> None:
-        self._rule, self._steps = plateau, 0
+    def __init__(self, rule: EarlyStopping, like: Tensor) -> None:
+        self._rule, self._steps = rule, 0
         self._best = torch.full_like(like, torch.inf)
         self._since = torch.zeros_like(like)
 
@@ -66,13 +66,13 @@ class ActiveSet:
 
     Attributes:
         rows: ``(b,)``, their positions in the batch; None for all.
-        problem: theirs.
+        inputs: theirs.
         parameter: ``(b, ...)``, theirs.
         state: the step's, of these images.
     """
 
-    def __init__(self, problem: Problem, parameter: Tensor, state: State) -> None:
-        self.problem, self.parameter, self.state = problem, parameter, state
+    def __init__(self, inputs: AttackInputs, parameter: Tensor, state: State) -> None:
+        self.inputs, self.parameter, self.state = inputs, parameter, state
         self.rows: Tensor | None = None
         self._whole = parameter
 
@@ -96,12 +96,12 @@ class ActiveSet:
             return
         self._whole, self.rows = self.everywhere, rows[keep]
         self.parameter, self.state = self.parameter[keep], rows_of(self.state, keep)
-        self.problem = replace(
-            self.problem,
-            images=self.problem.images[keep],
-            target_class=self.problem.target_class[keep],
-            target_map=rows_of(self.problem.target_map, keep),
-            generators=[self.problem.generators[i] for i in keep.tolist()],
+        self.inputs = replace(
+            self.inputs,
+            images=self.inputs.images[keep],
+            target_class=self.inputs.target_class[keep],
+            target_map=rows_of(self.inputs.target_map, keep),
+            generators=[self.inputs.generators[i] for i in keep.tolist()],
         )
 
 

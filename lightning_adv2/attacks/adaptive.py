@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_adv2.attacks.objective import Context, LossTerm, Problem, Ramp
+from lightning_adv2.attacks.objective import AttackInputs, Context, LossTerm, Ramp
 from lightning_adv2.functional.losses import cross_entropy, map_mse
 from lightning_adv2.functional.squeeze import BitDepth, Squeezer
 from lightning_adv2.interpreters import Ensemble
@@ -33,7 +33,7 @@ class SqueezedClass(LossTerm):
     def loss(self, context: Context) -> Tensor:
         """Cross entropy between f(x) and f(psi(x)), the mean over the squeezers."""
         seen = context.interpretation.logits.softmax(1)
-        squeezed = [context.problem.classifier(squeezer(context.adv_images)) for squeezer in self.squeezers]
+        squeezed = [context.inputs.classifier(squeezer(context.adv_images)) for squeezer in self.squeezers]
         return torch.stack([cross_entropy(logits, seen) for logits in squeezed]).mean(0)
 
 
@@ -57,19 +57,19 @@ class SqueezedPrediction(LossTerm):
             raise ValueError(f"steps={steps}, bits={bits}: at least 1 step and 2 bits")
         self.squeezer, self.steps = BitDepth(bits), steps
 
-    def prepare(self, problem: Problem) -> State:
+    def prepare(self, inputs: AttackInputs) -> State:
         """f(x+), ``(B, K)`` probabilities."""
         step_size = 2.0**-self.squeezer.bits
-        x = self.squeezer(problem.images).detach()
+        x = self.squeezer(inputs.images).detach()
         for _ in range(self.steps):
             with torch.enable_grad():
                 leaf = x.requires_grad_()
-                loss = cross_entropy(problem.classifier(leaf), problem.target_class)
+                loss = cross_entropy(inputs.classifier(leaf), inputs.target_class)
                 (gradient,) = torch.autograd.grad(loss.sum(), leaf)
             # Not within epsilon: x+ shows only what the squeezed network can be made to say.
             x = self.squeezer((x.detach() - step_size * gradient.sign()).clamp(0, 1)).detach()
         with torch.no_grad():
-            logits: Tensor = problem.classifier(x)
+            logits: Tensor = inputs.classifier(x)
         return logits.softmax(1)
 
     def loss(self, context: Context) -> Tensor:
@@ -93,23 +93,23 @@ class MemberMaps(LossTerm):
         super().__init__(weight)
         self.members = members
 
-    def prepare(self, problem: Problem) -> State:
+    def prepare(self, inputs: AttackInputs) -> State:
         """The members' target maps, ``(B, M, h, w)``."""
-        assert problem.target_map is not None
+        assert inputs.target_map is not None
         with torch.no_grad():
-            seen = problem.classifier(problem.images).argmax(1)
-        ensemble = problem.interpreter
+            seen = inputs.classifier(inputs.images).argmax(1)
+        ensemble = inputs.interpreter
         if not isinstance(ensemble, Ensemble):
             raise ValueError(f"MemberMaps needs an Ensemble, not {type(ensemble).__name__}; take TargetMap for others")
         self._chosen(ensemble)
-        benign = ensemble.explain(problem.classifier, problem.images, seen)
+        benign = ensemble.explain(inputs.classifier, inputs.images, seen)
         deviation = benign.aux["member_maps"] - benign.attribution_map
-        return (problem.target_map + deviation).clamp(0, 1)
+        return (inputs.target_map + deviation).clamp(0, 1)
 
     def loss(self, context: Context) -> Tensor:
         """Mean square difference over the pixels of all members."""
-        assert isinstance(context.problem.interpreter, Ensemble)
-        chosen = self._chosen(context.problem.interpreter)
+        assert isinstance(context.inputs.interpreter, Ensemble)
+        chosen = self._chosen(context.inputs.interpreter)
         return map_mse(context.interpretation.aux["member_maps"][:, chosen], context.prepared[:, chosen])
 
     def _chosen(self, ensemble: Ensemble) -> list[int]:

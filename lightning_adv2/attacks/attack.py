@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_adv2.attacks.active import Plateau
+from lightning_adv2.attacks.active import EarlyStopping
 from lightning_adv2.attacks.perturbation import Perturbation
 from lightning_adv2.attacks.steps import Step
 from lightning_adv2.interpreters import Interpreter
@@ -20,7 +20,7 @@ class Stage:
     steps: int
 
 
-class Preset(ABC):
+class AttackRecipe(ABC):
     """What an evaluation is asked to run: an attack, or a recipe that becomes one when the interpreter is known."""
 
     name: str
@@ -33,7 +33,7 @@ class Preset(ABC):
         """The attack on this interpreter's maps."""
 
 
-class Attack(Preset):
+class Attack(AttackRecipe):
     """Everything that defines an attack but the victim: what may change, how it moves, what is kept.
 
     Args:
@@ -55,7 +55,7 @@ class Attack(Preset):
         stages: Sequence[Stage],
         min_confidence: float = 0.8,
         restarts: int = 1,
-        stop: Plateau | None = None,
+        stop: EarlyStopping | None = None,
     ) -> None:
         if not stages or any(stage.steps < 1 for stage in stages):
             raise ValueError(f"stages={[s.steps for s in stages]}: at least one stage, each of at least one step")

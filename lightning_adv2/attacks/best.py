@@ -57,7 +57,7 @@ class Best:
         """
         target_class = _at(self.target_class, rows)
         target_map = None if self.target_map is None or attribution_map is None else _at(self.target_map, rows)
-        new = {"adv_images": adv_images, "parameter": parameter.detach(), **judge(logits, target_class)}
+        new = {"adv_images": adv_images, "parameter": parameter.detach(), **evaluate_logits(logits, target_class)}
         if attribution_map is not None and target_map is not None:
             new |= {"score": map_mse(attribution_map, target_map), "attribution_map": attribution_map}
             l1, iou = map_l1(attribution_map, target_map), map_iou(attribution_map, target_map)
@@ -79,7 +79,7 @@ class Best:
         self.trace.append(seen)
 
 
-def judge(logits: Tensor, target_class: Tensor) -> dict[str, Tensor]:
+def evaluate_logits(logits: Tensor, target_class: Tensor) -> dict[str, Tensor]:
     """``success`` ``(B,)`` bool and ``confidence`` ``(B,)`` in [0, 1] of logits ``(B, K)``."""
     confidence = of_class(logits.softmax(1), target_class)
     return {"success": logits.argmax(1) == target_class, "confidence": confidence}

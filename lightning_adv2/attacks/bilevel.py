@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lightning_adv2.attacks.objective import Context, LossTerm, Problem, Ramp, TargetClass
+from lightning_adv2.attacks.objective import AttackInputs, Context, LossTerm, Ramp, TargetClass
 from lightning_adv2.attacks.perturbation import Perturbation
 from lightning_adv2.attacks.steps import Seen, Step, loss_gradient, seen, total_loss
 from lightning_adv2.functional.classes import of_class
@@ -90,20 +90,20 @@ class BilevelStep(Step):
         other.unrolled, other.checkpoint = 1 if self.checkpoint else self.unrolled, False
         return other
 
-    def init(self, problem: Problem, parameter: Tensor) -> State:
+    def init(self, inputs: AttackInputs, parameter: Tensor) -> State:
         """Step count, inner state, what the terms prepare, and the last report; the first call fills them."""
-        mask_interpreter(problem)
-        count = problem.target_class.new_zeros(len(parameter))
-        return count, (), tuple(term.prepare(problem) for term in self.terms), ()
+        mask_interpreter(inputs)
+        count = inputs.target_class.new_zeros(len(parameter))
+        return count, (), tuple(term.prepare(inputs) for term in self.terms), ()
 
     def __call__(
-        self, problem: Problem, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
+        self, inputs: AttackInputs, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
     ) -> tuple[Tensor, State, Seen]:
         """See :class:`Step`."""
-        interpreter = mask_interpreter(problem)
-        classifier, target = problem.classifier, problem.target_class
+        interpreter = mask_interpreter(inputs)
+        classifier, target = inputs.classifier, inputs.target_class
         count, inner, prepared, report = state
-        images = problem.images
+        images = inputs.images
         start = int(count[0]) if len(count) else 0
         adv_images = perturbation.apply(images, parameter.detach()).detach()
         if start == 0 or (self.reset and start % self.reset == 0):
@@ -114,21 +114,21 @@ class BilevelStep(Step):
             with torch.no_grad():
                 report = adv_images, classifier(adv_images), interpreter.map_of(inner)
 
-        moved, finite = self._class_move(problem, perturbation, parameter.detach(), prepared, progress)
+        moved, finite = self._class_move(inputs, perturbation, parameter.detach(), prepared, progress)
         leaf = moved.detach().requires_grad_()
         with torch.enable_grad():
             shown = perturbation.apply(images, leaf)
-            loss, inner = self.lookahead(problem, shown, inner)
+            loss, inner = self.lookahead(inputs, shown, inner)
             gradient, map_finite = loss_gradient(loss, leaf)
         longest = self.map_step(progress)
-        moved = self._map_move(problem, perturbation, moved.detach(), _unit(gradient), longest)
+        moved = self._map_move(inputs, perturbation, moved.detach(), _unit(gradient), longest)
         shown_then = Interpretation(report[1], report[2])
         return moved, (count + 1, inner, prepared, report), seen(report[0], shown_then, finite & map_finite)
 
-    def lookahead(self, problem: Problem, adv_images: Tensor, inner: State) -> tuple[Tensor, State]:
+    def lookahead(self, inputs: AttackInputs, adv_images: Tensor, inner: State) -> tuple[Tensor, State]:
         """The map loss ``(B,)`` of the masks to come, with a graph to ``adv_images``, and the last one, detached."""
-        interpreter, target_map = mask_interpreter(problem), wanted_map(problem)
-        arguments = problem.classifier, problem.target_class
+        interpreter, target_map = mask_interpreter(inputs), wanted_map(inputs)
+        arguments = inputs.classifier, inputs.target_class
         for _ in range(self.plain):
             inner = interpreter.advance(arguments[0], adv_images.detach(), arguments[1], inner)
         advance = partial(_recomputed, interpreter) if self.checkpoint else interpreter.advance
@@ -140,25 +140,25 @@ class BilevelStep(Step):
         return loss, (inner[0].detach(), tuple(part.detach() for part in inner[1]))
 
     def _class_move(
-        self, problem: Problem, perturbation: Perturbation, parameter: Tensor, prepared: State, progress: float
+        self, inputs: AttackInputs, perturbation: Perturbation, parameter: Tensor, prepared: State, progress: float
     ) -> tuple[Tensor, Tensor]:
         """The first move, and where its gradient was finite."""
         if not self.class_step:
-            return parameter, torch.ones_like(problem.target_class, dtype=torch.bool)
+            return parameter, torch.ones_like(inputs.target_class, dtype=torch.bool)
         leaf = parameter.requires_grad_()
         with torch.enable_grad():
-            shown = perturbation.apply(problem.images, leaf)
-            interpretation = Interpretation(problem.classifier(shown), shown.new_zeros(len(shown), 1, 0, 0))
-            context = Context(problem, interpretation, progress, shown, leaf)
+            shown = perturbation.apply(inputs.images, leaf)
+            interpretation = Interpretation(inputs.classifier(shown), shown.new_zeros(len(shown), 1, 0, 0))
+            context = Context(inputs, interpretation, progress, shown, leaf)
             gradient, finite = loss_gradient(total_loss(self.terms, context, prepared), leaf)
-        moved = perturbation.project(problem.images, leaf.detach() - self.class_step * _unit(gradient))
+        moved = perturbation.project(inputs.images, leaf.detach() - self.class_step * _unit(gradient))
         return moved, finite
 
     def _map_move(
-        self, problem: Problem, perturbation: Perturbation, parameter: Tensor, direction: Tensor, longest: float
+        self, inputs: AttackInputs, perturbation: Perturbation, parameter: Tensor, direction: Tensor, longest: float
     ) -> Tensor:
         """Along ``-direction`` as far as each image's margin allows; not at all where nothing allows it."""
-        images, wide = problem.images, (-1, *[1] * (parameter.dim() - 1))
+        images, wide = inputs.images, (-1, *[1] * (parameter.dim() - 1))
 
         def at(size: Tensor) -> Tensor:
             return perturbation.project(images, parameter - size.view(wide) * direction)
@@ -169,8 +169,8 @@ class BilevelStep(Step):
         low, size = torch.zeros_like(high), high
         with torch.no_grad():
             for _ in range(self.halvings + 1):  # the longest move first
-                logits = problem.classifier(perturbation.apply(images, at(size)))
-                enough = margin(logits, problem.target_class) >= self.kappa
+                logits = inputs.classifier(perturbation.apply(images, at(size)))
+                enough = margin(logits, inputs.target_class) >= self.kappa
                 low, high = torch.where(enough, size, low), torch.where(enough, high, size)
                 size = (low + high) / 2
         return at(low)
@@ -212,17 +212,17 @@ def refuse_map_terms(terms: Sequence[LossTerm]) -> None:
         raise ValueError(f"terms: this step makes its own map loss and shows the others no map; leave out {names}")
 
 
-def mask_interpreter(problem: Problem) -> MASK:
+def mask_interpreter(inputs: AttackInputs) -> MASK:
     """The interpreter, which must be a MASK."""
-    if not isinstance(problem.interpreter, MASK):
+    if not isinstance(inputs.interpreter, MASK):
         raise ValueError(
-            f"interpreter: this step looks into MASK's own optimisation, not {type(problem.interpreter).__name__}'s; "
+            f"interpreter: this step looks into MASK's own optimisation, not {type(inputs.interpreter).__name__}'s; "
             "take adv2_attack(interpreter), which finds the attack that fits"
         )
-    return problem.interpreter
+    return inputs.interpreter
 
 
-def wanted_map(problem: Problem) -> Tensor:
+def wanted_map(inputs: AttackInputs) -> Tensor:
     """m_t, which the engine has checked to be there."""
-    assert problem.target_map is not None
-    return problem.target_map
+    assert inputs.target_map is not None
+    return inputs.target_map

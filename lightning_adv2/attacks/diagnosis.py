@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_adv2.attacks.accelerated_copy import settled_state
 from lightning_adv2.attacks.attack import Attack
 from lightning_adv2.attacks.engine import AttackResult
-from lightning_adv2.attacks.twin import settled_state
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
@@ -240,11 +240,11 @@ def _map_flags(
     with torch.no_grad(), mode:
         second = explain(adv_images)
     first = first.detach()
-    judged = result.attribution_map if result.attribution_map.numel() else first
+    reported = result.attribution_map if result.attribution_map.numel() else first
     stuck = ~slope.flatten(1).isfinite().all(1) | (slope == 0).flatten(1).all(1)
     return {
         "random_map": _differ(first, second),
-        "constant_map": _is_constant(target_map) | _is_constant(judged),
+        "constant_map": _is_constant(target_map) | _is_constant(reported),
         # The gradient is taken where the map is; an image without a finite one is invalid.
         "no_map_gradient": stuck & first.flatten(1).isfinite().all(1),
     }

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adv2.attacks.active import Plateau
+from lightning_adv2.attacks.accelerated_copy import make_accelerated_copy
+from lightning_adv2.attacks.active import EarlyStopping
 from lightning_adv2.attacks.adaptive import MemberMaps
-from lightning_adv2.attacks.attack import Attack, Preset, Stage, check_restarts
+from lightning_adv2.attacks.attack import Attack, AttackRecipe, Stage, check_restarts
 from lightning_adv2.attacks.checks import check_inputs, check_victim
 from lightning_adv2.attacks.engine import AttackResult, run_attack
-from lightning_adv2.attacks.frameworks import EPSILON, Framework, Pixels
 from lightning_adv2.attacks.objective import LossTerm, Ramp, TargetMap
 from lightning_adv2.attacks.presets import (
     PAPER_ENCODER_WEIGHT,
@@ -29,7 +29,7 @@ from lightning_adv2.attacks.presets import (
     joint_name,
 )
 from lightning_adv2.attacks.steps import GradientStep
-from lightning_adv2.attacks.twin import make_twin
+from lightning_adv2.attacks.threat_models import EPSILON, Pixels, ThreatModel
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import (
     Ensemble,
@@ -49,7 +49,7 @@ def adv2_attack(
     interpreter: Interpreter,
     schedule: Schedule = "fast",
     steps: int | None = None,
-    framework: Framework | None = None,
+    threat_model: ThreatModel | None = None,
     name: str | None = None,
 ) -> Attack:
     """The ready ADV2 attack for an interpreter, by its type; without one of its own, the joint attack of CAM.
@@ -57,7 +57,7 @@ def adv2_attack(
     A new interpreter registers its attack with ``@adv2_attack.register``.
     """
     check_module("interpreter", interpreter, Interpreter)
-    return adv2_cam(schedule, steps, framework, name)
+    return adv2_cam(schedule, steps, threat_model, name)
 
 
 @adv2_attack.register
@@ -91,25 +91,25 @@ def _(interpreter: Ensemble, schedule: Schedule = "fast", *args: Any, **options:
     return adv2_ensemble(schedule, *args, **fitted | options)
 
 
-class ADV2(Preset):
+class ADV2(AttackRecipe):
     """The joint attack, in the form that fits whatever interpreter it meets; see :func:`adv2_attack`.
 
     Args:
         schedule: ``fast`` or ``paper``.
         steps: overrides the number of joint steps.
-        framework: what may change; by default :class:`Pixels`, ``Spatial()`` for StAdv.
+        threat_model: what may change; by default :class:`Pixels`, ``Spatial()`` for StAdv.
         name: for tables and log keys; by default ``adv2`` or ``stadv-adv2``.
         extra: what the joint steps minimise beside, such as :class:`SqueezedClass`.
         restarts: how often to run it, first from its usual start and then from random ones; each image's best counts.
         stop: leaves an image alone once it does not get better; for the ``paper`` schedules.
-        epsilon: radius of the changed pixels, in units of the pixel range, in place of ``framework``; by default 0.031.
+        epsilon: L-infinity radius in units of the pixel range, in place of ``threat_model``; by default 0.031.
         map_weight: overrides the weight of the map loss beside the classification loss in every joint step: a number,
             or a :class:`Ramp` over each stage.
         surrogate: overrides the smooth ReLU in which the joint steps compute their gradients; ``models.PlainReLU`` for
             none.
 
     Raises:
-        ValueError: ``epsilon`` beside ``framework``, or an argument out of its range.
+        ValueError: ``epsilon`` beside ``threat_model``, or an argument out of its range.
     """
 
     needs_map = True
@@ -118,11 +118,11 @@ class ADV2(Preset):
         self,
         schedule: Schedule = "fast",
         steps: int | None = None,
-        framework: Framework | None = None,
+        threat_model: ThreatModel | None = None,
         name: str | None = None,
         extra: list[LossTerm] | None = None,
         restarts: int = 1,
-        stop: Plateau | None = None,
+        stop: EarlyStopping | None = None,
         *,
         epsilon: float | None = None,
         map_weight: float | Ramp | None = None,
@@ -131,9 +131,9 @@ class ADV2(Preset):
         is_paper(schedule)
         check_restarts(restarts)
         self.schedule: Schedule = schedule
-        self.steps, self.framework = steps, _framework(framework, epsilon)
+        self.steps, self.threat_model = steps, _threat_model(threat_model, epsilon)
         self.map_weight, self.surrogate = _weight(map_weight), surrogate
-        self.name = name or joint_name(self.framework)
+        self.name = name or joint_name(self.threat_model)
         self.extra: Sequence[LossTerm] = tuple(extra or ())
         self.restarts, self.stop = restarts, stop
 
@@ -146,7 +146,7 @@ class ADV2(Preset):
         """
         if interpreter is None:
             raise ValueError(f"attack {self.name!r} aims at the map: give an interpreter")
-        attack = adv2_attack(interpreter, self.schedule, self.steps, self.framework, self.name)
+        attack = adv2_attack(interpreter, self.schedule, self.steps, self.threat_model, self.name)
         attack = attack.staged([self._refit(stage) if stage.step.needs_map else stage for stage in attack.stages])
         attack.restarts, attack.stop = max(self.restarts, attack.restarts), self.stop or attack.stop
         return attack
@@ -181,16 +181,18 @@ def _weighed(term: LossTerm, weight: Ramp) -> LossTerm:
     return other
 
 
-def _framework(framework: Framework | None, epsilon: float | None) -> Framework:
-    """What may change: ``framework``, or pixels within ``epsilon``."""
-    if framework is not None and epsilon is not None:
+def _threat_model(threat_model: ThreatModel | None, epsilon: float | None) -> ThreatModel:
+    """What may change: ``threat_model``, or pixels within ``epsilon``."""
+    if threat_model is not None and epsilon is not None:
         raise ValueError(
-            f"epsilon={epsilon}: framework={type(framework).__name__}() is given as well; write it as "
-            f"Pixels(epsilon={epsilon}), or leave framework out"
+            f"epsilon={epsilon}: threat_model={type(threat_model).__name__}() is given as well; write it as "
+            f"Pixels(epsilon={epsilon}), or leave threat_model out"
         )
-    if isinstance(framework, type):
-        raise TypeError(f"framework: got the class {framework.__name__}; give an instance: {framework.__name__}()")
-    return framework or Pixels(EPSILON if epsilon is None else epsilon)
+    if isinstance(threat_model, type):
+        raise TypeError(
+            f"threat_model: got the class {threat_model.__name__}; give an instance: {threat_model.__name__}()"
+        )
+    return threat_model or Pixels(EPSILON if epsilon is None else epsilon)
 
 
 def _weight(map_weight: float | Ramp | None) -> Ramp | None:
@@ -203,7 +205,7 @@ def _weight(map_weight: float | Ramp | None) -> Ramp | None:
     return ramp
 
 
-def steady(attack: Attack, step_size: float) -> Attack:
+def with_constant_step(attack: Attack, step_size: float) -> Attack:
     """The same attack in steps of one size, for going on from where an earlier attack on the image ended.
 
     Args:
@@ -220,7 +222,8 @@ def steady(attack: Attack, step_size: float) -> Attack:
     for stage in attack.stages:
         if not isinstance(stage.step, GradientStep):
             raise TypeError(
-                f"attack {attack.name!r} takes {type(stage.step).__name__}s; only gradient steps can be steady"
+                f"attack {attack.name!r} takes {type(stage.step).__name__}s; only a GradientStep has a step size "
+                "to keep constant: take an attack of gradient steps, such as that on CAM or RTS"
             )
         step = copy(stage.step)
         step.step_size = Ramp(step_size, step_size)
@@ -238,7 +241,7 @@ def adv2(
     schedule: Schedule = "fast",
     steps: int | None = None,
     epsilon: float | None = None,
-    framework: Framework | None = None,
+    threat_model: ThreatModel | None = None,
     restarts: int = 1,
     map_weight: float | Ramp | None = None,
     surrogate: Surrogate | None = None,
@@ -255,7 +258,7 @@ def adv2(
         schedule: ``fast`` or ``paper``.
         steps: overrides the number of joint steps.
         epsilon: radius of the changed pixels, in units of the pixel range; by default 0.031.
-        framework: what may change, in place of ``epsilon``: ``Pixels(...)``, or ``Spatial()`` for StAdv.
+        threat_model: what may change, in place of ``epsilon``: ``Pixels(...)``, or ``Spatial()`` for StAdv.
         restarts: how often to run the attack; each image's best run counts.
         map_weight: overrides the weight of the map loss; see :class:`ADV2`.
         surrogate: overrides the smooth ReLU of attacks on gradients; see :class:`ADV2`.
@@ -271,7 +274,7 @@ def adv2(
     """
     check_victim(classifier, interpreter)
     recipe = ADV2(
-        schedule, steps, framework, restarts=restarts, epsilon=epsilon, map_weight=map_weight, surrogate=surrogate
+        schedule, steps, threat_model, restarts=restarts, epsilon=epsilon, map_weight=map_weight, surrogate=surrogate
     )
     attack = recipe.against(interpreter)
     target_class = check_inputs(attack.name, False, classifier, interpreter, images, target_class, target_map)
@@ -281,7 +284,14 @@ def adv2(
         benign = interpreter.explain(classifier, images, predicted)
         target_map = benign.attribution_map
     generators = image_generators(seed, [str(i) for i in range(len(images))], "attack")
-    twin = make_twin(classifier, interpreter, images)
+    accelerated = make_accelerated_copy(classifier, interpreter, images)
     return run_attack(
-        attack, classifier, interpreter, images, target_class, target_map, generators=generators, twin=twin
+        attack,
+        classifier,
+        interpreter,
+        images,
+        target_class,
+        target_map,
+        generators=generators,
+        accelerated=accelerated,
     )

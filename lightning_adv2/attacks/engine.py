@@ -15,12 +15,12 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
+from lightning_adv2.attacks.accelerated_copy import AcceleratedCopy
 from lightning_adv2.attacks.active import ActiveSet, Watch
 from lightning_adv2.attacks.attack import Attack, Stage
-from lightning_adv2.attacks.best import Best, judge, rank
+from lightning_adv2.attacks.best import Best, evaluate_logits, rank
 from lightning_adv2.attacks.checks import check_inputs, check_victim
-from lightning_adv2.attacks.objective import Problem
-from lightning_adv2.attacks.twin import Twin
+from lightning_adv2.attacks.objective import AttackInputs
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
@@ -38,7 +38,7 @@ class AttackResult:
         score: ``(B,)``, l_int to the target map (0 where the attack has no map).
         attribution_map: ``(B, 1, h, w)`` for the target class; empty where the attack has no map.
         valid: ``(B,)`` bool, False where loss, gradient or result was NaN or infinite at some step of any run.
-        size: ``(B,)``, of the perturbation, in its own unit.
+        norm: ``(B,)``, of the perturbation, in its unit: ``attack.perturbation.unit``.
         steps_taken: ``(B,)`` int64, over all restarts.
         last_images: like ``adv_images``, where the last step of the last run led, for an attack that goes on there.
         trace: ``confidence``, ``success``, ``l1``, ``iou``, each ``(T, B)``, as the attack saw them at each step that
@@ -51,7 +51,7 @@ class AttackResult:
     score: Tensor
     attribution_map: Tensor
     valid: Tensor
-    size: Tensor
+    norm: Tensor
     steps_taken: Tensor
     last_images: Tensor
     trace: dict[str, Tensor] = field(default_factory=dict)
@@ -67,7 +67,7 @@ def run_attack(
     *,
     generators: Sequence[Generator] | None = None,
     start: Tensor | None = None,
-    twin: Twin | None = None,
+    accelerated: AcceleratedCopy | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> AttackResult:
     """Attack a batch.
@@ -82,8 +82,9 @@ def run_attack(
         generators: one per image; by default seeded by the position in the batch.
         start: the perturbation's parameter that the first run starts from, once it is projected; by default
             ``perturbation.init``. What is drawn later is the same with it and without.
-        twin: a faster copy of the victim to take the gradients through, from :func:`~lightning_adv2.attacks.make_twin`;
-            by default the victim itself, which judges the result in any case.
+        accelerated: a faster copy of the victim that gradients are taken through, from
+            :func:`~lightning_adv2.attacks.make_accelerated_copy`; by default the victim itself, which judges the result
+            in any case.
         on_step: called with the number of steps done, over all restarts, for progress bars.
 
     Raises:
@@ -99,9 +100,9 @@ def run_attack(
     target_map = None if target_map is None else target_map.detach()
     if generators is None:
         generators = image_generators(0, [str(i) for i in range(len(images))], "attack")
-    through = twin or Twin(classifier, interpreter)
+    through = accelerated or AcceleratedCopy(classifier, interpreter)
     shown_by = None if interpreter is None else through.interpreter or interpreter
-    problem = Problem(through.classifier, shown_by, images, target_class, target_map, generators)
+    inputs = AttackInputs(through.classifier, shown_by, images, target_class, target_map, generators)
     first = attack.perturbation.init(images, generators)
     if start is not None:
         check_start(start, first)
@@ -113,15 +114,15 @@ def run_attack(
         parameter, best = attack.perturbation.restart(images, generators) if run else first, keep()
         for stage in attack.stages:
             on_stage = None if on_step is None else partial(_counted, on_step, planned)
-            parameter, finite, moves = _run_stage(attack, stage, problem, parameter, best, on_stage)
+            parameter, finite, moves = _run_stage(attack, stage, inputs, parameter, best, on_stage)
             valid, taken, planned = valid & finite, taken + moves, planned + stage.steps
-        # The loop judged by the twin, or the surrogate; the last word has the network itself, on both candidates.
+        # The loop ranked the iterates by the accelerated copy or the surrogate; the victim itself decides between both.
         last = attack.perturbation.apply(images, parameter).detach(), parameter.detach()
         candidates = [(best.adv_images, best.parameter), last] if best.trace else [last]
         for candidate, at in candidates:
             if interpreter is not None and target_map is not None:
-                judged = interpreter.explain(classifier, candidate, target_class)
-                final.offer(candidate, at, judged.logits, judged.attribution_map)
+                shown = interpreter.explain(classifier, candidate, target_class)
+                final.offer(candidate, at, shown.logits, shown.attribution_map)
             else:
                 with torch.no_grad():
                     final.offer(candidate, at, classifier(candidate), None)
@@ -135,7 +136,7 @@ def run_attack(
         score=final.score,
         attribution_map=final.attribution_map,
         valid=valid,
-        size=attack.perturbation.size(images, final.parameter),
+        norm=attack.perturbation.norm(images, final.parameter),
         steps_taken=taken,
         last_images=last[0],
         trace=trace,
@@ -145,19 +146,19 @@ def run_attack(
 def _run_stage(
     attack: Attack,
     stage: Stage,
-    problem: Problem,
+    inputs: AttackInputs,
     parameter: Tensor,
     best: Best,
     on_step: Callable[[int], None] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One stage: where it ends, where all of it was finite ``(B,)``, and each image's number of steps ``(B,)``."""
-    active = ActiveSet(problem, parameter, stage.step.init(problem, parameter))
+    active = ActiveSet(inputs, parameter, stage.step.init(inputs, parameter))
     watch = None if attack.stop is None else Watch(attack.stop, best.rank)
-    ranks, finite, moves = best.rank, torch.ones_like(best.success), torch.zeros_like(problem.target_class)
+    ranks, finite, moves = best.rank, torch.ones_like(best.success), torch.zeros_like(inputs.target_class)
     for k in range(stage.steps):
         progress, at, rows = k / max(stage.steps - 1, 1), active.parameter, active.rows
         active.parameter, active.state, seen = stage.step(
-            active.problem, attack.perturbation, at, active.state, progress
+            active.inputs, attack.perturbation, at, active.state, progress
         )
         finite = active.spread(seen.finite & (finite if rows is None else finite[rows]), finite)
         moves = moves + 1 if rows is None else moves.index_add(0, rows, torch.ones_like(rows))
@@ -168,8 +169,8 @@ def _run_stage(
             on_step(k + 1)
         if watch is None:
             continue
-        judged = judge(logits, active.problem.target_class)
-        ranks = active.spread(rank(**judged, min_confidence=attack.min_confidence), ranks)
+        outcome = evaluate_logits(logits, active.inputs.target_class)
+        ranks = active.spread(rank(**outcome, min_confidence=attack.min_confidence), ranks)
         finished = watch.see(best.rank if stage.step.needs_map else ranks)
         if finished is not None:
             active.leave(finished)

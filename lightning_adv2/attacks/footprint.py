@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from lightning_adv2.attacks.accelerated_copy import AcceleratedCopy
 from lightning_adv2.attacks.attack import Attack
-from lightning_adv2.attacks.objective import Problem
-from lightning_adv2.attacks.twin import Twin
+from lightning_adv2.attacks.objective import AttackInputs
 from lightning_adv2.functional.random import image_generators
 
 
@@ -35,58 +35,62 @@ class GraphMeter:
 
     def _keep(self, tensor: Tensor) -> Any:
         storage = tensor.untyped_storage()
-        place, size = storage.data_ptr(), storage.nbytes()
-        if place not in self._apart:
-            if not self._holders[place]:
+        address, size = storage.data_ptr(), storage.nbytes()
+        if address not in self._apart:
+            if not self._holders[address]:
                 self._now += size
                 self.peak = max(self.peak, self._now)
-            self._holders[place] += 1
-        return _Held(tensor, self, place, size)
+            self._holders[address] += 1
+        return _Held(tensor, self, address, size)
 
-    def let_go(self, place: int, size: int) -> None:
+    def let_go(self, address: int, size: int) -> None:
         """A saved tensor is no longer needed."""
-        if place not in self._apart:
-            self._holders[place] -= 1
-            if not self._holders[place]:
+        if address not in self._apart:
+            self._holders[address] -= 1
+            if not self._holders[address]:
                 self._now -= size
 
 
 class _Held:
     """A saved tensor that says when its graph is gone."""
 
-    def __init__(self, tensor: Tensor, meter: GraphMeter, place: int, size: int) -> None:
-        self.tensor, self._meter, self._place, self._size = tensor, meter, place, size
+    def __init__(self, tensor: Tensor, meter: GraphMeter, address: int, size: int) -> None:
+        self.tensor, self._meter, self._place, self._size = tensor, meter, address, size
 
     def __del__(self) -> None:
         self._meter.let_go(self._place, self._size)
 
 
-def step_bytes(attack: Attack, twin: Twin, image: Tensor) -> int:
+def step_bytes(attack: Attack, accelerated: AcceleratedCopy, image: Tensor) -> int:
     """The most bytes that one image's graph takes in a step of the attack, by its first step in each stage.
 
     On top of it come the attack's own few copies of the image and what single layers need for a moment.
 
     Args:
         attack: fitted to the interpreter.
-        twin: the victim, or what its gradients are taken through.
+        accelerated: the victim, or what its gradients are taken through.
         image: ``(C, H, W)`` in [0, 1], on the networks' device.
     """
     images = image[None]
     target_class = torch.zeros(1, dtype=torch.int64, device=image.device)
     target_map = None
-    if attack.needs_map and twin.interpreter is not None:
-        state = twin.interpreter.init_state(twin.classifier, images, target_class)
+    if attack.needs_map and accelerated.interpreter is not None:
+        state = accelerated.interpreter.init_state(accelerated.classifier, images, target_class)
         with torch.no_grad():  # an iterative interpreter goes one step: only the map's size counts
-            target_map = twin.interpreter(twin.classifier, images, target_class, state).attribution_map.detach()
-    networks = [twin.classifier, *([] if twin.interpreter is None else [twin.interpreter])]
+            target_map = accelerated.interpreter(
+                accelerated.classifier, images, target_class, state
+            ).attribution_map.detach()
+    networks = [accelerated.classifier, *([] if accelerated.interpreter is None else [accelerated.interpreter])]
     weights = {p.untyped_storage().data_ptr() for network in networks for p in network.parameters()}
     most = 0
     for stage in {stage.step: stage for stage in attack.stages}.values():
         generators = image_generators(0, ["0"], "attack")
-        problem = Problem(twin.classifier, twin.interpreter, images, target_class, target_map, generators)
+        inputs = AttackInputs(
+            accelerated.classifier, accelerated.interpreter, images, target_class, target_map, generators
+        )
         parameter = attack.perturbation.init(images, generators)
         meter, step = GraphMeter(weights), stage.step.at_its_peak()
         with meter.open():
-            step(problem, attack.perturbation, parameter, step.init(problem, parameter), 0.0)
+            step(inputs, attack.perturbation, parameter, step.init(inputs, parameter), 0.0)
         most = max(most, meter.peak)
     return most

@@ -18,7 +18,7 @@ from lightning_adv2.types import Interpretation, State
 
 
 @dataclass
-class Problem:
+class AttackInputs:
     """One batch under attack.
 
     Attributes:
@@ -43,15 +43,15 @@ class Context:
     """What a loss term sees.
 
     Attributes:
-        problem: what is attacked.
+        inputs: what is attacked.
         interpretation: of the current iterate.
         progress: how far the stage has come, in [0, 1].
         adv_images: ``(B, C, H, W)``, the current iterate.
         parameter: ``(B, ...)``, the perturbation's.
-        prepared: what the term itself made of the problem when the stage began.
+        prepared: what the term itself made of the inputs when the stage began.
     """
 
-    problem: Problem
+    inputs: AttackInputs
     interpretation: Interpretation
     progress: float
     adv_images: Tensor
@@ -87,7 +87,7 @@ class LossTerm(ABC):
         """Weighted loss ``(B,)``."""
         return self.weight(context.progress) * self.loss(context)
 
-    def prepare(self, problem: Problem) -> State:
+    def prepare(self, inputs: AttackInputs) -> State:
         """Once a stage: what the term wants to find in ``context.prepared``; every leaf with B first."""
         return ()
 
@@ -112,11 +112,11 @@ class TargetClass(LossTerm):
 
     def loss(self, context: Context) -> Tensor:
         """Cross entropy."""
-        logits, target = context.interpretation.logits, context.problem.target_class
+        logits, target = context.interpretation.logits, context.inputs.target_class
         if self.smoothing is None:
             return cross_entropy(logits, target)
         rho = self.smoothing(context.progress)
-        drawn = per_image(lambda g: rho * torch.rand((), generator=g), context.problem.generators, logits)
+        drawn = per_image(lambda g: rho * torch.rand((), generator=g), context.inputs.generators, logits)
         return cross_entropy(logits, smoothed_target(target, logits.shape[1], drawn))
 
 
@@ -125,7 +125,7 @@ class TargetMap(LossTerm):
 
     def loss(self, context: Context) -> Tensor:
         """Mean square difference."""
-        target_map = context.problem.target_map
+        target_map = context.inputs.target_map
         assert target_map is not None  # the engine checks
         return map_mse(context.interpretation.attribution_map, target_map)
 
@@ -136,9 +136,9 @@ class EncoderClass(LossTerm):
     def loss(self, context: Context) -> Tensor:
         """Cross entropy of the encoder's own logits."""
         if "encoder_logits" not in context.interpretation.aux:
-            name = type(context.problem.interpreter).__name__
+            name = type(context.inputs.interpreter).__name__
             raise ValueError(f"EncoderClass needs an interpreter with an encoder of its own (RTS), not {name}")
-        return cross_entropy(context.interpretation.aux["encoder_logits"], context.problem.target_class)
+        return cross_entropy(context.interpretation.aux["encoder_logits"], context.inputs.target_class)
 
 
 class FlowSmoothness(LossTerm):

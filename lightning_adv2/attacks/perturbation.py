@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from lightning_adv2.functional.flow import flow_size, warp
+from lightning_adv2.functional.flow import flow_norm, warp
 from lightning_adv2.functional.projection import LEVELS, project_linf, quantize
 from lightning_adv2.functional.random import per_image
 
@@ -18,7 +18,7 @@ class Perturbation(ABC):
     """A parameter ``(B, ...)`` that turns benign images into adversarial ones."""
 
     unit: str
-    """Of :meth:`size`, for tables."""
+    """Of :meth:`norm`, for tables."""
     threat_model: str
     """What the attacker may change, in a word for records and tables."""
 
@@ -39,7 +39,7 @@ class Perturbation(ABC):
         """The feasible parameter closest to ``parameter``."""
 
     @abstractmethod
-    def size(self, images: Tensor, parameter: Tensor) -> Tensor:
+    def norm(self, images: Tensor, parameter: Tensor) -> Tensor:
         """How large the change is, in the perturbation's own unit: ``(B,)``, >= 0."""
 
 
@@ -101,7 +101,7 @@ class PixelDelta(Perturbation):
             return parameter
         return torch.where(is_grey(images), parameter.mean(1, keepdim=True), parameter)
 
-    def size(self, images: Tensor, parameter: Tensor) -> Tensor:
+    def norm(self, images: Tensor, parameter: Tensor) -> Tensor:
         """Its largest component, in units of the pixel range (before the rounding to 8 bits)."""
         return parameter.abs().flatten(1).amax(1)
 
@@ -154,6 +154,6 @@ class FlowField(Perturbation):
         """Each component to within ``max_flow``."""
         return parameter if self.max_flow is None else parameter.clamp(-self.max_flow, self.max_flow)
 
-    def size(self, images: Tensor, parameter: Tensor) -> Tensor:
+    def norm(self, images: Tensor, parameter: Tensor) -> Tensor:
         """How far a pixel moves on average, in pixels."""
-        return flow_size(parameter)
+        return flow_norm(parameter)

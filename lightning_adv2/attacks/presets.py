@@ -13,9 +13,9 @@ from typing import Literal, get_args
 
 from lightning_adv2.attacks.adaptive import MemberMaps
 from lightning_adv2.attacks.attack import Attack, Stage
-from lightning_adv2.attacks.frameworks import EPSILON, Framework, Move, Pixels, Spatial
 from lightning_adv2.attacks.objective import EncoderClass, LossTerm, Ramp, TargetClass, TargetMap
 from lightning_adv2.attacks.steps import GradientStep
+from lightning_adv2.attacks.threat_models import EPSILON, Move, Pixels, Spatial, ThreatModel
 from lightning_adv2.functional import optim
 from lightning_adv2.models import PaperReLU, Softplus, Surrogate
 
@@ -63,7 +63,7 @@ def stadv(
 def adv2_cam(
     schedule: Schedule = "fast",
     steps: int | None = None,
-    framework: Framework | None = None,
+    threat_model: ThreatModel | None = None,
     name: str | None = None,
     warm_start: int | None = None,
 ) -> Attack:
@@ -72,17 +72,17 @@ def adv2_cam(
     Args:
         schedule: ``paper`` takes 400 classification steps, then 1,000 joint ones; ``fast`` 50 joint ones.
         steps: overrides the number of joint steps.
-        framework: what may change; by default pixels within epsilon 0.031.
+        threat_model: what may change; by default pixels within epsilon 0.031.
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
         warm_start: overrides the number of classification steps before the joint ones.
     """
-    return _joint(framework, schedule, steps, 50, (400, 1000), name=name, warm_start=warm_start)
+    return _joint(threat_model, schedule, steps, 50, (400, 1000), name=name, warm_start=warm_start)
 
 
 def adv2_rts(
     schedule: Schedule = "fast",
     steps: int | None = None,
-    framework: Framework | None = None,
+    threat_model: ThreatModel | None = None,
     name: str | None = None,
     warm_start: int | None = None,
     encoder_weight: float = PAPER_ENCODER_WEIGHT,
@@ -92,7 +92,7 @@ def adv2_rts(
     Args:
         schedule: ``paper`` takes 300 classification steps, then 1,000 joint ones; ``fast`` 100 joint ones.
         steps: overrides the number of joint steps.
-        framework: what may change; by default pixels within epsilon 0.031.
+        threat_model: what may change; by default pixels within epsilon 0.031.
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
         warm_start: overrides the number of classification steps before the joint ones.
         encoder_weight: of l_enc; 0 leaves it out.
@@ -100,7 +100,7 @@ def adv2_rts(
     extra = [EncoderClass(encoder_weight)] if encoder_weight else []
     # 100 steps bear a longer memory: IoU 0.93 against 0.91 on drawn shapes.
     return _joint(
-        framework, schedule, steps, 100, (300, 1000), extra,
+        threat_model, schedule, steps, 100, (300, 1000), extra,
         memory=0.8, name=name, warm_start=warm_start,
     )  # fmt: skip
 
@@ -108,7 +108,7 @@ def adv2_rts(
 def adv2_grad(
     schedule: Schedule = "fast",
     steps: int | None = None,
-    framework: Framework | None = None,
+    threat_model: ThreatModel | None = None,
     name: str | None = None,
     warm_start: int | None = None,
     surrogate: Surrogate | None = None,
@@ -120,42 +120,42 @@ def adv2_grad(
         schedule: ``paper`` takes 300 classification steps, then 301, 201, 101 and 101 joint ones with growing map
             weight, h(z), and label smoothing from 0.05 to 0.01; ``fast`` 100 joint ones with softplus.
         steps: overrides the number of joint steps (``fast`` only).
-        framework: what may change; by default pixels within epsilon 0.031.
+        threat_model: what may change; by default pixels within epsilon 0.031.
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
         warm_start: overrides the number of classification steps before the joint ones.
         surrogate: overrides the smooth ReLU; ``models.PlainReLU`` for none.
         smoothing: overrides whether labels are smoothed.
     """
-    framework = framework or Pixels()
+    threat_model = threat_model or Pixels()
     rhos = (0.05, 0.04, 0.03, 0.02, 0.01)
     if not is_paper(schedule):
         rho = Ramp(rhos[0], rhos[-1]) if smoothing else None
         # The gradient's map is rougher: IoU 0.82 from 2/255 against 0.76 from 4/255.
         return _joint(
-            framework, schedule, steps, 100, (0, 0), surrogate=surrogate or Softplus(), pace=0.5, rho=rho,
+            threat_model, schedule, steps, 100, (0, 0), surrogate=surrogate or Softplus(), pace=0.5, rho=rho,
             name=name, warm_start=warm_start,
         )  # fmt: skip
     surrogate = surrogate or PaperReLU()
-    if framework.paper_steps is not None:
+    if threat_model.paper_steps is not None:
         rho = Ramp(rhos[0], rhos[-1]) if smoothing in (None, True) else None
         return _joint(
-            framework, schedule, steps, 0, (0, 0), surrogate=surrogate, rho=rho, name=name, warm_start=warm_start
+            threat_model, schedule, steps, 0, (0, 0), surrogate=surrogate, rho=rho, name=name, warm_start=warm_start
         )
     if steps is not None:
         raise ValueError(f"steps={steps}: the paper's schedule for GRAD has four fixed stages; leave it out")
-    stages = _stages(framework, framework.paper, [TargetClass()], 300 if warm_start is None else warm_start)
+    stages = _stages(threat_model, threat_model.paper, [TargetClass()], 300 if warm_start is None else warm_start)
     for i, (weight, count) in enumerate([(0.001, 301), (0.004, 201), (0.01, 101), (0.05, 101)]):
         rho = Ramp(rhos[i], rhos[i + 1]) if smoothing in (None, True) else None
         # Published for the sum over the 56 x 56 map of a 224-px image; per pixel it holds at any size.
         joint = [TargetClass(smoothing=rho), TargetMap(weight * 56**2)]
-        stages += _stages(framework, framework.paper, joint, count, surrogate)
-    return Attack(name or joint_name(framework), schedule, framework.perturbation, stages)
+        stages += _stages(threat_model, threat_model.paper, joint, count, surrogate)
+    return Attack(name or joint_name(threat_model), schedule, threat_model.perturbation, stages)
 
 
 def adv2_ensemble(
     schedule: Schedule = "fast",
     steps: int | None = None,
-    framework: Framework | None = None,
+    threat_model: ThreatModel | None = None,
     name: str | None = None,
     warm_start: int | None = None,
     surrogate: Surrogate | None = None,
@@ -167,7 +167,7 @@ def adv2_ensemble(
     Args:
         schedule: ``paper`` takes 400 classification steps, then 1,000 joint ones; ``fast`` 100 joint ones.
         steps: overrides the number of joint steps.
-        framework: what may change; by default pixels within epsilon 0.031.
+        threat_model: what may change; by default pixels within epsilon 0.031.
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
         warm_start: overrides the number of classification steps before the joint ones.
         surrogate: smooth ReLU, for ensembles with GRAD or a relative.
@@ -176,18 +176,18 @@ def adv2_ensemble(
     """
     encoder = [EncoderClass(encoder_weight)] if encoder_weight else []
     return _joint(
-        framework, schedule, steps, 100, (400, 1000), encoder,
+        threat_model, schedule, steps, 100, (400, 1000), encoder,
         surrogate=surrogate, map_term=partial(MemberMaps, members=members), name=name, warm_start=warm_start,
     )  # fmt: skip
 
 
-def _class_only(framework: Framework, schedule: Schedule, steps: int, name: str) -> Attack:
-    move = framework.paper if is_paper(schedule) else framework.fast
-    return Attack(name, schedule, framework.perturbation, _stages(framework, move, [TargetClass()], steps))
+def _class_only(threat_model: ThreatModel, schedule: Schedule, steps: int, name: str) -> Attack:
+    move = threat_model.paper if is_paper(schedule) else threat_model.fast
+    return Attack(name, schedule, threat_model.perturbation, _stages(threat_model, move, [TargetClass()], steps))
 
 
 def _joint(
-    framework: Framework | None,
+    threat_model: ThreatModel | None,
     schedule: Schedule,
     steps: int | None,
     fast_steps: int,
@@ -203,25 +203,25 @@ def _joint(
     warm_start: int | None = None,
 ) -> Attack:
     """Classification steps, then joint ones, under either schedule."""
-    framework = framework or Pixels()
+    threat_model = threat_model or Pixels()
     if is_paper(schedule):
-        warm, published = framework.paper_steps or paper_steps
-        steps, move, weight = or_default(steps, published), framework.paper, PAPER_MAP_WEIGHT
+        warm, published = threat_model.paper_steps or paper_steps
+        steps, move, weight = or_default(steps, published), threat_model.paper, PAPER_MAP_WEIGHT
     else:
         warm, steps, weight = 0, or_default(steps, fast_steps), Ramp(FAST_MAP_WEIGHT, FAST_MAP_WEIGHT)
-        rule = framework.fast.rule if memory is None else optim.adam(memory, memory)
-        move = Move(rule, Ramp(pace * framework.fast.step_size.start, 0.0))
+        rule = threat_model.fast.rule if memory is None else optim.adam(memory, memory)
+        move = Move(rule, Ramp(pace * threat_model.fast.step_size.start, 0.0))
     joint = [TargetClass(smoothing=rho), map_term(weight), *extra]
-    stages = _stages(framework, move, [TargetClass()], warm if warm_start is None else warm_start)
-    stages += _stages(framework, move, joint, steps, surrogate)
-    return Attack(name or joint_name(framework), schedule, framework.perturbation, stages)
+    stages = _stages(threat_model, move, [TargetClass()], warm if warm_start is None else warm_start)
+    stages += _stages(threat_model, move, joint, steps, surrogate)
+    return Attack(name or joint_name(threat_model), schedule, threat_model.perturbation, stages)
 
 
 def _stages(
-    framework: Framework, move: Move, terms: Sequence[LossTerm], steps: int, surrogate: Surrogate | None = None
+    threat_model: ThreatModel, move: Move, terms: Sequence[LossTerm], steps: int, surrogate: Surrogate | None = None
 ) -> list[Stage]:
     """One stage, or none for no steps."""
-    step = GradientStep([*terms, *framework.terms], move.rule, move.step_size, surrogate)
+    step = GradientStep([*terms, *threat_model.terms], move.rule, move.step_size, surrogate)
     return [Stage(step, steps)] if steps else []
 
 
@@ -232,9 +232,9 @@ def or_default(steps: int | None, default: int) -> int:
     return default if steps is None else steps
 
 
-def joint_name(framework: Framework) -> str:
+def joint_name(threat_model: ThreatModel) -> str:
     """``adv2`` or ``stadv-adv2``."""
-    return f"{framework.prefix}-adv2" if framework.prefix else "adv2"
+    return f"{threat_model.prefix}-adv2" if threat_model.prefix else "adv2"
 
 
 def is_paper(schedule: str) -> bool:

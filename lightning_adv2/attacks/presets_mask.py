@@ -7,11 +7,11 @@ from typing import Any
 from lightning_adv2.attacks.attack import Attack, Stage
 from lightning_adv2.attacks.bilevel import BilevelStep
 from lightning_adv2.attacks.dispatch import adv2_attack
-from lightning_adv2.attacks.frameworks import Framework, Pixels
 from lightning_adv2.attacks.objective import Ramp, TargetClass
 from lightning_adv2.attacks.presets import Schedule, is_paper, joint_name, or_default
 from lightning_adv2.attacks.response import ResponseStep
 from lightning_adv2.attacks.steps import GradientStep
+from lightning_adv2.attacks.threat_models import Pixels, ThreatModel
 from lightning_adv2.interpreters import MASK
 
 # The authors' ceilings of the second move, each for half of the joint steps.
@@ -24,7 +24,7 @@ FAST_POLISH: dict[str, Any] = {"class_step": 0.0, "map_step": Ramp(0.5, 0.02), "
 def adv2_mask(
     schedule: Schedule = "fast",
     steps: int | None = None,
-    framework: Framework | None = None,
+    threat_model: ThreatModel | None = None,
     name: str | None = None,
     warm_start: int | None = None,
     **devices: Any,
@@ -36,31 +36,33 @@ def adv2_mask(
             halved ceiling on the map's step. ``fast``: 60 first-order steps on the network's answers to masks, then
             60 of Algorithm 1 for the map alone, with a fresh mask every 5.
         steps: overrides the number of joint steps.
-        framework: what may change; by default pixels within epsilon 0.031.
+        threat_model: what may change; by default pixels within epsilon 0.031.
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
         warm_start: overrides the number of classification steps before the joint ones.
         devices: options of :class:`BilevelStep` (``paper``) or :class:`ResponseStep` (``fast``).
     """
-    framework = framework or Pixels()
+    threat_model = threat_model or Pixels()
     paper = is_paper(schedule)
-    published = framework.paper_steps or (400, 1000)
+    published = threat_model.paper_steps or (400, 1000)
     warm = warm_start if warm_start is not None else (published[0] if paper else 0)
     joint = or_default(steps, published[1] if paper else 120)
-    move, stages = (framework.paper if paper else framework.fast), []
+    move, stages = (threat_model.paper if paper else threat_model.fast), []
     if warm:
-        first = GradientStep([TargetClass(), *framework.terms], move.rule, move.step_size)
+        first = GradientStep([TargetClass(), *threat_model.terms], move.rule, move.step_size)
         stages.append(Stage(first, warm))
     if paper:
         ceilings = (devices.pop("map_step"),) * 2 if "map_step" in devices else PAPER_MAP_STEPS
         halves = zip(ceilings, (joint - joint // 2, joint // 2), strict=True)
-        terms = [TargetClass(), *framework.terms]
+        terms = [TargetClass(), *threat_model.terms]
         stages += [Stage(BilevelStep(map_step=top, terms=terms, **devices), n) for top, n in halves if n]
     else:
         polish = joint // 2
-        stages.append(Stage(ResponseStep(move.rule, move.step_size, terms=framework.terms, **devices), joint - polish))
+        stages.append(
+            Stage(ResponseStep(move.rule, move.step_size, terms=threat_model.terms, **devices), joint - polish)
+        )
         if polish:
             stages.append(Stage(BilevelStep(**FAST_POLISH), polish))
-    return Attack(name or joint_name(framework), schedule, framework.perturbation, stages)
+    return Attack(name or joint_name(threat_model), schedule, threat_model.perturbation, stages)
 
 
 @adv2_attack.register

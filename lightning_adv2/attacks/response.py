@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_adv2.attacks.bilevel import margin, mask_interpreter, refuse_map_terms, wanted_map
-from lightning_adv2.attacks.objective import Context, LossTerm, Problem, Ramp
+from lightning_adv2.attacks.objective import AttackInputs, Context, LossTerm, Ramp
 from lightning_adv2.attacks.perturbation import Perturbation
 from lightning_adv2.attacks.steps import Seen, Step, loss_gradient, seen, total_loss
 from lightning_adv2.functional.masking import blend, resize_map
@@ -73,29 +73,29 @@ class ResponseStep(Step):
         refuse_map_terms(terms)
         return super().extended(terms)
 
-    def init(self, problem: Problem, parameter: Tensor) -> State:
+    def init(self, inputs: AttackInputs, parameter: Tensor) -> State:
         """Step count, the rule's state, what the terms prepare, and what a refresh leaves."""
-        mask_interpreter(problem)
-        count = problem.target_class.new_zeros(len(parameter))
-        return count, self.rule.init(parameter), tuple(term.prepare(problem) for term in self.terms), ()
+        mask_interpreter(inputs)
+        count = inputs.target_class.new_zeros(len(parameter))
+        return count, self.rule.init(parameter), tuple(term.prepare(inputs) for term in self.terms), ()
 
     def __call__(
-        self, problem: Problem, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
+        self, inputs: AttackInputs, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
     ) -> tuple[Tensor, State, Seen]:
         """See :class:`Step`."""
-        interpreter, target_map = mask_interpreter(problem), wanted_map(problem)
+        interpreter, target_map = mask_interpreter(inputs), wanted_map(inputs)
         count, rule_state, prepared, last = state
-        images, target = problem.images, problem.target_class
+        images, target = inputs.images, inputs.target_class
         if not len(count) or int(count[0]) % self.refresh == 0:
-            last = self._explain(problem, perturbation.apply(images, parameter.detach()).detach())
-        masks = self._draw(problem, interpreter.start, last[3])
+            last = self._explain(inputs, perturbation.apply(images, parameter.detach()).detach())
+        masks = self._draw(inputs, interpreter.start, last[3])
         wanted = self.answer(masks, target_map)
         leaf = parameter.detach().requires_grad_()
         with torch.enable_grad():
             adv_images = perturbation.apply(images, leaf)
             background = interpreter.background(adv_images)
             parts = [adv_images, *(blend(adv_images, background, masks[:, k]) for k in range(self.masks))]
-            logits = problem.classifier(torch.cat(parts))
+            logits = inputs.classifier(torch.cat(parts))
             margins = margin(logits, target.repeat(len(parts))).view(len(parts), -1).T
             own, found = margins[:, 0], margins[:, 1:]
             # Beyond the clip more is as good as enough.
@@ -104,7 +104,7 @@ class ResponseStep(Step):
             loss = F.relu(self.kappa - own) + F.smooth_l1_loss(found, wanted, reduction="none").mean(1)
             interpretation = Interpretation(logits[: len(images)], target_map)
             if self.terms:
-                context = Context(problem, interpretation, progress, adv_images, leaf)
+                context = Context(inputs, interpretation, progress, adv_images, leaf)
                 loss = loss + total_loss(self.terms, context, prepared)
             gradient, finite = loss_gradient(loss, leaf)
         update, rule_state = self.rule.update(gradient, rule_state)
@@ -118,22 +118,22 @@ class ResponseStep(Step):
         share = kept / target_map.flatten(1).sum(1, keepdim=True).clamp(min=1e-6)
         return (self.slope * (share - self.floor)).clamp(-self.clip, self.clip)
 
-    def _explain(self, problem: Problem, adv_images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _explain(self, inputs: AttackInputs, adv_images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The iterate, its logits, its map from scratch, and the masks on the way there, ``(B, T, 1, h, w)``."""
-        interpreter, way = mask_interpreter(problem), []
+        interpreter, way = mask_interpreter(inputs), []
         with torch.no_grad():
-            state = interpreter.init_state(problem.classifier, adv_images, problem.target_class)
+            state = interpreter.init_state(inputs.classifier, adv_images, inputs.target_class)
             for _ in range(interpreter.iterations):
-                state = interpreter.advance(problem.classifier, adv_images, problem.target_class, state)
+                state = interpreter.advance(inputs.classifier, adv_images, inputs.target_class, state)
                 way.append(state[0])
-            logits = problem.classifier(adv_images)
+            logits = inputs.classifier(adv_images)
         return adv_images, logits, interpreter.map_of(state), torch.stack(way, 1)
 
-    def _draw(self, problem: Problem, start: float, way: Tensor) -> Tensor:
+    def _draw(self, inputs: AttackInputs, start: float, way: Tensor) -> Tensor:
         """Masks ``(B, M, 1, h, w)`` in [0, 1], from each image's own generator."""
-        target_map, count = wanted_map(problem), self.masks
+        target_map, count = wanted_map(inputs), self.masks
         size = target_map.shape[-2:]
-        generators = problem.generators
+        generators = inputs.generators
         if not len(target_map):
             return target_map.new_empty(0, count, 1, *size)
         choice = per_image(lambda g: torch.rand(count, 3, 1, 1, 1, generator=g), generators, target_map)

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lightning_adv2.attacks.objective import Context, LossTerm, Problem, Ramp
+from lightning_adv2.attacks.objective import AttackInputs, Context, LossTerm, Ramp
 from lightning_adv2.attacks.perturbation import Perturbation
 from lightning_adv2.functional.optim import Rule
 from lightning_adv2.models import Surrogate
@@ -56,12 +56,12 @@ class Step(ABC):
         return self
 
     @abstractmethod
-    def init(self, problem: Problem, parameter: Tensor) -> State:
+    def init(self, inputs: AttackInputs, parameter: Tensor) -> State:
         """The step's own state at the start of a stage, every leaf with B first."""
 
     @abstractmethod
     def __call__(
-        self, problem: Problem, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
+        self, inputs: AttackInputs, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
     ) -> tuple[Tensor, State, Seen]:
         """Next parameter, next state, and what was seen at the current parameter."""
 
@@ -82,32 +82,32 @@ class GradientStep(Step):
         self.terms, self.rule, self.step_size, self.surrogate = tuple(terms), rule, step_size, surrogate
         self.needs_map = any(term.needs_map for term in terms)
 
-    def init(self, problem: Problem, parameter: Tensor) -> State:
+    def init(self, inputs: AttackInputs, parameter: Tensor) -> State:
         """The rule's state, and what the terms prepare."""
-        return self.rule.init(parameter), tuple(term.prepare(problem) for term in self.terms)
+        return self.rule.init(parameter), tuple(term.prepare(inputs) for term in self.terms)
 
     def __call__(
-        self, problem: Problem, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
+        self, inputs: AttackInputs, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
     ) -> tuple[Tensor, State, Seen]:
         """See :class:`Step`."""
         rule_state, prepared = state
         parameter = parameter.detach().requires_grad_()
         with torch.enable_grad(), self.surrogate or nullcontext():
-            adv_images = perturbation.apply(problem.images, parameter)
-            interpretation = self._interpret(problem, adv_images)
-            context = Context(problem, interpretation, progress, adv_images, parameter)
+            adv_images = perturbation.apply(inputs.images, parameter)
+            interpretation = self._interpret(inputs, adv_images)
+            context = Context(inputs, interpretation, progress, adv_images, parameter)
             loss = total_loss(self.terms, context, prepared)
             gradient, finite = loss_gradient(loss, parameter)
         update, rule_state = self.rule.update(gradient, rule_state)
-        moved = perturbation.project(problem.images, parameter.detach() + self.step_size(progress) * update)
+        moved = perturbation.project(inputs.images, parameter.detach() + self.step_size(progress) * update)
         return moved, (rule_state, prepared), seen(adv_images, interpretation, finite)
 
-    def _interpret(self, problem: Problem, adv_images: Tensor) -> Interpretation:
+    def _interpret(self, inputs: AttackInputs, adv_images: Tensor) -> Interpretation:
         if self.needs_map:
-            assert problem.interpreter is not None  # the engine checks
-            result: Interpretation = problem.interpreter(problem.classifier, adv_images, problem.target_class)
+            assert inputs.interpreter is not None  # the engine checks
+            result: Interpretation = inputs.interpreter(inputs.classifier, adv_images, inputs.target_class)
             return result
-        return Interpretation(problem.classifier(adv_images), adv_images.new_zeros(len(adv_images), 1, 0, 0))
+        return Interpretation(inputs.classifier(adv_images), adv_images.new_zeros(len(adv_images), 1, 0, 0))
 
 
 def total_loss(terms: Sequence[LossTerm], context: Context, prepared: Sequence[State]) -> Tensor:

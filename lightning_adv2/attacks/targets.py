@@ -159,9 +159,9 @@ class MapFile(Target):
         files = [self.path] if self.path.is_file() else sorted(self.path.rglob("*"))
         for file in files:
             if file.suffix in _READERS and file.is_file():
-                place = file.suffix if file == self.path else file.relative_to(self.path).as_posix()
+                name = file.suffix if file == self.path else file.relative_to(self.path).as_posix()
                 with open_regular(file) as stream:
-                    digest.update(os.fsencode(f"{place}\0{file_digest(stream, 'sha256').hexdigest()}\n"))
+                    digest.update(os.fsencode(f"{name}\0{file_digest(stream, 'sha256').hexdigest()}\n"))
         return {"maps": digest.hexdigest()}
 
     def _find(self, image_id: str) -> Path:

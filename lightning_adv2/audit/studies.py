@@ -43,6 +43,9 @@ def study_findings(folder: Path, contents: Contents, table: dict[Key, Row]) -> I
     for path in sorted(folder.glob("*.json")):
         if path.stem in STUDIES:
             yield from guarded(path, lambda path=path: _study(path, contents, table))  # type: ignore[misc]
+            if path.stem not in _OLD:
+                csv = path.with_suffix(".csv")
+                yield from guarded(csv, lambda path=path, csv=csv: _same_table(csv, read_json(path)["rows"]))  # type: ignore[misc]
     for name in ("detection", "resilience"):
         path, source = folder / f"{name}.csv", folder / f"{name}.json"
         if path.exists() and source.exists():
@@ -51,6 +54,8 @@ def study_findings(folder: Path, contents: Contents, table: dict[Key, Row]) -> I
 
 def _study(path: Path, contents: Contents, table: dict[Key, Row]) -> Iterator[str]:
     content = read_json(path)
+    if path.stem not in _OLD and content["study"] != path.stem:
+        yield f"it is of the study {content['study']}"
     missing = [key for key in _KEYS.get(path.stem, ()) if not content[key]]
     if missing:
         yield f"nothing under {', '.join(missing)}"
@@ -79,6 +84,15 @@ def _ranges(content: Any, place: str) -> Iterator[str]:
                 yield f"{name}: {middle} is outside its interval, {value} to {high}"
 
 
+def _same_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
+    """The CSV file beside a study's JSON file: the same rows."""
+    lines = read_table(path)
+    if len(lines) != len(rows):
+        yield f"it has {len(lines)} rows, the JSON {len(rows)}"
+    for number, (line, row) in enumerate(zip(lines, rows, strict=False), 1):
+        yield from same_cells(f"row {number}", line, row)
+
+
 def _flat_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
     """A CSV of rows that may hold further rows, each of their keys a column."""
     flat: list[Row] = []
@@ -94,11 +108,13 @@ def _flat_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
         yield from same_cells(str(row.get("interpreter")), line, {key: row.get(key) for key in keys})
 
 
+_OLD = {"confusion", "curves", "detection", "localization", "proposition", "resilience"}
+"""Studies whose files have not the form of findings yet."""
 _KEYS = {
     "gap": ["rows"], "curves": ["curves"], "transfer": ["rows"], "proposition": ["steps", "tolerance", "rows"],
-    "detection": ["rows", "settings", "scores"], "classifier_transfer": ["classifiers", "rows"],
-    "noise": ["levels", "rows"], "localization": ["settings", "images", "rows", "calibration"],
-    "resilience": ["reference", "rows"],
+    "detection": ["rows", "settings", "scores"], "classifier_transfer": ["details", "rows"],
+    "noise": ["details", "rows"], "localization": ["settings", "images", "rows", "calibration"],
+    "resilience": ["reference", "rows"], "map_quality": ["rows"],
 }  # fmt: skip
 STUDIES: dict[str, Study] = {
     "gap": gap, "curves": curves, "transfer": transfer, "proposition": proposition, "detection": detection,

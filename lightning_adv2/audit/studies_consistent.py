@@ -83,7 +83,7 @@ def confusion(content: Row, contents: Contents, table: dict[Key, Row], folder: P
 
 def noise(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
     """``noise.json``: which rows it has, and that their images add up."""
-    levels = {(one["kind"], one["rate"]): one for one in content["levels"]}
+    levels = {(one["kind"], one["rate"]): one for one in content["details"]["levels"]}
     for key, one in levels.items():
         yield from same(
             f"{key}", one, {"rate_reached": one["misclassified"] / one["images"] if one["images"] else None}
@@ -92,7 +92,9 @@ def noise(content: Row, contents: Contents, table: dict[Key, Row], folder: Path)
     if keys != [(name, *level) for name in contents.statuses for level in levels]:
         yield f"its rows are {keys}"
     for row in content["rows"]:
-        images = levels[row["kind"], row["rate"]]["images"]
+        level = levels[row["kind"], row["rate"]]
+        yield from same(row["interpreter"], row, {key: level[key] for key in ("level", "rate_reached")})
+        images = level["images"]
         if row["n"] + row["invalid"] != images:
             yield f"{row['interpreter']}, {row['kind']}-{row['rate']}: {row['n']} + {row['invalid']} of {images} images"
 
@@ -135,17 +137,21 @@ def localization(content: Row, contents: Contents, table: dict[Key, Row], folder
 
 def map_quality(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
     """``map_quality.json``: of whom it is, and the range of its numbers."""
-    if content.keys() != contents.statuses.keys():
-        yield f"it is of {', '.join(content)}, the records of {', '.join(contents.statuses)}"
-    for name, own in content.items():
-        for key, value in own.items():
-            if not in_range(value, -1 - 1e-6, 1 + 1e-6):
-                yield f"{name}: {key} is {value}"
+    names = [row["interpreter"] for row in content["rows"]]
+    if sorted(names) != sorted(contents.statuses):
+        yield f"it is of {', '.join(names)}, the records of {', '.join(contents.statuses)}"
+    for row in content["rows"]:
+        for key, value in row.items():
+            if key != "interpreter" and value is not None and not in_range(value, -1 - 1e-6, 1 + 1e-6):
+                yield f"{row['interpreter']}: {key} is {value}"
 
 
 def resilience(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
     """``resilience.json``: the worst case from the records, the rest from the other studies."""
-    quality = read_json(folder / "map_quality.json")
+    quality = {
+        row["interpreter"]: {key: value for key, value in row.items() if key != "interpreter" and value is not None}
+        for row in read_json(folder / "map_quality.json")["rows"]
+    }
     noise = read_json(folder / "noise.json")["rows"] if (folder / "noise.json").exists() else []
     transfer = read_json(folder / "transfer.json")["rows"] if (folder / "transfer.json").exists() else []
     for row in content["rows"]:

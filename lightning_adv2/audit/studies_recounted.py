@@ -83,6 +83,7 @@ def transfer(content: Row, contents: Contents, table: dict[Key, Row], folder: Pa
             empty = sum(math.isnan(one["iou_benign"]) for one in valid)
             source = table[key[:3]]
             wanted = {"n": len(valid), "l1": source["l1_benign"], "iou": source["iou_benign"], "empty": empty}
+            wanted["role"] = source["role"]
             yield from same(name, row, wanted)
         elif key[0] != "none" and not row["n"] <= table[key[:3]]["n"]:
             yield f"{name}: n is {row['n']}, under the attack {table[key[:3]]['n']}"
@@ -135,8 +136,11 @@ def proposition(content: Row, contents: Contents, table: dict[Key, Row], folder:
 
 def classifier_transfer(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
     """``classifier_transfer.json``: of the victim itself, the table has the same."""
-    victim, names = content["classifiers"][0]["name"], [one["name"] for one in content["classifiers"]]
-    wanted_rows = {(*key, name) for key in table if key[1:] != ("target_class", "control") for name in names}
+    names = [one["name"] for one in content["details"]["classifiers"]]
+    victim = names[0]
+    wanted_rows = {(*key, name) for key, row in table.items() if row["threat_model"] != "none" for name in names}
+    if content["settings"]["attacked"] != victim:
+        yield f"attacked is {content['settings']['attacked']}, the first of its classifiers {victim}"
     keys = [(row["interpreter"], row["attack"], row["schedule"], row["classifier"]) for row in content["rows"]]
     if len(set(keys)) < len(keys) or not set(keys) <= wanted_rows:
         yield f"its rows are {keys}, the classifiers {names}"
@@ -147,6 +151,7 @@ def classifier_transfer(content: Row, contents: Contents, table: dict[Key, Row],
             source, valid = table[key], [one for one in contents.rows[key] if one["valid"]]
             wrong = [one for one in valid if one["adv_predicted"] != one["label"]]
             wanted = {"n": len(valid), "maps": len(valid), "asr": source["asr"], "confidence": source["confidence"]}
+            wanted["role"] = source["role"]
             wanted |= {"fooled": len(wrong), "wrong": len(wrong) / len(valid) if valid else None}
             for ending, own in (("", valid), ("_fooled", wrong)):
                 wanted |= {f"{one}{ending}": mean(image[f"{one}_benign"] for image in own) for one in ("l1", "iou")}

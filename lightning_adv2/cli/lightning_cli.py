@@ -19,6 +19,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
+import lightning_adv2.studies  # noqa: F401 - they register themselves, for 'report' and 'sync' to show their files
 from lightning_adv2.cli.instantiation import with_errors_of_classes
 from lightning_adv2.cli.merging import starting_anew
 from lightning_adv2.cli.messages import Parser, plain_unions

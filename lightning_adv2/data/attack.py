@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from lightning_adv2.data.attack_batches import AttackBatch, AttackBatches
 from lightning_adv2.data.data_module import ImageDataModule, Split
+from lightning_adv2.data.evaluated import LimitsBatch
 from lightning_adv2.data.manifest import Manifest
 from lightning_adv2.data.sampling import BatchShard
 from lightning_adv2.data.scan import build_manifest
@@ -143,9 +144,9 @@ class AttackDataModule(pl.LightningDataModule):
         if known is not None:  # another size would be another experiment
             return manifest, known
         image = self.source.dataset(self.split)[manifest.entries[0].index]["images"]
-        # Only whoever attacks knows what it takes.
-        asked = [one.fitting_batch(trainer, image) for one in trainer.callbacks if hasattr(one, "fitting_batch")]  # type: ignore[attr-defined]
-        size = min([*(asked or [SCANNED]), -(-len(manifest.entries) // trainer.world_size)])
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        limits = [one.fitting_batch(trainer, image) for one in callbacks if isinstance(one, LimitsBatch)]
+        size = min([*(limits or [SCANNED]), -(-len(manifest.entries) // trainer.world_size)])
         print(f"batch_size=auto: {size} images at once", flush=True)
         return manifest, size
 

@@ -77,7 +77,7 @@ class AttackBatches(Dataset[AttackBatch]):
         if item is None or found:
             raise ValueError(
                 f"{entry.image_id} is not as the manifest has it: {found}. Put the images back as they were, with the "
-                "same classes, resize and crop, or start anew in another folder"
+                "same classes, resize, crop and transform, or start anew in another folder"
             )
         return item
 

@@ -42,12 +42,6 @@ def read_boxes(path: str | Path) -> dict[str, list[Box]]:
     return dict(found)
 
 
-def inside(boxes: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
-    """What a crop leaves of boxes ``(n, 4)``: cut off at the image's edges, without those that are wholly outside."""
-    clipped = boxes.clip(0, [width, height, width, height])
-    return clipped[(clipped[:, 0] < clipped[:, 2]) & (clipped[:, 1] < clipped[:, 3])]
-
-
 def boxes_to_mask(boxes: NDArray[np.float64], height: int, width: int) -> Mask:
     """The union of half-open boxes ``(n, 4)``: the pixels whose centres lie inside. ``(height, width)`` bool."""
     mask = np.zeros((height, width), np.bool_)

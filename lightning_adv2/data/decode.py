@@ -1,4 +1,4 @@
-"""From the bytes of an image file to RGB, exactly or not at all, and to the size that a classifier takes."""
+"""From the bytes of an image file to RGB, exactly or not at all."""
 
 from __future__ import annotations
 
@@ -101,41 +101,11 @@ def reason_of(error: Exception) -> str:
     return re.sub(r" <[^<>]* at 0x[0-9a-f]+>", "", words) or type(error).__name__
 
 
-def resize_and_crop(
-    image: Image.Image, boxes: NDArray[np.float64] | None, resize: int | None, crop: int | None, image_id: str
-) -> tuple[Image.Image, NDArray[np.float64] | None]:
-    """Bring the shorter side to ``resize`` (bicubic, antialiased) and keep the central square of side ``crop``.
-
-    Args:
-        image: of any size.
-        boxes: ``(n, 4)`` xmin, ymin, xmax, ymax, or None; they follow the image.
-        resize: in pixels, or None.
-        crop: in pixels, or None.
-        image_id: its name, for errors.
-
-    Raises:
-        ValueError: ``crop`` larger than the image.
-        UnreadableImageError: more pixels than ``PIL.Image.MAX_IMAGE_PIXELS`` after resizing.
-    """
-    if resize is not None:
-        original = np.array(image.size)
-        size = original * resize // original.min()
-        width, height = map(int, size)
-        try:
-            _check_size(width, height)  # a line of pixels becomes a wide band
-        except ValueError as error:
-            raise UnreadableImageError(image_id, f"after resizing, {error}") from error
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-        boxes = None if boxes is None else boxes * np.tile(size / original, 2)
-    if crop is not None:
-        if min(image.size) < crop:
-            raise ValueError(
-                f"crop={crop}: {image_id} is only {image.height} x {image.width} pixels; set resize to {crop} or more"
-            )
-        left, top = (round((side - crop) / 2) for side in image.size)
-        image = image.crop((left, top, left + crop, top + crop))
-        boxes = None if boxes is None else boxes - (left, top, left, top)
-    return image, boxes
+def check_pixels(width: int, height: int) -> None:
+    """Raise a ValueError for an image of more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``; None allows any number."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:  # Pillow only warns, up to twice as many
+        raise ValueError(f"{width} x {height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS={limit}")
 
 
 def _opened(data: bytes) -> ImageFile.ImageFile:
@@ -145,14 +115,8 @@ def _opened(data: bytes) -> ImageFile.ImageFile:
         raise ValueError(f"it is no image of a format that is read: {', '.join(FORMATS)}") from error
 
 
-def _check_size(width: int, height: int) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and width * height > limit:  # Pillow only warns, up to twice as many
-        raise ValueError(f"{width} x {height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS={limit}")
-
-
 def _check(file: Image.Image) -> None:
-    _check_size(file.width, file.height)
+    check_pixels(file.width, file.height)
     if file.mode not in _MODES and not file.mode.startswith("I;16") and not _is_deep_pgm(file):
         raise ValueError(f"mode {file.mode} has no known black and white; save it with 8 or 16 bits per channel")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
+from torch import Tensor
 
 from lightning_adv2.data.manifest import Manifest
 
@@ -33,3 +35,11 @@ def evaluated_data(trainer: pl.Trainer) -> EvaluatedData:
     """The data of the trainer's current loop."""
     module: Any = getattr(trainer, "datamodule", None)
     return EvaluatedData(module, getattr(module, "source", module), getattr(module, "manifest", None))
+
+
+class LimitsBatch(ABC):
+    """A callback that knows how many images it can work on at once, for ``batch_size: auto``."""
+
+    @abstractmethod
+    def fitting_batch(self, trainer: pl.Trainer, image: Tensor) -> int:
+        """How many images like ``image`` ``(C, H, W)`` fit into the memory at once."""

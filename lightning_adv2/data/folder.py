@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from lightning_adv2.data.boxes import boxes_to_mask, inside, read_boxes
+from lightning_adv2.data.boxes import read_boxes
 from lightning_adv2.data.classes import check_classes
 from lightning_adv2.data.data_module import ImageDataModule, Split
-from lightning_adv2.data.decode import resize_and_crop
+from lightning_adv2.data.fitting import Transform, Where, boxes_in
 from lightning_adv2.data.image_files import ImageFiles
-from lightning_adv2.data.images import ImageDataset, ImageSubset, Item, Mask
+from lightning_adv2.data.images import ImageDataset, ImageSubset
 from lightning_adv2.data.sampling import hold_out
 from lightning_adv2.data.storage import describe, find_storage
 from lightning_adv2.data.text_files import nfc
@@ -42,6 +39,8 @@ class ImageFolderDataset(ImageFiles):
         cache: keep all decoded images in memory.
         exif_rotation: turn images as their EXIF tag asks for; see :func:`~lightning_adv2.data.decode.decode_image`.
         bit_depth: how many bits the values in 16-bit files have, such as 12; None for all 16. See the same.
+        transform: is applied after ``resize`` and ``crop``: any of ``torchvision.transforms.v2`` that does the same at
+            each call and returns an 8-bit image, or None. Boxes go along.
 
     Raises:
         FileNotFoundError: ``root``, ``split`` or ``boxes`` is not there, or the split is empty.
@@ -61,6 +60,7 @@ class ImageFolderDataset(ImageFiles):
         cache: bool = False,
         exif_rotation: bool = False,
         bit_depth: int | None = None,
+        transform: Transform | None = None,
     ) -> None:
         if exif_rotation and boxes is not None:
             raise ValueError(
@@ -78,7 +78,9 @@ class ImageFolderDataset(ImageFiles):
         index = {name: label for label, name in enumerate(names)}
         paths = [path for paths in images.values() for path in paths]
         labels = [index[nfc(name)] for name, paths in images.items() for _ in paths]
-        super().__init__(storage, split, paths, labels, names, resize, crop, cache, exif_rotation, bit_depth, left_out)
+        super().__init__(
+            storage, split, paths, labels, names, resize, crop, cache, exif_rotation, bit_depth, left_out, transform
+        )
         self.boxes = None if boxes is None else read_boxes(boxes)
         if self.boxes is not None and self.boxes.keys().isdisjoint(map(nfc, self.paths)):
             raise ValueError(
@@ -86,26 +88,13 @@ class ImageFolderDataset(ImageFiles):
                 f"{next(iter(self.boxes), None)!r}, the images like {self.paths[0]!r}"
             )
         self._most = max(map(len, self.boxes.values())) if self.boxes else 0
-        self._moved: dict[int, Tensor] = {}
 
-    def __getitem__(self, index: int) -> Item:
-        item = super().__getitem__(index)
-        if self.boxes is not None:
-            item["boxes"] = self._moved[index]  # where they went when the image was fitted, now or into the cache
-        return item
-
-    def fit(self, index: int, image: Image.Image) -> tuple[Image.Image, Mask | None]:
-        """Bring an image to its size, and its boxes with it; the mask is their union."""
+    def where(self, index: int, image: Image.Image) -> Where:
+        """The image's boxes, as many as the most that a file has: the last ones are without area."""
         if self.boxes is None:
-            return super().fit(index, image)
-        path = self.image_id(index)
-        boxes = np.array(self.boxes.get(path, ()), np.float64).reshape(-1, 4)
-        image, moved = resize_and_crop(image, boxes, self.resize, self.crop, path)
-        assert moved is not None
-        self._moved[index] = torch.zeros(self._most, 4)
-        left = torch.from_numpy(inside(moved, image.height, image.width))
-        self._moved[index][: len(left)] = left
-        return image, boxes_to_mask(moved, image.height, image.width)
+            return None
+        boxes = self.boxes.get(self.image_id(index), [])
+        return boxes_in([*boxes, *[(0.0, 0.0, 0.0, 0.0)] * (self._most - len(boxes))], image)
 
 
 def _what_to_give(root: Path, split: str) -> str:
@@ -138,6 +127,7 @@ class ImageFolderDataModule(ImageDataModule):
         exif_rotation: turn images as their EXIF tag asks for; not with ``boxes``.
         bit_depth: how many bits the values in 16-bit files have, such as 12; None for all 16.
         max_skipped: the share of a split's images that may be unreadable; they are left out and named.
+        transform: of ``torchvision.transforms.v2``, applied after ``resize`` and ``crop``, or None.
 
     Raises:
         FileNotFoundError: as the dataset; also when there is no validation split and ``val_fraction`` is 0.
@@ -163,13 +153,14 @@ class ImageFolderDataModule(ImageDataModule):
         exif_rotation: bool = False,
         max_skipped: float = 0.01,
         bit_depth: int | None = None,
+        transform: Transform | None = None,
     ) -> None:
         super().__init__(batch_size, num_workers, max_skipped)
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction={val_fraction}: give a share in [0, 1)")
         self.root, self.name = Path(root), name or Path(root).stem
         self.resize, self.crop, self.boxes, self.cache = resize, crop, boxes, cache
-        self.exif_rotation, self.bit_depth = exif_rotation, bit_depth
+        self.exif_rotation, self.bit_depth, self.transform = exif_rotation, bit_depth, transform
         self.train_split, self.val_split, self.test_split = train_split, val_split, test_split
         self.val_fraction, self.seed = val_fraction, seed
         self._classes = None if classes is None else tuple(map(nfc, classes))
@@ -206,5 +197,5 @@ class ImageFolderDataModule(ImageDataModule):
     def _read(self, split: str, classes: Sequence[str] | None) -> ImageFolderDataset:
         return ImageFolderDataset(
             self.root, split, classes, self.resize, self.crop, self.boxes, self.cache, self.exif_rotation,
-            self.bit_depth,
+            self.bit_depth, self.transform,
         )  # fmt: skip

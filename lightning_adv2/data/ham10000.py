@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-import numpy as np
 from PIL import Image
 
 from lightning_adv2.data.data_module import ImageDataModule, Split
-from lightning_adv2.data.decode import resize_and_crop
+from lightning_adv2.data.fitting import Where
 from lightning_adv2.data.image_files import ImageFiles
-from lightning_adv2.data.images import Mask
 from lightning_adv2.data.lesion_labels import (
     CLASSES,
     TITLES,
@@ -78,20 +76,18 @@ class LesionDataset(ImageFiles):
         """ISIC's, such as ``ISIC_0024306``."""
         return self.ids[index]
 
-    def fit(self, index: int, image: Image.Image) -> tuple[Image.Image, Mask | None]:
-        """Bring image and mask to their size."""
+    def where(self, index: int, image: Image.Image) -> Where:
+        """The image's mask, if it has one."""
         name = self.ids[index]
-        fitted = resize_and_crop(image, None, self.resize, self.crop, name)[0]
         if not self.masks:
-            return fitted, None
+            return None
         mask = self.read(self.masks[name], name)
         if mask.size != image.size:
             raise ValueError(
                 f"{self.masks[name]} is {mask.height} x {mask.width} pixels, its image {image.height} x {image.width}; "
                 "masks must be of their images' sizes"
             )
-        mask = resize_and_crop(mask, None, self.resize, self.crop, name)[0]
-        return fitted, np.asarray(mask)[:, :, 0] >= 128
+        return mask
 
 
 class HAM10000DataModule(ImageDataModule):

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 
-import numpy as np
 from PIL import Image
 
-from lightning_adv2.data.decode import decode_image, reason_of, resize_and_crop
-from lightning_adv2.data.images import ImageDataset, Mask, Pixels, UnreadableImageError
+from lightning_adv2.data.decode import decode_image, reason_of
+from lightning_adv2.data.fitting import Fitted, ResizeAndCrop, Transform, Where
+from lightning_adv2.data.images import ImageDataset, Item, Mask, Pixels, UnreadableImageError
 from lightning_adv2.data.storage import Storage
 from lightning_adv2.data.text_files import nfc
 
 
 class ImageFiles(ImageDataset):
-    """Labelled image files of one storage. A subclass that knows where the object is overrides :meth:`fit`.
+    """Labelled image files of one storage. A subclass that knows where the object is overrides :meth:`where`.
 
     Args:
         storage: where the files lie.
@@ -32,8 +32,11 @@ class ImageFiles(ImageDataset):
         bit_depth: of the values in 16-bit files, 9 to 16, or None; see the same. With None the first file whose values
             look like fewer bits is named in a warning.
         left_out: path -> why not, of the files that are not read; a warning counts them and names the first ones.
+        transform: is applied after ``resize`` and ``crop``: any of ``torchvision.transforms.v2`` that does the same at
+            each call and returns an 8-bit image, or None.
 
     Raises:
+        TypeError: when an image is asked for: ``transform`` returns no 8-bit image.
         ValueError: ``resize`` or ``crop`` below 1, ``bit_depth`` out of its range, two paths that are the same but for
             Unicode's forms; when an image is asked for: unequal image sizes, or ``crop`` larger
             than the image.
@@ -53,15 +56,14 @@ class ImageFiles(ImageDataset):
         exif_rotation: bool = False,
         bit_depth: int | None = None,
         left_out: Mapping[str, str] = MappingProxyType({}),
+        transform: Transform | None = None,
     ) -> None:
-        for name, value in (("resize", resize), ("crop", crop)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: give at least 1 pixel, or None to leave it out")
+        self._fit = ResizeAndCrop(resize, crop, transform)
         if bit_depth is not None and not 9 <= bit_depth <= 16:
             raise ValueError(f"bit_depth={bit_depth}: give the bits of the values in 16-bit files, 9 to 16, or None")
         self.storage, self.split, self.classes = storage, split, tuple(classes)
         self.paths, self.labels = list(paths), list(labels)
-        self.resize, self.crop, self.cache, self.exif_rotation = resize, crop, cache, exif_rotation
+        self.cache, self.exif_rotation = cache, exif_rotation
         self.bit_depth, self.left_out = bit_depth, left_out
         self._dim_named = False
         _check_unique(self.paths)
@@ -71,8 +73,8 @@ class ImageFiles(ImageDataset):
                 f"images not read: {named(left_out)}",
                 stacklevel=3,
             )
-        self._size: tuple[int, int] | None = None if crop is None else (crop, crop)
-        self._decoded: list[tuple[Pixels, Mask | None] | str] | None = None
+        self._size: tuple[int, int] | None = None if crop is None or transform is not None else (crop, crop)
+        self._decoded: list[Fitted | str] | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -84,7 +86,7 @@ class ImageFiles(ImageDataset):
     def _first_size(self) -> tuple[int, int]:
         for index in range(len(self)):
             with suppress(UnreadableImageError):
-                height, width = self._decode(index)[0].shape[:2]
+                height, width = self._decode(index).pixels.shape[:2]
                 return height, width
         raise RuntimeError(f"split={self.split!r}: none of its {len(self)} images in {self.storage.root} can be read")
 
@@ -99,12 +101,22 @@ class ImageFiles(ImageDataset):
         """The path, in Unicode's composed form."""
         return nfc(self.paths[index])
 
-    def fit(self, index: int, image: Image.Image) -> tuple[Image.Image, Mask | None]:
-        """Bring a decoded image to its size, and make its object's mask."""
-        return resize_and_crop(image, None, self.resize, self.crop, self.image_id(index))[0], None
+    def where(self, index: int, image: Image.Image) -> Where:
+        """Where the object is in a decoded image, before it is brought to its size; by default nobody knows."""
+        return None
 
     def load(self, index: int) -> tuple[Pixels, Mask | None]:
         """The image ``(H, W, 3)`` uint8 and its mask ``(H, W)`` bool, if it has one."""
+        return self._fitted(index)[:2]
+
+    def __getitem__(self, index: int) -> Item:
+        fitted = self._fitted(index)
+        item = self.item(index, fitted.pixels, fitted.mask)
+        if fitted.boxes is not None:
+            item["boxes"] = fitted.boxes
+        return item
+
+    def _fitted(self, index: int) -> Fitted:
         if self.cache:
             self.prepare()
         if self._decoded is None:
@@ -119,26 +131,25 @@ class ImageFiles(ImageDataset):
         if self.cache and self._decoded is None:
             self._decoded = [self._load_or_reason(index) for index in range(len(self))]
 
-    def _load_or_reason(self, index: int) -> tuple[Pixels, Mask | None] | str:
+    def _load_or_reason(self, index: int) -> Fitted | str:
         try:
             return self._load(index)
         except UnreadableImageError as error:
             return error.reason
 
-    def _load(self, index: int) -> tuple[Pixels, Mask | None]:
-        pixels, mask = self._decode(index)
-        size = pixels.shape[0], pixels.shape[1]
+    def _load(self, index: int) -> Fitted:
+        fitted = self._decode(index)
+        size = fitted.pixels.shape[:2]
         if size != self.image_size:
             raise ValueError(
                 f"{self.paths[index]} is {size[0]} x {size[1]} pixels (height x width), the first image is "
                 f"{self.image_size[0]} x {self.image_size[1]}: set resize and crop to bring all to one size"
             )
-        return pixels, mask
+        return fitted
 
-    def _decode(self, index: int) -> tuple[Pixels, Mask | None]:
+    def _decode(self, index: int) -> Fitted:
         image = self.read(self.paths[index], self.image_id(index))
-        image, mask = self.fit(index, image)
-        return np.asarray(image), mask
+        return self._fit(image, self.where(index, image), self.image_id(index))
 
     def read(self, path: str, image_id: str) -> Image.Image:
         """One file as an RGB image.

@@ -121,7 +121,10 @@ class ImageDataset(Dataset[Item], ABC):
         return digest.hexdigest()
 
     def __getitem__(self, index: int) -> Item:
-        pixels, mask = self.load(index)
+        return self.item(index, *self.load(index))
+
+    def item(self, index: int, pixels: Pixels, mask: Mask | None) -> Item:
+        """What a batch is made of, from a loaded image ``(H, W, C)`` uint8 and its mask ``(H, W)`` bool or None."""
         images = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32)) / 255
         item = Item(images=images, label=self.label(index), image_id=self.image_id(index))
         if mask is not None:

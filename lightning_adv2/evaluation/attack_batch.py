@@ -11,11 +11,19 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from lightning_adv2.attacks import Attack, AttackResult, PixelDelta, Preset, Problem, Twin, run_attack
+from lightning_adv2.attacks import (
+    AcceleratedCopy,
+    Attack,
+    AttackInputs,
+    AttackRecipe,
+    AttackResult,
+    PixelDelta,
+    run_attack,
+)
 from lightning_adv2.attacks.diagnosis import flags, network_flags
 from lightning_adv2.attacks.targets import BenignMap, Target, TargetRequest
-from lightning_adv2.evaluation.judging import Judged, judge, judged_record
-from lightning_adv2.functional.agreement import perturbation_size
+from lightning_adv2.evaluation.evaluated_images import EvaluatedImages, evaluate_images, evaluated_record
+from lightning_adv2.functional.agreement import perturbation_norm
 from lightning_adv2.functional.projection import quantize
 from lightning_adv2.functional.random import draw_target_class, image_generators, per_image
 from lightning_adv2.functional.validity import is_finite, unfit_images, unfit_maps
@@ -45,20 +53,20 @@ class Shared:
 
     Attributes:
         attacks: what attacks that ignore the map did, by their keys.
-        twin: what attacks that ignore the map take their gradients through.
+        accelerated: what attacks that ignore the map take their gradients through.
         network: what :func:`~lightning_adv2.attacks.diagnosis.network_flags` says of all images that are right.
     """
 
     attacks: dict[str, Timed] = field(default_factory=dict)
     network: dict[str, Tensor] = field(default_factory=dict)
-    twin: Twin | None = None
+    accelerated: AcceleratedCopy | None = None
 
 
 def attack_batch(
     classifier: Classifier,
     interpreter: Interpreter,
     batch: Batch,
-    attacks: Sequence[Preset],
+    attacks: Sequence[AttackRecipe],
     *,
     batch_index: int,
     seed: int = 0,
@@ -66,7 +74,7 @@ def attack_batch(
     on_step: Progress | None = None,
     shared: Shared | None = None,
     place: int = 0,
-    twin: Twin | None = None,
+    accelerated: AcceleratedCopy | None = None,
 ) -> BatchRecord:
     """Run the controls and every attack on the images of a batch that the classifier gets right.
 
@@ -87,7 +95,8 @@ def attack_batch(
         on_step: called with the attack and the number of its steps done.
         shared: what was done for another interpreter of this very batch; what it lacks is done and added.
         place: the interpreter's place among several, for the record.
-        twin: what attacks on the map take their gradients through; see :func:`~lightning_adv2.attacks.make_twin`.
+        accelerated: what attacks on the map take their gradients through; see
+            :func:`~lightning_adv2.attacks.make_accelerated_copy`.
     """
     target, shared = target or BenignMap(), Shared() if shared is None else shared
     with torch.no_grad():
@@ -134,31 +143,31 @@ def attack_batch(
     )
     if not ids:
         return record
-    problem = Problem(classifier, interpreter, images[keep], target_class[keep], target_map[keep], [])
+    inputs = AttackInputs(classifier, interpreter, images[keep], target_class[keep], target_map[keep], [])
     bound = [attack.against(interpreter) for attack in attacks]
-    look = partial(judge, problem, label[keep])
+    look = partial(evaluate_images, inputs, label[keep])
     shared.network = shared.network or network_flags(classifier, images, target_class)
     run = partial(_run, on_step=on_step)
-    record.attacks += _controls(problem, look, benign_map[keep], bound, image_generators(seed, ids, "noise"))
+    record.attacks += _controls(inputs, look, benign_map[keep], bound, image_generators(seed, ids, "noise"))
     record.benign_map_target_class = record.attacks[1].adv_map  # that control is just this
     for attack in bound:
         if attack.needs_map:
             network = {name: concerned[keep] for name, concerned in shared.network.items()}
-            timed = run(attack, replace(problem, generators=image_generators(seed, ids, "attack")), network, twin)
+            timed = run(attack, replace(inputs, generators=image_generators(seed, ids, "attack")), network, accelerated)
             result = timed.result
         else:
             if (key := record_key(attack.name, attack.schedule)) not in shared.attacks:
                 # On all that are right, so that it does not matter which of them an interpreter can explain.
                 generators = image_generators(seed, names, "attack")
-                alone = Problem(classifier, None, images, target_class, None, generators)
-                shared.attacks[key] = run(attack, alone, shared.network, shared.twin)
+                alone = AttackInputs(classifier, None, images, target_class, None, generators)
+                shared.attacks[key] = run(attack, alone, shared.network, shared.accelerated)
             timed = shared.attacks[key]
             result = _rows(timed.result, keep)
         # An attack that aims at the map hands over what its images show for the target class.
         aimed = result.attribution_map if result.attribution_map.numel() else None
-        judged = look(result.adv_images, target_class_map=aimed)
-        kept = judged_record(
-            attack.name, attack.schedule, timed.seconds, result.adv_images, judged, result.size,
+        evaluated = look(result.adv_images, target_class_map=aimed)
+        kept = evaluated_record(
+            attack.name, attack.schedule, timed.seconds, result.adv_images, evaluated, result.norm,
             role="joint" if attack.needs_map else "class", threat_model=attack.perturbation.threat_model,
         )  # fmt: skip
         kept.steps, kept.unit, kept.flags = attack.steps, attack.perturbation.unit, timed.flags
@@ -173,27 +182,27 @@ def attack_batch(
 
 
 def _controls(
-    problem: Problem,
-    look: Callable[..., Judged],
+    inputs: AttackInputs,
+    look: Callable[..., EvaluatedImages],
     benign_map: Tensor,
     attacks: Sequence[Attack],
     generators: Sequence[Generator],
 ) -> list[AttackRecord]:
     start = time.perf_counter()
-    images, shape = problem.images, problem.images.shape[1:]
+    images, shape = inputs.images, inputs.images.shape[1:]
     pixels = next((a.perturbation for a in attacks if isinstance(a.perturbation, PixelDelta)), PixelDelta())
     epsilon = pixels.epsilon
     noise = pixels.first_channel(
         images, per_image(lambda g: 2 * torch.rand(shape, generator=g) - 1, generators, images)
     )
     noisy = quantize((images + epsilon * noise).clamp(0, 1), images, epsilon)
-    judged, size = look(noisy), perturbation_size(noisy, images)
-    first = judged_record("noise", "control", time.perf_counter() - start, noisy, judged, size)
+    evaluated, norm = look(noisy), perturbation_norm(noisy, images)
+    first = evaluated_record("noise", "control", time.perf_counter() - start, noisy, evaluated, norm)
     first.epsilon = epsilon
     start = time.perf_counter()
-    judged = look(images, true_class_map=benign_map, explained=problem.target_class)
-    second = judged_record(
-        "target_class", "control", time.perf_counter() - start, images, judged, torch.zeros_like(size),
+    evaluated = look(images, true_class_map=benign_map, explained=inputs.target_class)
+    second = evaluated_record(
+        "target_class", "control", time.perf_counter() - start, images, evaluated, torch.zeros_like(norm),
         threat_model="none",
     )  # fmt: skip
     second.epsilon = 0.0  # the benign images themselves
@@ -201,23 +210,28 @@ def _controls(
 
 
 def _run(
-    attack: Attack, problem: Problem, network: dict[str, Tensor], twin: Twin | None, *, on_step: Progress | None
+    attack: Attack,
+    inputs: AttackInputs,
+    network: dict[str, Tensor],
+    accelerated: AcceleratedCopy | None,
+    *,
+    on_step: Progress | None,
 ) -> Timed:
     start = time.perf_counter()
     result = run_attack(
         attack,
-        problem.classifier,
-        problem.interpreter,
-        problem.images,
-        problem.target_class,
-        problem.target_map,
-        generators=problem.generators,
-        twin=twin,
+        inputs.classifier,
+        inputs.interpreter,
+        inputs.images,
+        inputs.target_class,
+        inputs.target_map,
+        generators=inputs.generators,
+        accelerated=accelerated,
         on_step=None if on_step is None else partial(on_step, attack),
     )
     result.adv_images.cpu()  # waits for the device, so the time is taken after it
     seconds = time.perf_counter() - start
-    looked_at = problem.classifier, problem.interpreter, problem.images, problem.target_class, problem.target_map
+    looked_at = inputs.classifier, inputs.interpreter, inputs.images, inputs.target_class, inputs.target_map
     return Timed(result, seconds, flags(attack, *looked_at, result, network))
 
 

@@ -1,25 +1,24 @@
-"""Attack what a validate or test loop hands over, and report it."""
+"""The callback that attacks the images of ``validate`` and ``test`` and reports the results."""
 
 from __future__ import annotations
 
-import shutil
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_adv2.attacks import Acceleration, Attack, Preset, adv2_attack, pgd
+from lightning_adv2.attacks import Acceleration, Attack, AttackRecipe, adv2_attack, pgd
 from lightning_adv2.attacks.targets import BenignMap, Target
+from lightning_adv2.data.evaluated import LimitsBatch
 from lightning_adv2.evaluation.attack_batch import Shared, attack_batch
 from lightning_adv2.evaluation.attackable import check_attackable, check_networks, rehearse
 from lightning_adv2.evaluation.attacker import Attacker
 from lightning_adv2.evaluation.batch_size import fitting_batch
-from lightning_adv2.evaluation.identity import identity, num_batches
+from lightning_adv2.evaluation.closing import report_run
+from lightning_adv2.evaluation.identity import claim_folder, num_batches
 from lightning_adv2.evaluation.kept_records import expected_records, kept_record
 from lightning_adv2.evaluation.memory import rows_of
 from lightning_adv2.evaluation.pace import Pace, make_pace, parts_of
@@ -27,25 +26,19 @@ from lightning_adv2.evaluation.pilot import pilot
 from lightning_adv2.evaluation.progress import StepProgress
 from lightning_adv2.evaluation.running import RunningMeans
 from lightning_adv2.evaluation.stages import idle
-from lightning_adv2.files.run import experiments_of, stray_lines
 from lightning_adv2.files.sums import FILE as SUMS
 from lightning_adv2.files.sums import write_sums
 from lightning_adv2.interpreters import Interpreter
-from lightning_adv2.models import weights_hash
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.finish import finish
 from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.html.run_page import FILE
-from lightning_adv2.report.run_report import write_report
-from lightning_adv2.report.wandb.panels import log_run
-from lightning_adv2.results import Summary, make_stamp, write_record
-from lightning_adv2.results.records import check_name, record_key, wait_for_records
-from lightning_adv2.results.run import Run, read_run
-from lightning_adv2.results.summary import check_invalid
+from lightning_adv2.results import Summary, write_record
+from lightning_adv2.results.records import check_name, record_key
+from lightning_adv2.results.run import Run
 from lightning_adv2.results.writing import logged_values
 from lightning_adv2.runtime.describe import describe
-from lightning_adv2.runtime.experiment import claim
-from lightning_adv2.runtime.folders import continues, results_folder
+from lightning_adv2.runtime.folders import results_folder
 from lightning_adv2.runtime.ownership import is_owned, owned
 from lightning_adv2.runtime.processes import on_rank_zero, wait_at_last_batch, wait_for_all
 from lightning_adv2.runtime.signals import Abandoned, interruption_of
@@ -53,7 +46,7 @@ from lightning_adv2.runtime.threads import arithmetic, check_threads, computing_
 from lightning_adv2.types import Batch
 
 
-class AttackEvaluation(pl.Callback):
+class AttackEvaluation(pl.Callback, LimitsBatch):
     """Run attacks on every batch of ``validate`` and ``test``, for any module with ``classifier`` and ``interpreter``.
 
     A module with several ``interpreters`` is attacked under each; an attack that ignores the map runs once for all.
@@ -83,7 +76,7 @@ class AttackEvaluation(pl.Callback):
 
     def __init__(
         self,
-        attacks: list[Preset] | None = None,
+        attacks: list[AttackRecipe] | None = None,
         num_images: int | None = None,
         seed: int = 0,
         target: Target | None = None,
@@ -119,15 +112,15 @@ class AttackEvaluation(pl.Callback):
     def fitting_batch(self, trainer: pl.Trainer, image: Tensor) -> int:
         """How many images like ``image`` ``(C, H, W)`` fit into the memory at once, for ``batch_size: auto``."""
         module: Any = trainer.lightning_module
-        check_networks(module, self._attacks)
-        attacks = [(one, self._attacks(one)) for one in interpreters_of(module)]
+        check_networks(module, self.attacks_on)
+        attacks = [(one, self.attacks_on(one)) for one in interpreters_of(module)]
         device = trainer.strategy.root_device
         sharing = trainer.num_devices if device.type == "cpu" else 1
         double = "64" in str(trainer.precision)  # the networks are not converted yet
         return fitting_batch(module.classifier, attacks, image, device, sharing * (2 if double else 1))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check that the loop can be attacked, and whose records lie in the folder."""
+        """Check that the loop can be attacked, and claim the folder of the records."""
         if trainer.sanity_checking:
             return
         if self.num_images is not None and trainer.state.fn != TrainerFn.FITTING:
@@ -137,11 +130,11 @@ class AttackEvaluation(pl.Callback):
             )
         if trainer.state.fn != TrainerFn.FITTING:
             check_threads(trainer, self.threads)
-        check_attackable(trainer, pl_module, self._attacks)
+        check_attackable(trainer, pl_module, self.attacks_on)
         self._until_end.enter_context(computing_with(self.threads))
         self._attacked, self._running, self.run, self._rehearsed = 0, RunningMeans(), None, False
         self._attacker.forget_weights()
-        self._experiment = on_rank_zero(trainer, lambda: self._open(trainer, pl_module))
+        self._experiment = on_rank_zero(trainer, lambda: self._own_folder(trainer, pl_module))
         names = [one.name for one in interpreters_of(pl_module)]
         self._pace = make_pace(trainer, names, self.num_images is None)
         expected = expected_records(trainer, names)
@@ -158,7 +151,7 @@ class AttackEvaluation(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Attack the batch and write its records; one that is there already is kept."""
+        """Attack the batch and write its records; a record that is there already is kept."""
         if trainer.sanity_checking:
             return
         if len(batch["images"]):
@@ -186,7 +179,7 @@ class AttackEvaluation(pl.Callback):
             trainer.logger.log_metrics(self._running.values(), step=self._attacked)
 
     def _attack(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, index: int) -> None:
-        plan = [(interpreter, self._attacks(interpreter)) for interpreter in interpreters_of(pl_module)]
+        plan = [(interpreter, self.attacks_on(interpreter)) for interpreter in interpreters_of(pl_module)]
         parts = [part for place, (one, attacks) in enumerate(plan) for a in attacks if a.needs_map or not place
                  for part in parts_of(one.name, a)]  # fmt: skip
         classifier: Any = pl_module.classifier
@@ -204,14 +197,14 @@ class AttackEvaluation(pl.Callback):
                         self._rehearsed = True
                         rehearse(classifier, [one for one, _ in plan[place:]], batch)
                     if progress.shows and self._pace.new:
-                        twin = partial(self._attacker.twin, classifier, images=batch["images"])
+                        accelerated = partial(self._attacker.accelerated, classifier, images=batch["images"])
                         with interruption.abandonable():
-                            self._pace.tried = pilot(classifier, plan, batch, twin)
-                    shared.twin = self._attacker.twin(classifier, None, batch["images"])
+                            self._pace.tried = pilot(classifier, plan, batch, accelerated)
+                    shared.accelerated = self._attacker.accelerated(classifier, None, batch["images"])
                     run = partial(
                         attack_batch, classifier, interpreter, attacks=attacks, batch_index=index,
                         seed=self.seed, target=self.target, place=place, on_step=on_step,
-                        twin=self._attacker.twin(classifier, interpreter, batch["images"]),
+                        accelerated=self._attacker.accelerated(classifier, interpreter, batch["images"]),
                     )  # fmt: skip
                     with interruption.abandonable():
                         record = self._attacker.attack(run, batch, interpreter.name, shared)
@@ -223,7 +216,7 @@ class AttackEvaluation(pl.Callback):
         self._attacked += count
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compute everything from the records, on one process; all log the same values."""
+        """Compute tables and figures from the records on one process, and log the same values on all processes."""
         if trainer.sanity_checking:
             return
         interruption = interruption_of(trainer)
@@ -240,7 +233,7 @@ class AttackEvaluation(pl.Callback):
             pl_module.log_dict(values, rank_zero_only=True)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """When all other callbacks have written what is theirs: the page, and W&B's share of it."""
+        """Write the page and log to W&B, after all other callbacks have written their files."""
         self._attacker.forget_weights()
         if idle(trainer) and self.run is not None:
             with harmless(self.run.folder / SUMS, SAME):
@@ -250,7 +243,7 @@ class AttackEvaluation(pl.Callback):
         self._until_end.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave the folder to others; ``on_validation_end`` is not called then."""
+        """Release the folder; ``on_validation_end`` is not called after an exception."""
         self._until_end.close()
 
     on_test_start = on_validation_start
@@ -258,27 +251,23 @@ class AttackEvaluation(pl.Callback):
     on_test_epoch_end = on_validation_epoch_end
     on_test_end = on_validation_end
 
-    def _attacks(self, interpreter: Interpreter) -> list[Attack]:
+    def attacks_on(self, interpreter: Interpreter) -> list[Attack]:
+        """The attacks fitted to an interpreter, in the order of the table."""
         return [a.against(interpreter) for a in self.attacks or [pgd(), adv2_attack(interpreter)]]
 
     def _stage(self, trainer: pl.Trainer) -> str:
         return "test" if trainer.testing else "val"
 
-    def _open(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
-        """Own the folder and say whose records these are, or check it; returns the experiment's hash.
-
-        A rehearsal and a validation inside ``fit`` start with none.
-        """
+    def _own_folder(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> str:
+        """Own the folder while the loop runs, and claim it for this experiment; returns the experiment's hash."""
         if not is_owned(trainer.default_root_dir):  # the command line owns it from the start
             self._until_end.enter_context(owned(trainer.default_root_dir))
-        folder = results_folder(trainer) / "records"
-        if not continues(trainer):
-            shutil.rmtree(folder, ignore_errors=True)
-        for rest in folder.glob("*/.*.tmp"):  # of killed processes
-            rest.unlink(missing_ok=True)
-        interpreters = interpreters_of(pl_module)
-        settings = {
-            "attacks": {one.name: describe(self._attacks(one)) for one in interpreters},
+        return claim_folder(trainer, pl_module, self._settings(trainer, pl_module))
+
+    def _settings(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """What the results depend on besides networks and data."""
+        return {
+            "attacks": {one.name: describe(self.attacks_on(one)) for one in interpreters_of(pl_module)},
             "target": describe(self.target),
             "acceleration": describe(self.acceleration),
             "arithmetic": arithmetic(trainer.strategy.root_device),
@@ -286,36 +275,7 @@ class AttackEvaluation(pl.Callback):
             "num_images": self.num_images,
             "batches": num_batches(trainer),
         }
-        experiment, about = identity(trainer, pl_module, settings)
-        own = claim(folder, experiment, about, experiments_of(folder))
-        for line in stray_lines(folder):
-            print(line, flush=True)
-        return own
 
     def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Summary:
-        wait_for_records(expected_records(trainer, [one.name for one in interpreters_of(pl_module)]))
-        self.run = run = read_run(results_folder(trainer))
-        (run.folder / SUMS).unlink(missing_ok=True)
-        hashes = {interpreter.name: weights_hash(interpreter) for interpreter in interpreters_of(pl_module)}
-        stamp = make_stamp(
-            seed=self.seed,
-            processes=trainer.world_size,
-            precision=str(trainer.precision),
-            device=str(trainer.strategy.root_device),
-            arithmetic=arithmetic(trainer.strategy.root_device),
-            classifier_sha256=weights_hash(pl_module.classifier),  # type: ignore[arg-type]
-            interpreter_sha256=hashes,
-            manifest_sha256=run.experiment["manifest"],
-            target=self.target.name,
-            halvings={name: count for name, count in run.summary.halvings.items() if count},
-        )
-        pictures = write_report(run, stamp)
-        if isinstance(trainer.logger, WandbLogger):
-            log_run(trainer.logger, run, pictures)
-        try:
-            check_invalid(run.summary, self.max_invalid)
-        except RuntimeError as error:
-            if trainer.state.fn != TrainerFn.FITTING:
-                raise
-            rank_zero_warn(str(error))  # a glance at a few images must not end a training
-        return run.summary
+        self.run = report_run(trainer, pl_module, self.seed, self.target.name, self.max_invalid)
+        return self.run.summary

@@ -1,4 +1,4 @@
-"""What cannot be attacked is refused before the first batch."""
+"""Checks before the first batch: loop, module and interpreters must fit the attacks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,12 @@ def check_attackable(
 
 
 def check_networks(pl_module: pl.LightningModule, attacks: Callable[[Interpreter], Sequence[Attack]]) -> None:
-    """What of it can be said before the loop; see :func:`check_attackable`."""
+    """Raise an error where the module or an interpreter does not fit the attacks; needs no running loop.
+
+    Raises:
+        ValueError: names that cannot be part of a file's, or a map without a right gradient.
+        TypeError: the module lacks a network.
+    """
     missing = [name for name in ("classifier", "interpreter") if not hasattr(pl_module, name)]
     if missing:
         raise TypeError(
@@ -54,9 +59,9 @@ def check_networks(pl_module: pl.LightningModule, attacks: Callable[[Interpreter
 
 
 def rehearse(classifier: Classifier, interpreters: Sequence[Interpreter], batch: Batch) -> None:
-    """Let all interpreters explain one image before the first is attacked: what they refuse is said at once.
+    """Let all interpreters explain one image before the first attack, so that one that fails does so at once.
 
-    Those that optimise their map for every image are left out, for they take as long as a short attack.
+    Interpreters that optimise their map for every image are left out: they take as long as a short attack.
 
     Args:
         classifier: the victim.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from lightning_adv2.attacks import Acceleration, Twin, make_twin
+from lightning_adv2.attacks import AcceleratedCopy, Acceleration, make_accelerated_copy
 from lightning_adv2.evaluation.attack_batch import Shared
 from lightning_adv2.evaluation.memory import halving
 from lightning_adv2.interpreters import Interpreter
@@ -24,25 +24,25 @@ class Attacker:
 
     def __init__(self, acceleration: Acceleration) -> None:
         self._acceleration = acceleration
-        self._twins: dict[str, Twin] = {}
+        self._copies: dict[str, AcceleratedCopy] = {}
         self._fitting: dict[str, int] = {}
 
     def forget_weights(self) -> None:
         """The victim may have changed; what fits into the memory has not."""
-        self._twins = {}
+        self._copies = {}
 
-    def twin(self, classifier: Classifier, interpreter: Interpreter | None, images: Tensor) -> Twin:
+    def accelerated(self, classifier: Classifier, interpreter: Interpreter | None, images: Tensor) -> AcceleratedCopy:
         """What the attacks on this interpreter, or on the classifier alone, take their gradients through."""
         name = "" if interpreter is None else interpreter.name
-        if name not in self._twins:
-            self._twins[name] = make_twin(classifier, interpreter, images, self._acceleration)
-        return self._twins[name]
+        if name not in self._copies:
+            self._copies[name] = make_accelerated_copy(classifier, interpreter, images, self._acceleration)
+        return self._copies[name]
 
     def attack(self, run: Callable[..., BatchRecord], batch: Batch, interpreter: str, shared: Shared) -> BatchRecord:
         """Attack, in parts where the memory is too small; what interpreters share is of the whole batch."""
 
         def attack(part: Batch) -> BatchRecord:
-            return run(part, shared=shared if part is batch else Shared(twin=shared.twin))
+            return run(part, shared=shared if part is batch else Shared(accelerated=shared.accelerated))
 
         record = halving(attack, batch, self._fitting.get(interpreter))
         if record.pieces > 1 and interpreter not in self._fitting:

@@ -1,4 +1,4 @@
-"""The batch size that an evaluation takes where it is left open."""
+"""The batch size of an evaluation with ``batch_size: auto``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lightning_adv2.attacks import Attack, Twin
+from lightning_adv2.attacks import AcceleratedCopy, Attack
 from lightning_adv2.attacks.footprint import step_bytes
 from lightning_adv2.data.scan import eval_mode
 from lightning_adv2.interpreters import Interpreter
@@ -44,7 +44,7 @@ def fitting_batch(
     image, largest = image.to(classifier.mean), 1
     for interpreter, own in attacks:
         with eval_mode(classifier), eval_mode(interpreter):
-            victim = Twin(classifier, interpreter)
+            victim = AcceleratedCopy(classifier, interpreter)
             largest = max([largest, *(step_bytes(attack, victim, image) for attack in own)])
     fitting = int(SHARE * free_memory(device) / processes / largest)
     most = MOST_ON_CPU if device.type == "cpu" else MOST
@@ -52,7 +52,7 @@ def fitting_batch(
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on a device, or within a container's or a job's limit."""
+    """The free memory of a device in bytes, within the limit of a container or a job."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     table = Path("/proc/meminfo")  # Linux

@@ -16,7 +16,7 @@ from lightning_adv2.types import Batch
 
 
 def expected_records(trainer: pl.Trainer, interpreters: Sequence[str]) -> list[Path]:
-    """The records that all processes together leave; each batch of a manifest leaves one per interpreter."""
+    """The paths of the records that all processes together will leave: one per batch and interpreter."""
     count = num_batches(trainer)
     if count is None or evaluated_data(trainer).manifest is None:
         return []
@@ -26,7 +26,7 @@ def expected_records(trainer: pl.Trainer, interpreters: Sequence[str]) -> list[P
 
 
 def kept_record(trainer: pl.Trainer, interpreter: str, index: int, batch: Batch) -> BatchRecord | None:
-    """The record of an earlier run of the same experiment, unless it is damaged."""
+    """The record that an earlier run of the same experiment left; None where there is none, or a damaged one."""
     path = record_path(results_folder(trainer) / "records", interpreter, index)
     if not path.exists():
         return None
@@ -40,7 +40,7 @@ def kept_record(trainer: pl.Trainer, interpreter: str, index: int, batch: Batch)
 
 
 def check_same_images(record: BatchRecord, batch: Batch, path: Path) -> None:
-    """Compare the record of an earlier run with the batch that it is said to be of.
+    """Check that the record of an earlier run is of the images of a batch.
 
     Raises:
         RuntimeError: other images, pixels, labels or target classes.

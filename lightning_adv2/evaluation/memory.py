@@ -71,7 +71,7 @@ def _length(value: Any) -> int | None:
 
 
 def join(records: Sequence[BatchRecord]) -> BatchRecord:
-    """The record of a batch from those of its parts, in order."""
+    """The record of a whole batch, from the records of its parts in order."""
     first = records[0]
     changed: dict[str, Any] = {}
     for name in ("image_id", "already_wrong"):

@@ -28,7 +28,7 @@ class Part(NamedTuple):
 
 
 def parts_of(interpreter: str, attack: Attack) -> list[Part]:
-    """An attack's stages, over all restarts."""
+    """The stages of an attack under an interpreter, with their steps over all restarts."""
     key = record_key(attack.name, attack.schedule)
     prefix = f"{interpreter}/{key}" if attack.needs_map else key
     stages = [Part(f"{prefix}/{number}", stage.steps) for number, stage in enumerate(attack.stages)]
@@ -45,12 +45,12 @@ class Seconds:
         return bool(self._sums)
 
     def add(self, part: str, seconds: float, steps: int) -> None:
-        """So many steps took so long."""
+        """Add ``steps`` steps of a part that took ``seconds`` together."""
         before, count = self._sums.get(part, (0.0, 0))
         self._sums[part] = before + seconds, count + steps
 
     def per_step(self, part: str) -> float | None:
-        """None for a part of which nothing is known."""
+        """The mean seconds of a step of a part; None for a part that was never measured."""
         seconds, steps = self._sums.get(part, (0.0, 0))
         return seconds / steps if steps else None
 
@@ -71,17 +71,17 @@ class Pace:
 
     @property
     def new(self) -> bool:
-        """Whether nothing is known of any step."""
+        """Whether no step was measured so far."""
         return not (self.done or self.measured or self.tried)
 
     def add(self, images: int, seconds: float) -> None:
-        """A batch was attacked."""
+        """Add a finished batch: its number of images and its seconds."""
         self.done, self.images, self.seconds = self.done + 1, self.images + images, self.seconds + seconds
 
     def left(self, parts: Sequence[Part]) -> float | None:
-        """The seconds that the steps of ``parts`` will take; None while nothing is known.
+        """The seconds that the steps of ``parts`` will take; None while no step was measured.
 
-        What was measured counts before what was tried; of which nothing is known takes as long as the mean of the rest.
+        Measured seconds count before those of the pilot; a part without either takes the mean of the other parts.
         """
         known = [(self.measured.per_step(p.name) or self.tried.per_step(p.name), p.steps) for p in parts]
         costs = [(cost, steps) for cost, steps in known if cost is not None]

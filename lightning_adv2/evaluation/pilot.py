@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adv2.attacks import Attack, Stage, Twin, run_attack
+from lightning_adv2.attacks import AcceleratedCopy, Attack, Stage, run_attack
 from lightning_adv2.evaluation.pace import Seconds, parts_of
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.types import Batch
@@ -21,7 +21,7 @@ def pilot(
     classifier: Any,
     plan: Sequence[tuple[Interpreter, Sequence[Attack]]],
     batch: Batch,
-    twin: Callable[[Interpreter | None], Twin],
+    accelerated: Callable[[Interpreter | None], AcceleratedCopy],
 ) -> Seconds:
     """The seconds that a step of each stage takes, by two steps of each; empty where they do not run.
 
@@ -31,7 +31,7 @@ def pilot(
         classifier: the victim.
         plan: the interpreters, each with its attacks.
         batch: what will be attacked.
-        twin: what attacks on an interpreter, or on the classifier alone, take their gradients through.
+        accelerated: what attacks on an interpreter, or on the classifier alone, take their gradients through.
     """
     found = Seconds()
     images, label = batch["images"], batch["label"]
@@ -40,7 +40,7 @@ def pilot(
             shown = interpreter.explain(classifier, images, label).attribution_map.nan_to_num(0.0)
             for attack in attacks:
                 if attack.needs_map or not place:
-                    _try(found, attack, classifier, interpreter, images, label, shown, twin)
+                    _try(found, attack, classifier, interpreter, images, label, shown, accelerated)
     except (RuntimeError, MemoryError, ValueError, TypeError):
         return Seconds()  # the attack itself meets the same, halves the batch or says what is wrong
     return found
@@ -54,7 +54,7 @@ def _try(
     images: Tensor,
     label: Tensor,
     shown: Tensor,
-    twin: Callable[[Interpreter | None], Twin],
+    accelerated: Callable[[Interpreter | None], AcceleratedCopy],
 ) -> None:
     aims = attack.needs_map
     for stage, part in zip(attack.stages, parts_of(interpreter.name, attack), strict=False):
@@ -70,6 +70,6 @@ def _try(
 
         run_attack(
             short, classifier, interpreter if aims else None, images, (label + 1) % classifier.num_classes,
-            shown if aims else None, twin=twin(interpreter if aims else None), on_step=on_step,
+            shown if aims else None, accelerated=accelerated(interpreter if aims else None), on_step=on_step,
         )  # fmt: skip
         found.add(part.name, seen[-1] - seen[0], len(seen) - 1)

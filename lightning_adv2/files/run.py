@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from lightning_adv2.files.experiment import COPY, FILE, find_experiment
 from lightning_adv2.files.names import check_name
-from lightning_adv2.files.sealed import Array, read_metadata, read_sealed
+from lightning_adv2.files.sealed import SEAL, Array, read_metadata, read_sealed
 from lightning_adv2.files.strict import parse_json
 
 FORMAT = "lightning_adv2 record 8"
@@ -116,7 +116,7 @@ def _place(folder: Path) -> int:
 def _check(metadata: dict[str, str]) -> None:
     if metadata.get("format") != FORMAT:
         raise ValueError(f"no record of this version (format {metadata.get('format')!r}, not {FORMAT!r})")
-    if "sha256" not in metadata:
+    if SEAL not in metadata:
         raise ValueError("the file is damaged: its seal is gone")
 
 
@@ -143,8 +143,8 @@ def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    _check(read_metadata(path))  # before the rest: another version may have sealed it otherwise
     metadata, arrays = read_sealed(path)
-    _check(metadata)
     try:
         header: dict[str, Any] = parse_json(metadata["header"])
         # Somebody else may have written it: its names become paths and log keys, and must not lead anywhere else.

@@ -37,7 +37,7 @@ def map_iou(first: Tensor, second: Tensor, threshold: float = 0.5) -> Tensor:
     return (intersection / union).to(first.dtype)  # 0/0 is NaN
 
 
-def perturbation_size(adv_images: Tensor, images: Tensor) -> Tensor:
+def perturbation_norm(adv_images: Tensor, images: Tensor) -> Tensor:
     """L-infinity distance of the images themselves. ``(B, C, H, W)`` twice -> ``(B,)`` in [0, 1]."""
     return (adv_images - images).abs().flatten(1).amax(1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import torch
 
@@ -38,31 +39,35 @@ def bootstrap_interval(
         raise ValueError(f"groups has {len(groups)} entries for {len(values)} values: give one for each")
     if not len(values):
         return float("nan"), float("nan")
-    index = {name: place for place, name in enumerate(dict.fromkeys(groups))} if groups is not None else None
-    place = torch.arange(len(values)) if index is None or groups is None else torch.tensor([index[n] for n in groups])
-    n = int(place.max()) + 1
-    total = torch.zeros(n, dtype=torch.float64).index_add_(0, place, torch.tensor(values, dtype=torch.float64))
-    count = torch.zeros(n, dtype=torch.float64).index_add_(0, place, torch.ones(len(values), dtype=torch.float64))
+    names = range(len(values)) if groups is None else groups
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    index, n = torch.tensor([numbers[name] for name in names]), len(numbers)
+    total = torch.zeros(n, dtype=torch.float64).index_add_(0, index, torch.tensor(values, dtype=torch.float64))
+    count = torch.zeros(n, dtype=torch.float64).index_add_(0, index, torch.ones(len(values), dtype=torch.float64))
     chosen = torch.randint(n, (draws, n), generator=torch.Generator().manual_seed(seed))
     means = total[chosen].sum(1) / count[chosen].sum(1)
     low, high = means.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
     return low, high
 
 
-def share_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a share, which stays honest where all or none succeed.
+def share_interval(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's score interval of a share at 95%, which stays honest where all or none succeed.
 
     Args:
         successes: how many of the n.
         n: how many images.
-        z: quantile of the normal distribution; 1.96 for 95%.
 
     Returns:
         Lower and upper end in [0, 1]; NaN twice for n = 0.
+
+    Raises:
+        ValueError: ``successes`` is not in 0 to ``n``.
     """
+    if not 0 <= successes <= n:
+        raise ValueError(f"successes={successes}, n={n}: give at least 0 successes and at most n")
     if not n:
         return float("nan"), float("nan")
-    share, spread = successes / n, z * z / n
+    share, spread = successes / n, NormalDist().inv_cdf(0.975) ** 2 / n
     middle = (share + spread / 2) / (1 + spread)
     half = (spread * (share * (1 - share) + spread / 4)) ** 0.5 / (1 + spread)
     return max(0.0, middle - half), min(1.0, middle + half)

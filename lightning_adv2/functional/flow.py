@@ -66,7 +66,7 @@ def flow_smoothness(flow: Tensor) -> Tensor:
     return 2 * (along(2) + along(3))
 
 
-def flow_size(flow: Tensor) -> Tensor:
+def flow_norm(flow: Tensor) -> Tensor:
     """How far a pixel moves on average, in pixels (Euclidean): ``(B, 2, H, W)`` -> ``(B,)``, >= 0."""
     length: Tensor = torch.linalg.vector_norm(flow, dim=1)
     return length.flatten(1).mean(1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def turned(images: Tensor, symmetry: Tensor) -> Tensor:
+def apply_dihedral(images: Tensor, symmetry: Tensor) -> Tensor:
     """Mirror and turn square images, each in its own way; pixels move and do not change.
 
     Args:
@@ -21,7 +21,9 @@ def turned(images: Tensor, symmetry: Tensor) -> Tensor:
         ValueError: the images are not square.
     """
     if images.shape[-1] != images.shape[-2]:
-        raise ValueError(f"images={tuple(images.shape)}: only square ones can be turned; set crop in the data module")
+        raise ValueError(
+            f"images={tuple(images.shape)}: only square images can be rotated by 90 degrees; set the data module's crop"
+        )
     bits = symmetry.to(images.device).view(-1, 1, 1, 1)
     images = torch.where((bits & 1).bool(), images.flip(2), images)
     images = torch.where((bits & 2).bool(), images.flip(3), images)

@@ -50,8 +50,8 @@ class ConstantMap(Interpreter):
         return Interpretation(classifier(images), attribution_map)
 
     def _profile(self, side: int, like: Tensor) -> Tensor:
-        place = (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side - 0.5
-        return (-(place**2) / (2 * self.width**2)).exp()
+        position = (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side - 0.5
+        return (-(position**2) / (2 * self.width**2)).exp()
 
 
 class NoiseMap(Interpreter):

@@ -8,7 +8,7 @@ from lightning_adv2.metrics.attack import (
     MapL1,
     MapL2,
     MisclassificationConfidence,
-    PerturbationSize,
+    PerturbationNorm,
     PlausibleShare,
     attack_metrics,
 )
@@ -26,7 +26,7 @@ __all__ = [
     "MapL2",
     "MapQuality",
     "MisclassificationConfidence",
-    "PerturbationSize",
+    "PerturbationNorm",
     "PlausibleShare",
     "attack_metrics",
     "relative_losses",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from lightning_adv2.functional.agreement import map_iou, map_l1, map_l2, perturbation_size
+from lightning_adv2.functional.agreement import map_iou, map_l1, map_l2, perturbation_norm
 
 Agreement = Callable[[Tensor, Tensor], Tensor]
 
@@ -110,15 +110,15 @@ class PlausibleShare(MapIoU):
         self.accumulate((iou > 0.5)[~iou.isnan()])
 
 
-class PerturbationSize(PerImageMean):
+class PerturbationNorm(PerImageMean):
     """Mean L-infinity size of the perturbation, in units of the pixel range."""
 
     def update(self, adv_images: Tensor, images: Tensor) -> None:
         """``(B, C, H, W)`` twice, in [0, 1]."""
-        self.accumulate(perturbation_size(adv_images, images))
+        self.accumulate(perturbation_norm(adv_images, images))
 
 
-class OwnSize(PerImageMean):
+class NormInUnit(PerImageMean):
     """Mean size of the perturbation in its own unit, pixels for a flow field say."""
 
     def update(self, size: Tensor) -> None:
@@ -178,8 +178,8 @@ def attack_metrics(threshold: float = 0.5, **kwargs: Any) -> MetricCollection:
         "asr": AttackSuccessRate(**kwargs),
         "confidence": MisclassificationConfidence(**kwargs),
         "plausible": PlausibleShare(threshold, **kwargs),
-        "linf": PerturbationSize(**kwargs),
-        "size": OwnSize(**kwargs),
+        "linf": PerturbationNorm(**kwargs),
+        "size": NormInUnit(**kwargs),
     }
     for name, (function, first, second) in AGREEMENTS.items():
         cut = partial(map_iou, threshold=threshold) if function is map_iou else function

@@ -128,7 +128,7 @@ class Image(NamedTuple):
     """One image under one interpreter: a row of :class:`Located`."""
 
     batch_index: int
-    place: int
+    row: int
     image_id: str
     true_boxes: list[list[float]]
     boxes: Tensor

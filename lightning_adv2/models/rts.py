@@ -90,8 +90,8 @@ class RTSNetwork(MapNetwork):
 
     @staticmethod
     def _presence(evidence: Tensor) -> Tensor:
-        places = evidence.shape[-2] * evidence.shape[-1]
-        return evidence.flatten(1).logsumexp(1) - math.log(places)
+        cells = evidence.shape[-2] * evidence.shape[-1]
+        return evidence.flatten(1).logsumexp(1) - math.log(cells)
 
     @staticmethod
     def _mask(outputs: Tensor) -> Tensor:

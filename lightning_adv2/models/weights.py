@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lightning_adv2.files import open_regular
-from lightning_adv2.files.sealed import Stored, check_seal, write_sealed
+from lightning_adv2.files import open_regular, written_whole
+from lightning_adv2.files.sealed import SEAL, Stored, check_seal, read_metadata, seal_of
 
 # Older files lack BatchNorm's step counter, which nothing here reads.
 _OPTIONAL_SUFFIX = "num_batches_tracked"
 # Where training scripts put the tensors in a checkpoint, and what wrappers put before their names.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
-_DTYPES = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.complex64: "C64",
-    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
 
 
 def read_weights(path: str | Path, *, missing_hint: str = "check the path") -> dict[str, Tensor]:
@@ -44,8 +40,9 @@ def read_weights(path: str | Path, *, missing_hint: str = "check the path") -> d
         raise FileNotFoundError(f"weights={str(path)!r}: no such file; {missing_hint}")
     try:
         if path.suffix == ".safetensors":
-            check_seal(path)
+            metadata = read_metadata(path)
             content: Any = load_file(path)
+            check_seal(metadata, _stored(content))
         else:
             with open_regular(path) as stream:
                 content = torch.load(stream, map_location="cpu", weights_only=True)
@@ -173,12 +170,23 @@ def save_weights(tensors: dict[str, Tensor], path: str | Path, metadata: dict[st
         OSError: the disk is full, the folder cannot be written, or the like; an old file is as it was.
         ValueError: a tensor's type has no name in the format.
     """
-    stored = {
-        name: Stored(_DTYPES.get(value.dtype, str(value.dtype)), value.shape, _bytes(value))
-        for name, value in tensors.items()
-    }
-    write_sealed(path, stored, metadata)
+    content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    places = Counter(value.untyped_storage().data_ptr() for value in content.values())
+    tied = [name for name, value in content.items() if places[value.untyped_storage().data_ptr()] > 1]
+    content |= {name: content[name].clone() for name in tied}
+    stored, metadata = _stored(content), metadata or {}
+    try:
+        written = save(content, {**metadata, SEAL: seal_of(metadata, stored)})
+    except KeyError as error:
+        unknown = [f"{name} ({value.dtype})" for name, value in content.items() if value.dtype == error.args[0]]
+        raise ValueError(f"tensors: safetensors has no such type: {', '.join(unknown)}; convert them") from error
+    with written_whole(path) as temporary:
+        temporary.write_bytes(written)  # the library's own writing says nothing that a full disk is one
     return Path(path)
+
+
+def _stored(tensors: dict[str, Tensor]) -> dict[str, Stored]:
+    return {n: Stored(str(v.dtype).removeprefix("torch."), v.shape, _bytes(v)) for n, v in tensors.items()}
 
 
 def _bytes(value: Tensor) -> memoryview:

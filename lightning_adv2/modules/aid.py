@@ -11,7 +11,7 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Generator, Tensor, nn
 
-from lightning_adv2.attacks import ADV2, PixelDelta, Preset, Twin, run_attack, steady
+from lightning_adv2.attacks import ADV2, AcceleratedCopy, AttackRecipe, PixelDelta, run_attack, with_constant_step
 from lightning_adv2.functional.agreement import map_l1
 from lightning_adv2.functional.losses import cross_entropy
 from lightning_adv2.functional.random import draw_target_class, image_generators
@@ -71,7 +71,7 @@ class AIDModule(InterpreterTraining):
         self,
         classifier: Classifier,
         interpreter: TrainableInterpreter,
-        attack: Preset | None = None,
+        attack: AttackRecipe | None = None,
         interpreter_loss: InterpreterLoss | None = None,
         aid_weight: float = 1.0,
         agreement_weight: float = 1.0,
@@ -104,7 +104,7 @@ class AIDModule(InterpreterTraining):
                     f"{type(self.attack.perturbation).__name__} with epsilon {epsilon}; only changed pixels within "
                     "127/255 are kept: take Pixels(), or leave warm_start out"
                 )
-            self.attack = steady(self.attack, step_size)
+            self.attack = with_constant_step(self.attack, step_size)
         self._perturbations: Perturbations | None = None
         self._restored: dict[str, Any] | None = None
         self.interpreter_loss = interpreter_loss
@@ -202,12 +202,12 @@ class AIDModule(InterpreterTraining):
             torch.cuda.synchronize()  # what was begun before is not the attack's
         begun = time.perf_counter()
         rows = None if kept is None else kept.rows(batch["image_id"])
-        twin = Twin(self.fast_classifier(images), self.interpreter)
+        accelerated = AcceleratedCopy(self.fast_classifier(images), self.interpreter)
         with frozen(self.interpreter), torch.autocast(images.device.type, enabled=False):
             result = run_attack(
                 self.attack, self.classifier, self.interpreter, images, target_class, target_map,
                 generators=generators, start=None if kept is None or rows is None else kept.get(rows, images),
-                twin=twin,
+                accelerated=accelerated,
             )  # fmt: skip
         if kept is not None and rows is not None:
             # All processes keep all perturbations: the next epoch deals the images out in another way.

@@ -155,22 +155,22 @@ class BenignQuality(pl.Callback):
                 "teacher: none of its maps is finite, so there is nothing to compare with; check its weights"
             )
         worst = max(losses, key=lambda name: losses[name])
-        judged = {name: agreement.get(name, 1.0) for name in _DISTANCES} | {"lost": losses[worst]}  # none finite: 1
-        exceeded = [name for name, limit in self.limits.items() if not judged[name] <= limit]
+        measured = {name: agreement.get(name, 1.0) for name in _DISTANCES} | {"lost": losses[worst]}  # none finite: 1
+        exceeded = [name for name, limit in self.limits.items() if not measured[name] <= limit]
         held = not highest(trainer, len(exceeded))
-        entry = {"step": trainer.global_step, "held": held, **agreement, **judged, "worst": worst, **own}
+        entry = {"step": trainer.global_step, "held": held, **agreement, **measured, "worst": worst, **own}
         # A validation that a signal broke off is repeated when the run goes on.
         self.validations = [one for one in self.validations if one["step"] != trainer.global_step] + [entry]
         name = _part(pl_module, "interpreter").name
-        pl_module.log_dict({f"val/benign/{name}/{key}": value for key, value in (agreement | judged).items()})
+        pl_module.log_dict({f"val/benign/{name}/{key}": value for key, value in (agreement | measured).items()})
         compared = _compared(worst, own, self.teacher)
-        reasons = {name: f"{name} {judged[name]:.3f} > {self.limits[name]:g}" for name in _DISTANCES}
-        reasons["lost"] = f"lost {judged['lost']:.1%} > {self.limits['lost']:.1%} ({compared})"
+        reasons = {name: f"{name} {measured[name]:.3f} > {self.limits[name]:g}" for name in _DISTANCES}
+        reasons["lost"] = f"lost {measured['lost']:.1%} > {self.limits['lost']:.1%} ({compared})"
         if trainer.is_global_zero:
             print(
-                f"Step {trainer.global_step}: benign maps of {name} and its teacher: L1 {judged['agreement_l1']:.3f} "
-                f"(another class {judged['agreement_l1_other_class']:.3f}), "
-                f"IoU {agreement.get('agreement_iou', 0.0):.3f}, largest loss {judged['lost']:.1%} ({compared})",
+                f"Step {trainer.global_step}: benign maps of {name} and its teacher: L1 {measured['agreement_l1']:.3f} "
+                f"(another class {measured['agreement_l1_other_class']:.3f}), "
+                f"IoU {agreement.get('agreement_iou', 0.0):.3f}, largest loss {measured['lost']:.1%} ({compared})",
                 flush=True,
             )
         if held:

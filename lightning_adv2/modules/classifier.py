@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import Metric
 
-from lightning_adv2.functional.symmetry import turned
+from lightning_adv2.functional.symmetry import apply_dihedral
 from lightning_adv2.metrics.attack import ImageMean
 from lightning_adv2.metrics.classification import BalancedAccuracy
 from lightning_adv2.models import Classifier, save_weights
@@ -100,7 +100,7 @@ class ClassifierModule(pl.LightningModule):
         """Cross entropy of one batch."""
         images = batch["images"]
         if self.symmetries:  # from the global generator, which TrainingCheckpoint seeds at each step
-            images = turned(images, torch.randint(8, (len(images),)))
+            images = apply_dihedral(images, torch.randint(8, (len(images),)))
         logits = self(images)
         loss = F.cross_entropy(logits, batch["label"], self.class_weight, label_smoothing=self.label_smoothing)
         self.log("train/loss", loss)

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_adv2.attacks import Twin, make_twin
+from lightning_adv2.attacks import AcceleratedCopy, make_accelerated_copy
 from lightning_adv2.interpreters import TrainableInterpreter, give_encoders
 from lightning_adv2.metrics import MapQuality, says_little
 from lightning_adv2.models import Classifier
@@ -51,7 +51,7 @@ class InterpreterTraining(pl.LightningModule):
         self.classifier = classifier.requires_grad_(False).eval()
         self.interpreter = interpreter
         self.quality = MapQuality()
-        self._twin: Twin | None = None  # no part of the module: neither saved nor counted
+        self._accelerated: AcceleratedCopy | None = None  # no part of the module: neither saved nor counted
         self.strict_loading = False  # the frozen networks are not in the checkpoints
 
     @property
@@ -75,17 +75,17 @@ class InterpreterTraining(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """The fast copy is made anew for each run's device, precision and weights."""
-        self._twin = None
+        self._accelerated = None
 
     def teardown(self, stage: str) -> None:
         """It takes no memory after the run."""
-        self._twin = None
+        self._accelerated = None
 
     def fast_classifier(self, images: Tensor) -> Classifier:
         """The same function as ``classifier``, quicker where gradients pass through it; made from the first images."""
-        if self._twin is None:
-            self._twin = make_twin(self.classifier, None, images)
-        return self._twin.classifier
+        if self._accelerated is None:
+            self._accelerated = make_accelerated_copy(self.classifier, None, images)
+        return self._accelerated.classifier
 
     def on_validation_epoch_start(self) -> None:
         """Forget what a validation that was broken off has seen."""

@@ -41,7 +41,7 @@ _IMAGES = 8  # of each run in the gallery: a page of several runs holds several
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """A short name for each run: its folder's, or more of the path where two are called the same."""
+    """A short name for each run: the folder's name, with more of the path where two folders have the same name."""
     paths = [run.folder.resolve() for run in runs]
     depth = 1
     while len({path.parts[-depth:] for path in paths}) < len(set(paths)):
@@ -50,10 +50,10 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def comparison(runs: Sequence[Run], names: Sequence[str], metrics: dict[str, str], title: str) -> Table:
-    """The runs' rows side by side, each number after the first run's with its difference from it.
+    """The rows of several runs side by side, each number with its difference from the first run's number.
 
-    A column of ``KEYS`` that says the same everywhere is left out; a cell is empty where a run has no such row. Runs of
-    one interpreter each are compared whatever it is called.
+    A column of ``KEYS`` with the same value in all rows is left out; a cell is empty where a run lacks the row. Runs of
+    one interpreter each are compared whatever the names of their interpreters.
 
     Args:
         runs: two or more; the first is what the others are compared with.
@@ -112,7 +112,7 @@ def _cell(metric: str, value: float | None, first: float | None) -> str:
 
 
 def experiment_table(runs: Sequence[Run], names: Sequence[str]) -> Table:
-    """Where the experiments differ from the first one's, by name; nothing else can make the numbers differ."""
+    """The differences of the experiments from the first experiment; nothing else can make the numbers differ."""
     rows: list[tuple[str, ...]] = []
     first, *others = [_renamed(run) if len(_only_interpreters(runs)) > 1 else run.experiment for run in runs]
     for experiment, name in zip(others, names[1:], strict=True):
@@ -135,7 +135,7 @@ def _renamed(run: Run) -> dict[str, Any]:
 
 
 def compare_sections(runs: Sequence[Run], names: Sequence[str], folder: Path) -> list[Section]:
-    """The page of several runs: the comparison, then each run's own sections.
+    """The sections of the page of several runs: the comparison, then the sections of each run.
 
     Args:
         runs: two or more.
@@ -149,7 +149,7 @@ def compare_sections(runs: Sequence[Run], names: Sequence[str], folder: Path) ->
     if bars:
         note = ", ".join(f"({number}) {name}" for number, name in enumerate(names, 1))
         paths = draw(folder / "runs.png", lambda: run_bars(bars), SAME)
-        drawn += [Picture("How much of the map is left", path, note) for path in paths]
+        drawn += [Picture("Map agreement", path, note) for path in paths]
     sections = [Section("Comparison", text, [*blocks[:1], *drawn, *blocks[1:], experiment_table(runs, names)])]
     for run, name in zip(runs, names, strict=True):
         sections += [
@@ -180,7 +180,7 @@ def _draw(run: Run) -> None:
 
 
 def report(folders: Sequence[Path], output: Path | None = None) -> Path:
-    """Write the page of one run into its folder, or that of several runs; draw what is missing of their figures.
+    """Write the page of one run or of several runs, and draw their missing figures; returns the page's path.
 
     Args:
         folders: of evaluations.
@@ -218,6 +218,9 @@ def main(options: Namespace) -> None:
 
     Args:
         options: of :func:`lightning_adv2.cli.options.report`.
+
+    Raises:
+        SystemExit: a folder holds no evaluation, a file is damaged, or the page cannot be written.
     """
     try:
         page = report(options.runs, options.output)

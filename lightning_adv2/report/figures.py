@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lightning_adv2.files import written_whole
 from lightning_adv2.files.text import visible
+from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.functional.masking import resize_map
 from lightning_adv2.results.records import record_key, to_numpy
 from lightning_adv2.results.summary import Row
@@ -32,15 +33,17 @@ _BY_ROLE = {
 }
 FORMULA = "formula"
 """``gid`` of a text of this package that is mathematics."""
+_NO_TICKS: dict[str, Any] = {"xticks": [], "yticks": []}
+"""For axes that are off: matplotlib makes and measures ticks all the same, which takes longer than the picture."""
 
 
 def overlay(image: Tensor, attribution_map: Tensor, strength: float = 0.55) -> Image:
-    """An image with its map laid over it.
+    """The image in grey with its attribution map laid over it in colour.
 
     Args:
         image: ``(C, H, W)`` uint8.
         attribution_map: ``(1, h, w)`` in [0, 1]; enlarged bilinearly.
-        strength: opacity of the map.
+        strength: opacity of the map, in [0, 1].
 
     Returns:
         ``(H, W, 3)`` uint8.
@@ -54,7 +57,7 @@ def overlay(image: Tensor, attribution_map: Tensor, strength: float = 0.55) -> I
 
 
 def amplified(adv_image: Tensor, image: Tensor, factor: int = 10) -> Image:
-    """The perturbation, times ``factor``, around mid grey. Two ``(C, H, W)`` uint8 -> ``(H, W, 3)`` uint8."""
+    """The perturbation times ``factor`` around mid grey. Two ``(C, H, W)`` uint8 -> ``(H, W, 3)`` uint8."""
     difference = to_numpy(adv_image).astype(np.int16) - to_numpy(image).astype(np.int16)
     shown: Image = (128 + factor * difference).clip(0, 255).astype(np.uint8)
     return shown
@@ -65,21 +68,33 @@ Cell = tuple[Image, str, str]
 
 
 def iou_text(iou: float) -> str:
-    """An image's map IoU in words: two maps that are both empty at the threshold have none."""
+    """The map IoU of an image as text; NaN stands for two maps that are both empty at the threshold."""
     return "both empty" if math.isnan(iou) else f"IoU {iou:.2f}"
 
 
 def iou_colour(iou: float) -> str:
-    """Green where the map is plausible, red where it is not, black where there is nothing to compare."""
+    """The colour of a map IoU: green above 0.5 (plausible), red up to 0.5, black for NaN."""
     return "black" if math.isnan(iou) else GOOD if iou > 0.5 else BAD
 
 
+def map_cell(shown: Tensor, benign: Tensor, image: Tensor) -> Cell:
+    """A map laid over the image that it is of, and its IoU with the benign map; both maps are ``(1, h, w)``."""
+    shown, benign = shown.float().cpu(), benign.float().cpu()
+    iou = float(map_iou(shown[None], benign[None]))
+    return overlay(image, shown), iou_text(iou), iou_colour(iou)
+
+
 def grid(rows: Sequence[Sequence[Cell]], title: str) -> Figure:
-    """Pictures with captions of up to two lines, row by row, under a heading."""
+    """A figure of pictures with captions of up to two lines, row by row, under a heading.
+
+    Args:
+        rows: the cells of each row: picture ``(H, W, 3)`` uint8, caption, colour of the caption.
+        title: heading.
+    """
     columns = max(len(row) for row in rows)
     figure = Figure(figsize=(1.62 * columns, 1.98 * len(rows) + 0.4), layout="constrained")
     heading(figure, title)
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    axes = figure.subplots(len(rows), columns, squeeze=False, subplot_kw=_NO_TICKS)
     for line, row in zip(axes, rows, strict=True):
         for axis in line:
             axis.set_axis_off()
@@ -90,11 +105,18 @@ def grid(rows: Sequence[Sequence[Cell]], title: str) -> Figure:
 
 
 def map_sheet(images: Tensor, maps: Tensor, names: Sequence[str], limit: int = 16) -> Figure:
-    """Images beside their maps, four pairs a row: ``(n, C, H, W)`` uint8, ``(n, 1, h, w)`` in [0, 1], n captions."""
+    """A figure of images beside their maps, four pairs a row.
+
+    Args:
+        images: ``(n, C, H, W)`` uint8.
+        maps: ``(n, 1, h, w)`` in [0, 1].
+        names: n captions.
+        limit: at most this number of images.
+    """
     count = min(limit, len(images))
     rows = -(-count // 4)
     figure = Figure(figsize=(12.4, 1.9 * rows), layout="constrained")
-    axes = figure.subplots(rows, 8, squeeze=False)
+    axes = figure.subplots(rows, 8, squeeze=False, subplot_kw=_NO_TICKS)
     for axis in axes.flat:
         axis.set_axis_off()
     for i in range(count):
@@ -125,17 +147,22 @@ class Metric(NamedTuple):
 
 
 def attack_label(row: Row) -> str:
-    """An attack with its schedule, a control by its name alone."""
+    """The label of a row's attack: name and schedule, the name alone for a control."""
     return record_key(row["attack"], row["schedule"])
 
 
 def by_interpreter(row: Row) -> str:
-    """The interpreter in capitals, as figures have it."""
+    """The label of a row's interpreter, in capitals."""
     return str(row["interpreter"]).upper()
 
 
 def colours_of(rows: Iterable[Row], series: Callable[[Row], str] = attack_label) -> dict[str, str]:
-    """A colour for each series: of attacks by their role, red for the class alone, blue and green for class and map."""
+    """A colour for each series, by the attack's role: reds for the class alone, blues and greens for class and map.
+
+    Args:
+        rows: with ``role``, where the series are attacks.
+        series: label of a row's series.
+    """
     known: dict[str, str] = {}
     for row in rows:
         name, role = series(row), row.get("role", "")
@@ -155,7 +182,7 @@ def grouped_bars(
     panel: Callable[[Row], str] | None = None,
     colours: Mapping[str, str] | None = None,
 ) -> Figure:
-    """Bars side by side in groups, one axis per metric and panel; numbers stand above bars where they have room.
+    """A figure of bars in groups, one axis per metric and panel; numbers stand above the bars where they have room.
 
     Args:
         rows: flat rows; those without a value of a metric have no bar there.
@@ -177,14 +204,14 @@ def grouped_bars(
     figure = Figure((max(4.4, columns * across), lines * (3.0 if tilted else 2.6) + 0.9), layout="constrained")
     heading(figure, title)
     colours = colours or colours_of(rows, series)
-    axes = figure.subplots(lines, columns, squeeze=False).flat
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axis, (name, metric) in zip(axes, [(p, m) for p in panels for m in metrics], strict=False):
         shown = [row for row in rows if panel is None or panel(row) == name]
         _bars(axis, shown, metric, groups[name], labels, (group, series), colours, across)
         axis.set_xticks(range(len(groups[name])), groups[name], fontsize=8,
                         **({"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if tilted else {}))  # fmt: skip
         axis.set_title(name, fontsize=9)
-    for axis in list(axes)[count:]:
+    for axis in axes[count:]:
         axis.set_axis_off()
     legend(figure, across * columns)
     return figure
@@ -218,7 +245,8 @@ def _bars(
         if stated:
             axis.plot(*zip(*stated, strict=True), "D", color="white", markeredgecolor="black", ms=5, label="paper")
     axis.set_xlim(-0.55, len(groups) - 0.45)
-    axis.set_ylim(0, metric.limit)
+    lowest = min((row[metric.key] for row in rows if row.get(metric.key) is not None), default=0.0)
+    axis.set_ylim(min(0.0, 1.15 * lowest), metric.limit)
     axis.set_ylabel(metric.label)
     if metric.level is not None:
         axis.axhline(metric.level, color="black", linewidth=0.8, linestyle=":")
@@ -232,13 +260,18 @@ def _bar_text(row: Row, metric: Metric) -> str:
 
 
 def heading(figure: Figure, text: str) -> None:
-    """Give a figure its heading, in as many lines as its width takes."""
+    """Set the heading of a figure, wrapped to the figure's width."""
     wide = max(16, int(figure.get_figwidth() / 0.115))
     figure.suptitle("\n".join(textwrap.wrap(visible(text), wide)) or " ", fontsize=12, fontweight="bold")
 
 
 def legend(figure: Figure, inches: float | None = None) -> None:
-    """Explain each label of a figure's axes once, below them, in as many columns as fit."""
+    """Add a legend below the axes of a figure, each label once, in as many columns as fit.
+
+    Args:
+        figure: with labelled artists.
+        inches: width of the legend; None takes the figure's.
+    """
     known: dict[str, Any] = {}
     for axis in figure.axes:
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
@@ -252,15 +285,18 @@ def legend(figure: Figure, inches: float | None = None) -> None:
 
 
 def plain_axis(axis: Any) -> None:
-    """Leave out the frame's upper and right side."""
+    """Remove the upper and the right side of an axis' frame."""
     axis.spines[["top", "right"]].set_visible(False)
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, whole or not at all.
+    """Write a figure as PNG, whole or not at all; returns the path.
 
-    Every text in it stands as it is, for names may hold anything: ``$`` is no mathematics, and what has no look of its
-    own is written out.
+    Every text of the figure is shown literally, because names may hold any character: ``$`` starts no formula, and
+    control characters are written out.
+
+    Raises:
+        OSError: the file cannot be written; an old file is as it was.
     """
     for one in figure.findobj(Axis):  # whose labels come from its formatter, whenever it is drawn
         labels = [text.get_text() for text in one.get_majorticklabels()]
@@ -275,12 +311,12 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def short(text: str, width: int = 24) -> str:
-    """A name in one line of at most so many characters."""
+    """A name in one line of at most ``width`` characters."""
     text = visible(text)
     return text if len(text) <= width else text[: width - 1] + "."
 
 
 def caption(text: str, width: int = 22) -> str:
-    """A text in at most two lines of so many characters, cut at the end where it is longer."""
+    """A text in at most two lines of ``width`` characters, cut at the end where it is longer."""
     lines = textwrap.wrap(visible(text), width) or [""]
     return "\n".join([lines[0], short(" ".join(lines[1:]), width)] if len(lines) > 1 else lines)

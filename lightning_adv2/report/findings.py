@@ -1,4 +1,4 @@
-"""What a study found, as its file ``<name>.json`` has it, and how it is shown: by the study's class, or by the file."""
+"""The findings of a study: the file ``<name>.json``, and the tables and figures that show it."""
 
 from __future__ import annotations
 
@@ -115,8 +115,11 @@ def write_findings(folder: Path, study: type[Shown], findings: Findings) -> None
     }
     write_json(folder / f"{study.name}.json", content)
     write_csv(findings.rows, folder / f"{study.name}.csv", keys)
+    images = folder / f"{study.name}_images.csv"
     if findings.images:
-        write_csv(findings.images, folder / f"{study.name}_images.csv")
+        write_csv(findings.images, images)
+    else:
+        images.unlink(missing_ok=True)  # of an earlier run
 
 
 def draw_figure(folder: Path, study: type[Shown], findings: Findings, keep: bool = False) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What is shown costs no run its success: a figure, a table or a page that fails costs only itself, and is said."""
+"""A figure, a table or a page that fails costs a warning, not the run."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SAME = "the same command makes it again"
 
 @contextmanager
 def harmless(what: str | Path, again: str = AGAIN) -> Iterator[list[str]]:
-    """Turn an error in the block, want of memory too, into a warning: what is missing, why, and how to have it again.
+    """Turn an error in the block, also an exhausted memory, into a warning with the reason and the remedy.
 
-    This is for what is shown alone. Whoever writes data (``results.json``, tables as CSV) lets the error through.
+    Use it for figures, tables and pages alone; errors of data files (``results.json``, CSV) are not caught.
 
     Args:
-        what: what the block makes; of a file its path, and an earlier file does not stay in its place.
-        again: how to make it later.
+        what: name of the block's product, or the path of its file; an earlier file at this path is deleted.
+        again: how to make the product later.
 
     Yields:
         A list that holds the warning, once there is one.
@@ -46,19 +46,19 @@ def harmless(what: str | Path, again: str = AGAIN) -> Iterator[list[str]]:
 
 
 def reason(error: Exception) -> str:
-    """Why, in a line."""
+    """The reason of an error in one line."""
     known = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
     return visible(" ".join(known.split())) or type(error).__name__
 
 
 def draw(path: Path, make: Callable[[], Figure | None], again: str = AGAIN, keep: bool = False) -> list[Path]:
-    """Draw a figure as PNG, whatever may go wrong; see :func:`harmless`.
+    """Draw a figure as PNG; an error becomes a warning, see :func:`harmless`.
 
     Args:
-        path: where to.
-        make: makes the figure; None where there is nothing to show, and then no earlier one stays there either.
-        again: how to draw it later.
-        keep: leave a figure that is there.
+        path: of the PNG file.
+        make: makes the figure; returns None where there is nothing to show, and then an earlier file is deleted.
+        again: how to draw the figure later.
+        keep: keep a figure that is there already.
 
     Returns:
         The path, if the figure is there.

@@ -21,7 +21,6 @@ from lightning_adv2.models import Classifier
 from lightning_adv2.report.figures import FORMULA
 from lightning_adv2.report.harmless import draw
 from lightning_adv2.report.old_tables import show
-from lightning_adv2.report.transfer import aims_at_map
 from lightning_adv2.results.records import AttackRecord, BatchRecord, record_key, to_float
 from lightning_adv2.results.summary import Row
 
@@ -63,7 +62,7 @@ def check_batch(
     found: list[Checked] = []
     for number, record in enumerate(records.values()):
         for place, attack in enumerate(record.attacks):
-            aimed = aims_at_map(attack)
+            aimed = attack.needs_map
             if attack.attack != "target_class" and (aimed or not number):
                 head = (record.interpreter if aimed else "", place, attack.attack, attack.schedule, record.batch_index)
                 found += [Checked(*head, *values) for values in _check(classifier, record, attack, steps, device)]

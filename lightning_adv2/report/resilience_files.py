@@ -38,7 +38,10 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
     read = {
         "rows": json.loads(_text(folder / "results.json", "AttackEvaluation"))["rows"],
         "images": [_image(row) for row in csv.DictReader(StringIO(_text(folder / "images.csv", "AttackEvaluation")))],
-        "quality": json.loads(_text(folder / "map_quality.json", "MapQualityEvaluation")),
+        "quality": {
+            row["interpreter"]: {key: value for key, value in row.items() if key != "interpreter" and value is not None}
+            for row in json.loads(_text(folder / "map_quality.json", "MapQualityEvaluation"))["rows"]
+        },
     }
     for name in ("noise", "transfer"):
         path = folder / f"{name}.json"

@@ -17,24 +17,24 @@ from lightning_adv2.results.summary import Row, Summary, denominator_lines
 IOUS = ("iou", "iou_benign", "iou_true_class", "iou_target_class")
 """Columns that have no value for an image whose two maps are both empty."""
 EMPTY = (
-    "no IoU: images whose two maps are both empty, below 0.5 everywhere: they have no map IoU, and are not in its mean "
-    "nor in the share of plausible maps"
+    "no IoU: images whose two maps are both below 0.5 everywhere. They have no map IoU; its mean and the share of "
+    "plausible maps leave them out."
 )
 ONE_CLASS = (
-    "IoU, c / IoU, c_t: both images, attacked and clean, explained for the true class c / the target class c_t: "
-    "what is left is the reaction to the attack and not to the class asked for"
+    "IoU, c and IoU, c_t: the attacked and the benign image, both explained for the true class c or both for the "
+    "target class c_t. The two maps then differ by the attack alone, not by the class."
 )
 
 
 def print_table(summary: Summary, title: str, console: Console | None = None) -> None:
-    """Print the table of an evaluation, with what became of every image and what was flagged."""
+    """Print the table of an evaluation, with the denominators and the flags."""
     table = results_table(summary, title)
     told = [*denominator_lines(summary), *accuracy_lines(summary.benign), *blind_notes(summary)]
     show(Table(table.title, table.columns, table.rows, [*table.notes, *told], table.alerts), console)
 
 
 def results_table(summary: Summary, title: str) -> Table:
-    """The means of every attack and control; joint attacks stand out, controls recede.
+    """The table of an evaluation: means under every attack and control.
 
     Args:
         summary: of the run.
@@ -46,7 +46,7 @@ def results_table(summary: Summary, title: str) -> Table:
     rows = [_shown(row, summary, counts) for row in summary.rows]
     targets = [row["target"] for row in rows if row["target"] != BENIGN]
     notes = [ONE_CLASS] * bool(rows) + [EMPTY] * any(row["empty"] for row in rows)
-    notes += [line] if (line := resolution(summary.benign)) else []
+    notes += [f"{line}."] if (line := resolution(summary.benign)) else []
     return Table(
         titled(title, ", ".join(dict.fromkeys(targets)) or BENIGN), _columns(rows, bool(targets)), rows, notes,
         _alerts(summary),
@@ -90,11 +90,11 @@ def _key(row: Row) -> tuple[str, str, str]:
 
 
 def blind_notes(summary: Summary) -> list[str]:
-    """What the flag of a blind attack means, or that there are too few images to raise it."""
+    """The meaning of the flag ``blind_attack``, or that there are too few images to raise it; empty without a flag."""
     if any(flag.startswith(FLAG) for row in summary.rows for flag in row["flags"]):
         return [MEANING]
     few = max((row["n"] for row in summary.rows), default=LEAST_IMAGES) < LEAST_IMAGES
-    return [f"Fewer than {LEAST_IMAGES} images: too few to tell whether a joint attack was blind"] if few else []
+    return [f"Fewer than {LEAST_IMAGES} images are too few to tell whether a joint attack was blind."] if few else []
 
 
 def _alerts(summary: Summary) -> list[str]:

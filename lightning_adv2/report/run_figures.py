@@ -29,23 +29,23 @@ from lightning_adv2.results.traces import Curves
 def gallery(
     record: BatchRecord, attacks: Sequence[AttackRecord], classes: Sequence[str], title: str, rows: int = 8
 ) -> Figure:
-    """One row per image: benign image and map, then image, map and IoU under each attack, then the perturbation.
+    """A figure with one row per image: benign image and map, image and map under each attack, perturbation.
 
     A target map that is not the benign one stands beside it.
 
     Args:
         record: one batch.
-        attacks: those of its attacks to show, ADV2 last.
+        attacks: the attacks to show, joint attacks last.
         classes: class names.
         title: heading.
-        rows: at most so many images.
+        rows: at most this number of images.
     """
     count = min(rows, len(record.image_id))
     return grid([_row(record, attacks, i, classes) for i in range(count)], title)
 
 
 def overview(records: dict[str, BatchRecord], image_id: str, classes: Sequence[str], title: str) -> Figure:
-    """One row per interpreter, all of the same image; see :func:`gallery`.
+    """A figure with one row per interpreter, all of the same image; see :func:`gallery`.
 
     Args:
         records: interpreter -> a record of it with the image.
@@ -61,9 +61,12 @@ def overview(records: dict[str, BatchRecord], image_id: str, classes: Sequence[s
 
 
 def shown_attacks(record: BatchRecord) -> list[AttackRecord]:
-    """One schedule of each attack, PGD first, ADV2 last: a picture asks what ADV2 changes, not the schedule."""
-    chosen = {attack.attack: attack for attack in reversed(record.attacks) if attack.schedule != "control"}
-    return [chosen[name] for name in sorted(chosen, key=lambda n: ("adv2" in n, n != "pgd", n))]
+    """One schedule of each attack in the record, joint attacks last; controls are left out."""
+    chosen: dict[str, AttackRecord] = {}
+    for attack in record.attacks:
+        if attack.role != "control":
+            chosen.setdefault(attack.attack, attack)
+    return sorted(chosen.values(), key=lambda attack: attack.needs_map)
 
 
 def _row(record: BatchRecord, attacks: Sequence[AttackRecord], i: int, classes: Sequence[str]) -> list[Cell]:
@@ -89,11 +92,11 @@ def _row(record: BatchRecord, attacks: Sequence[AttackRecord], i: int, classes: 
 
 
 def bars(rows: Sequence[Row], title: str = "") -> Figure:
-    """Map IoU and L1 of every attack and control, grouped by interpreter.
+    """A figure with bars of map IoU and L1 under every attack and control, grouped by interpreter.
 
     Args:
         rows: of a summary.
-        title: heading; an empty one says what the maps are compared with.
+        title: heading; an empty one names the map that the maps are compared with.
 
     Raises:
         ValueError: there is no row.
@@ -103,11 +106,11 @@ def bars(rows: Sequence[Row], title: str = "") -> Figure:
     target = rows[0]["target"]
     against = "benign map" if target == BENIGN else f"target map: {target}"
     metrics = (Metric("iou", "map IoU", limit=1.05, level=0.5), Metric("l1", "map L1"))
-    return grouped_bars(rows, metrics, title or f"Agreement of the attacked image's map with the {against}")
+    return grouped_bars(rows, metrics, title or f"Map agreement: attacked image and {against}")
 
 
 def convergence(curves: Curves, title: str) -> Figure:
-    """Map IoU, map L1 and target confidence over the steps of each attack.
+    """A figure with map IoU, map L1 and target confidence over the steps of each attack.
 
     Args:
         curves: means over images.

@@ -21,11 +21,11 @@ from lightning_adv2.results.writing import write_results
 
 
 def write_report(run: Run, stamp: dict[str, Any]) -> list[Path]:
-    """Write tables and figures, show the table in the terminal; returns the pictures that could be drawn.
+    """Write tables and figures and print the table; returns the paths of the figures.
 
     Args:
         run: what to report.
-        stamp: what it takes to get the same numbers again; see ``report.stamp``.
+        stamp: versions, machine, time and revision; see ``results.stamp``.
     """
     write_results(run.folder, run.summary, stamp)
     pictures = draw_figures(run)
@@ -36,7 +36,7 @@ def write_report(run: Run, stamp: dict[str, Any]) -> list[Path]:
 
 
 def draw_figures(run: Run, keep: bool = False) -> list[Path]:
-    """Draw the figures of a run's own report, or with ``keep`` those that are missing; returns those that are there."""
+    """Draw the figures of a run, with ``keep`` only the missing ones; returns the paths of the figures that exist."""
     return write_figures(run.folder / "figures", run.first_records, run.summary, run.about["classes"], keep)
 
 
@@ -47,13 +47,13 @@ def write_figures(
     classes: Sequence[str],
     keep: bool = False,
 ) -> list[Path]:
-    """Draw bars over all interpreters, and of each the gallery and convergence; what cannot be drawn is said.
+    """Draw bars over all interpreters, and the gallery and convergence of each; an error becomes a warning.
 
     With one interpreter all lie in ``folder``; with several each has its own folder below, and ``overview.png`` shows
     one image under all of them.
 
     Args:
-        folder: where to.
+        folder: of the figures.
         records: gives those of the run, an interpreter's together; of each interpreter the first with an attacked
             image is shown, and one is in memory at a time.
         summary: of the run.
@@ -61,7 +61,7 @@ def write_figures(
         keep: leave figures that are there.
 
     Returns:
-        The figures that are there now.
+        The paths of the figures that exist.
     """
     drawn = partial(draw, keep=keep)
     if not summary.rows:

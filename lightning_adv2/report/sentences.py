@@ -42,7 +42,7 @@ def sentences(run: Run) -> list[str]:
     said += benign
     said += [sentence for name in run.summary.by_interpreter if (sentence := _told(name, rows))]
     flagged = sum(bool(row["flags"]) for row in rows)
-    return said + ([f"{flagged} of {len(rows)} rows are flagged: see 'Where every image went'."] if flagged else [])
+    return said + ([f"{flagged} of {len(rows)} rows are flagged: see 'Denominators and flags'."] if flagged else [])
 
 
 def _told(name: str, rows: list[Row]) -> str:

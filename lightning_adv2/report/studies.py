@@ -9,19 +9,16 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from lightning_adv2 import files
-from lightning_adv2.report.classifier_transfer_files import draw_classifier_transfer, print_classifier_transfer
 from lightning_adv2.report.confusion import draw_confusion, print_confusion
 from lightning_adv2.report.curves import draw_curves, print_curves
 from lightning_adv2.report.detection import draw_detection, print_detection
+from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.localization import print_localization
-from lightning_adv2.report.map_quality import quality_tables
-from lightning_adv2.report.noise import draw_noise, print_noise
 from lightning_adv2.report.old_tables import tables_of
 from lightning_adv2.report.proposition import draw_proposition, print_proposition
 from lightning_adv2.report.resilience_files import draw_resilience, print_resilience
 from lightning_adv2.report.table import Table
-from lightning_adv2.report.transfer import draw_transfer, print_transfer
 
 
 class Study(NamedTuple):
@@ -43,26 +40,15 @@ def _printed(show: Callable[[Any, Console], None]) -> Callable[[Any], list[Table
 
 
 STUDIES: dict[str, Study] = {
-    "map_quality": Study("What the benign maps are worth", quality_tables),
     "resilience": Study(
         "Who resists",
         _printed(lambda read, to: print_resilience(read["rows"], read["reference"], to)),
         lambda folder, read: draw_resilience(folder, read["rows"], read["tolerance"]),
     ),
-    "transfer": Study(
-        "Transfer between interpreters",
-        _printed(lambda read, to: print_transfer(read["rows"], to)),
-        lambda folder, read: draw_transfer(folder, read["rows"]),
-    ),
     "detection": Study(
         "Detection",
         _printed(lambda read, to: print_detection(read["rows"], "Share of images detected", to)),
         lambda folder, read: draw_detection(folder, read["rows"]),
-    ),
-    "noise": Study(
-        "Plain noise",
-        _printed(lambda read, to: print_noise(read["levels"], read["rows"], "Maps under plain noise", to)),
-        lambda folder, read: draw_noise(folder, read["rows"]),
     ),
     "localization": Study("Do the maps find the object?", _printed(print_localization)),
     "proposition": Study(
@@ -75,11 +61,6 @@ STUDIES: dict[str, Study] = {
         _printed(lambda read, to: print_curves(read["curves"], read["controls"], to)),
         lambda folder, read: draw_curves(folder, read["curves"], read["controls"]),
     ),
-    "classifier_transfer": Study(
-        "Transfer between classifiers",
-        _printed(lambda read, to: print_classifier_transfer(read["classifiers"], read["rows"], read["skipped"], to)),
-        lambda folder, read: draw_classifier_transfer(folder, read["rows"]),
-    ),
     "confusion": Study("What the classifier takes for what", _printed(print_confusion), draw_confusion),
 }
 """A study's file and figure, ``<name>.json`` and ``figures/<name>.png`` -> how they are shown, in a page's order."""
@@ -91,6 +72,9 @@ def study_tables(folder: Path, name: str) -> list[Table]:
     Raises:
         ValueError: its file is damaged.
     """
+    if name not in STUDIES:
+        study = read_findings(folder, name)
+        return study.tables if study else []
     content = read_json(folder / f"{name}.json")
     return [] if content is None else STUDIES[name].tables(content)
 

@@ -119,10 +119,11 @@ class Table:
 
     @property
     def starts_group(self) -> list[bool]:
-        """For each row whether a new group begins."""
+        """For each row whether a new group begins; nowhere, if every group has one row."""
         key = self.group or (self.columns[0].key if self.columns else "")
         values = [row.get(key) for row in self.rows]
-        return [i > 0 and value != values[i - 1] for i, value in enumerate(values)]
+        new = [i > 0 and value != values[i - 1] for i, value in enumerate(values)]
+        return [False] * len(new) if all(new[1:]) else new
 
 
 def text_table(

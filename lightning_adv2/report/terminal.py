@@ -31,7 +31,7 @@ def show(table: Table, console: Console | None = None) -> None:
     elif console.width < width and main:
         drawn.columns = [column for column in drawn.columns if str(column.header) in main]
     below = [(note, "dim") for note in table.all_notes] + [(f"! {alert}", "yellow") for alert in table.alerts]
-    texts = [Text(plain(text, console.encoding).plain, style=style) for text, style in below]
+    texts = [Text(plain(text, console.encoding, keep="\n").plain, style=style) for text, style in below]
     try:
         console.print(Group(drawn, *texts))
     except SystemExit as end:  # so rich ends a program
@@ -55,9 +55,14 @@ def _drawn(table: Table, encoding: str) -> rich.table.Table:
     return drawn
 
 
-def plain(text: str, encoding: str = "utf-8") -> Text:
+def plain(text: str, encoding: str = "utf-8", keep: str = "") -> Text:
     """A string as text that stands as it is: brackets are no markup.
 
     What a terminal obeys, or has no letters for, is written out (:func:`~lightning_adv2.files.text.visible`).
+
+    Args:
+        text: may hold any name.
+        encoding: of the terminal.
+        keep: characters that are not written out, such as the end of a line.
     """
-    return Text(visible(text, keep="\n").encode(encoding, "backslashreplace").decode(encoding))
+    return Text(visible(text, keep).encode(encoding, "backslashreplace").decode(encoding))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +12,12 @@ from typing import Any
 
 from lightning_adv2.files import open_table, read_json
 from lightning_adv2.functional.bootstrap import bootstrap_interval, share_interval
+from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.table import Table, text_table
 from lightning_adv2.reproduction.plan import Plan
+from lightning_adv2.reproduction.published import Stated
 
 Row = dict[str, Any]
-SHARES = ("asr", "detected", "error")
-"""Measures that are shares of images: their interval is Wilson's."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,11 @@ class Evaluation:
             return share_cell(int(sum(hits)), len(hits)) if seeds <= 1 else mean_cell(hits, names, seeds)
         return mean_cell([row[metric] for row in found], names, seeds)
 
+    def rows(self, study: str) -> list[Row]:
+        """The rows of this study in each run that has it."""
+        found = [read_findings(folder, study) for folder in self.folders]
+        return [row for one in found if one is not None for row in one.findings.rows]
+
     def files(self, name: str) -> list[Any]:
         """The content of this JSON file in each run that has it."""
         paths = [folder / name for folder in self.folders]
@@ -143,6 +148,35 @@ class Measured:
     place: tuple[str, ...]
     cells: dict[str, Cell]
     published: Mapping[str, float]
+
+
+def measured(
+    found: Evaluation | None, stated: Stated, columns: Sequence[str], keep: Callable[[Row], bool] = bool
+) -> list[Measured]:
+    """The rows of a study, each beside what the paper states of it; none where the study was not run.
+
+    Args:
+        found: the runs.
+        stated: names the study and the values of a row that tell rows apart.
+        columns: what is measured; a row without a value of the first is left out.
+        keep: whether a row counts.
+    """
+    rows = [row for row in (found.rows(stated.study) if found else []) if keep(row) and row[columns[0]] is not None]
+    places = [tuple(str(row[key]) for key in stated.keys) for row in rows]
+    return [
+        Measured(place, {column: study_cell(row, column) for column in columns}, stated.rows.get(place, {}))
+        for place, row in zip(places, rows, strict=True)
+    ]
+
+
+def study_cell(row: Row, column: str) -> Cell:
+    """A column of a study's row over its ``n`` images: with its interval, or as a share of them with Wilson's."""
+    value, n = row[column], row["n"]
+    if value is None:
+        return NOTHING
+    if f"{column}_low" in row:
+        return Cell(value, row[f"{column}_low"], row[f"{column}_high"], n)
+    return share_cell(round(value * n), n)
 
 
 def shown(title: str, headings: Sequence[str], rows: Sequence[Measured], names: Mapping[str, str], note: str) -> Table:

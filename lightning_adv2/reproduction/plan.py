@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from lightning_adv2.files import read_text
+from lightning_adv2.reproduction.configuration import read_configuration
 
 PAPER_IMAGES = 1000
 ROLES = {
@@ -145,7 +146,7 @@ def compose(plan: Plan, name: str, seed: int) -> dict[str, Any]:
     for part in run.config:
         if not Path(part).is_file():
             raise FileNotFoundError(f"run {name!r}: config {part!r} does not exist; call it from the repository's root")
-        merge(config, yaml.safe_load(read_text(part)) or {})
+        merge(config, read_configuration(part) or {})
     if run.command == "test":
         put(config, "trainer.default_root_dir", str(plan.folder(name, seed)))
         if config["data"]["class_path"].endswith(".AttackDataModule"):

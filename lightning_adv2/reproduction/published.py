@@ -6,8 +6,27 @@ here only as far as its text states them; where nothing is here, reports leave t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 Place = tuple[str, ...]
 """Row of a table, such as ``("first", "cam", "adv2")``."""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the paper states of the rows of a study.
+
+    Attributes:
+        study: its name.
+        keys: the values of a row that tell rows apart.
+        rows: these values -> column -> the paper's figure.
+    """
+
+    study: str
+    keys: tuple[str, ...]
+    rows: Mapping[Place, Mapping[str, float]]
+
 
 _ALL = ("grad", "cam", "mask", "rts")
 _SECONDS = {"first": (0.99, 1.0, 0.99, 1.0), "second": (0.98, 1.0, 0.98, 1.0)}
@@ -67,6 +86,9 @@ MAPS: dict[Place, dict[str, float]] = {
 }
 """Figures 5 and 6, Table 12: only those that Table 5 repeats are stated in figures."""
 MAPS[("first", "grad", "pgd")] = {"l1": 0.10}
+
+TRANSFER = Stated("transfer", ("source", "interpreter"), {})
+"""Table 9: maps by an interpreter that the attack was not made for; the table's figures are not at hand."""
 
 SKIN_ACCURACY = 0.8227
 """Weighted multi-class accuracy of the skin-cancer classifier (Appendix C2)."""

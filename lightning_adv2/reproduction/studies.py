@@ -28,10 +28,10 @@ def table_aid(plan: Plan) -> Found:
     tables = [shown("Figure 16: RTS and RTS-A under attack", ("interpreter", "attack"), rows, names, note)]
     tables += studies(plan, "aid", "noise", "map_quality", "resilience")
     for content in found.files("map_quality.json"):
-        for name, means in content.items():
-            if "agreement_l1" in means:  # a mean over images without their values, so without an interval
-                same = Cell(means["agreement_l1"], means["agreement_l1"], means["agreement_l1"], 0)
-                rows.append(Measured((name, "benign"), {"agreement": same}, {}))
+        for row in content["rows"]:
+            mean = row["agreement_l1"]
+            if mean is not None:  # over images whose values the file has not, so without an interval
+                rows.append(Measured((row["interpreter"], "benign"), {"agreement": Cell(mean, mean, mean, 0)}, {}))
     return rows, tables
 
 

@@ -6,14 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from lightning_adv2.report.table import Table
 from lightning_adv2.reproduction import published
-from lightning_adv2.reproduction.cells import (
-    Cell,
-    Measured,
-    Row,
-    evaluation,
-    share_cell,
-    shown,
-)
+from lightning_adv2.reproduction.cells import Measured, Row, evaluation, measured, share_cell, shown
 from lightning_adv2.reproduction.plan import Plan
 
 CLASSIFIERS = {"attacks": "first", "second": "second"}
@@ -152,12 +145,7 @@ def table_9(plan: Plan) -> Found:
     found = evaluation(plan, "attacks")
     if found is None:
         return None
-    rows = [
-        Measured((row["source"], row["interpreter"]), {"l1": _mean_of(row, "l1"), "iou": _mean_of(row, "iou")}, {})
-        for content in found.files("transfer.json")
-        for row in content["rows"]
-        if row["attack"] == "adv2" and row["l1"] is not None
-    ]
+    rows = measured(found, published.TRANSFER, ("l1", "iou"), lambda row: row["attack"] == "adv2")
     if not rows:
         return None
     rows += [
@@ -168,12 +156,6 @@ def table_9(plan: Plan) -> Found:
     note = "Rows: the interpreter that ADV2 was made for, and the one that explains its images. PGD was made for none."
     title = "Table 9, Figure 14: does an attack on one interpreter fool another?"
     return rows, [shown(title, ("attack made for", "explained by"), rows, names, note)]
-
-
-def _mean_of(row: Row, metric: str) -> Cell:
-    """The mean of a transfer row, with its interval where the run that left it had one."""
-    mean: float = row[metric]
-    return Cell(mean, row.get(f"{metric}_low", mean), row.get(f"{metric}_high", mean), row["n"])
 
 
 def table_stadv(plan: Plan) -> Found:

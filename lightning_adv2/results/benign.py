@@ -34,14 +34,14 @@ MESSAGES = {
 def benign_facts(
     part: Mapping[str, Any] | None, classes: int | None, sizes: Iterable[tuple[int, int]], areas: Sequence[float]
 ) -> dict[str, Any]:
-    """What ``results.json`` says of the benign images under one interpreter.
+    """Facts about the benign images under one interpreter, as ``results.json`` has them.
 
     Args:
-        part: the interpreter's denominators; None where they lack the images that were passed over before, of which the
-            classifier is right on none.
-        classes: K; None where nobody knows.
+        part: the interpreter's denominators; None where they lack the images that the manifest left out, on none of
+            which the classifier is right.
+        classes: K, the number of classes; None where it is not known.
         sizes: height and width of the maps.
-        areas: of each attacked image the share of its benign map that is at least ``THRESHOLD``.
+        areas: for each attacked image the share of its benign map, in [0, 1], that is at least ``THRESHOLD``.
 
     Returns:
         ``judged`` (images with a verdict of the classifier: neither skipped nor, in image or logits, not finite),
@@ -72,13 +72,13 @@ def benign_facts(
 
 
 def map_areas(maps: Tensor) -> list[float]:
-    """The share of each map ``(n, 1, h, w)`` that is at least ``THRESHOLD``."""
+    """The share in [0, 1] of each map's pixels that are at least ``THRESHOLD``; maps are ``(n, 1, h, w)`` in [0, 1]."""
     counts: list[int] = (maps >= THRESHOLD).flatten(1).sum(1).tolist()
     return [count / maps[0].numel() for count in counts]
 
 
 def accuracy_lines(benign: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """In words how often the classifier is right: a line for all interpreters where it is the same for all."""
+    """Sentences with the classifier's accuracy: one for all interpreters where it is the same, else one for each."""
     return said_once({name: _accuracy(facts) for name, facts in benign.items() if facts["judged"]})
 
 
@@ -89,7 +89,7 @@ def _accuracy(facts: Mapping[str, Any]) -> str:
 
 
 def resolution(benign: Mapping[str, Mapping[str, Any]]) -> str:
-    """In a line how many pixels the maps have, and where these are few; empty where there is no map."""
+    """A sentence with the maps' sizes in pixels, and a warning for maps of few pixels; empty where there is no map."""
     sizes = {name: facts["map_sizes"] for name, facts in benign.items() if facts["map_sizes"]}
     if not sizes:
         return ""
@@ -100,7 +100,7 @@ def resolution(benign: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def benign_flags(benign: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Whom a flag concerns (an interpreter, or ``classifier`` where that is the same for all), and the flag's text."""
+    """Pairs of an interpreter, or ``classifier`` where all have the same flag, and the flag with its explanation."""
     found: list[tuple[str, str]] = []
     for flag, message in MESSAGES.items():
         names = [name for name, facts in benign.items() if flag in facts["flags"]]
@@ -110,7 +110,7 @@ def benign_flags(benign: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str
 
 
 def said_once(lines: Mapping[str, str]) -> list[str]:
-    """One line where it is the same for all interpreters, else one for each."""
+    """One line where all interpreters have the same, else one line for each, after the interpreter's name."""
     if len(set(lines.values())) == 1:
         return [next(iter(lines.values()))]
     return [f"{name}: {line}" for name, line in lines.items()]

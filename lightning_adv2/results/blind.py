@@ -1,4 +1,4 @@
-"""Was a joint attack blind? Whether it keeps the map better than what never looked at the map."""
+"""Blind joint attacks: those that keep the map no better than an attack that ignores the map, or than noise."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ MEANING = (
 
 
 def blind_flags(images: Mapping[str, Sequence[Row]], joint: Sequence[str], others: Sequence[str]) -> dict[str, Row]:
-    """For each joint attack that looks blind, its flags; a pure function of the rows of ``images.csv``.
+    """The flags of each joint attack that looks blind, from the rows of ``images.csv``.
 
-    For each image under both, ``gain`` is the joint attack's agreement with the target map less the other's; the
-    agreement is the map IoU, or 1 - L1 where fewer than ``LEAST_IMAGES`` images have an IoU under both. An attack looks
-    blind beside another where the mean gain is not above 0 by two standard errors, or is below ``GAP`` of what was
-    missing to 1. Nothing is said with fewer images, nor of an attack with a mean agreement of ``CLOSE``.
+    The gain of an image is the joint attack's agreement with the target map minus the other attack's. The agreement is
+    the map IoU, or 1 - L1 where fewer than ``LEAST_IMAGES`` images have an IoU under both attacks. A joint attack is
+    flagged where the mean gain is not above 0 by two standard errors, or is below ``GAP`` times the distance of the
+    other attack's agreement to 1. With fewer images, or with a mean agreement of at least ``CLOSE``, no flag is raised.
 
     Args:
         images: one interpreter's rows by the key of the attack.
@@ -39,13 +39,13 @@ def blind_flags(images: Mapping[str, Sequence[Row]], joint: Sequence[str], other
         others: keys of the attacks that ignore the map, and of the noise control.
 
     Returns:
-        Key of the joint attack -> flag -> 1, a flag for each other that it is no better than.
+        Key of the joint attack -> flag -> 1, one flag for each attack or control that keeps the map as well.
     """
     return {key: {flag_text(o): 1 for o in others if _no_better(images[key], images[o])} for key in joint}
 
 
 def flag_text(other: str) -> str:
-    """The flag of an attack that keeps the map no better than ``other`` does."""
+    """The flag of a joint attack that keeps the map no better than the attack ``other`` does."""
     return f"{FLAG}: its maps are no nearer to the target map than those under {other}"
 
 

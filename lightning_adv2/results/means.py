@@ -1,4 +1,4 @@
-"""Means over images for which a value is defined, and over how many these are."""
+"""Means over the images that have a value, and the number of these images."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 
 def defined(values: Iterable[float | None]) -> list[float]:
-    """The values that are numbers: without NaN (as the IoU of two empty maps is) and without None."""
+    """The values without NaN (the IoU of two empty maps) and without None."""
     return [value for value in values if value is not None and not math.isnan(value)]
 
 
 def mean_of(values: Iterable[float | None]) -> float | None:
-    """The mean of the defined values, summed exactly so that no order shows; None where there is none."""
+    """The mean of the defined values, None where there is none; summed exactly, so that no order shows."""
     numbers = defined(values)
     return math.fsum(numbers) / len(numbers) if numbers else None
 
 
-OVER = "in brackets behind a mean: over so many images alone, for both maps of each other one are empty"
+OVER = "in brackets behind a mean: the number of images in it; the two maps of every other image are empty"
 
 
 def over(text: str, count: int, n: int) -> str:
-    """A mean in words, and in brackets over how many images it is where these are fewer than ``n``."""
+    """The text of a mean, followed in brackets by the number of images ``count`` where that is below ``n``."""
     return f"{text} ({count:,})" if 0 < count < n else text
 
 

@@ -1,4 +1,4 @@
-"""One finished batch, one file: everything that metrics, tables, figures and W&B are later computed from."""
+"""The record of a finished batch: one file, from which metrics, tables, figures and W&B are computed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BENIGN = "benign"
 
 
 def titled(heading: str, target: str) -> str:
-    """A heading that names the target map, unless it is the benign one."""
+    """The heading, followed by the name of the target map unless that is the benign map."""
     return heading if target == BENIGN else f"{heading}; target map: {target}"
 
 
@@ -100,7 +100,7 @@ class AttackRecord:
 
     @property
     def key(self) -> str:
-        """See :func:`~lightning_adv2.files.run.record_key`."""
+        """Name and schedule in one word; see :func:`~lightning_adv2.files.run.record_key`."""
         return record_key(self.attack, self.schedule)
 
     @property
@@ -154,7 +154,7 @@ class BatchRecord:
     experiment: str = ""
 
     def only(self, places: Sequence[int]) -> BatchRecord:
-        """The same of some of its images alone, copied: what is kept of them does not keep the rest in memory."""
+        """A copy with the images at some indices alone; the copy does not keep the other images in memory."""
         index = list(places)
         attacks = [
             replace(
@@ -169,12 +169,12 @@ class BatchRecord:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Float images on 8-bit levels -> uint8, exactly. ``(B, C, H, W)``."""
+    """Images in 8 bits on the CPU: ``(B, C, H, W)`` float in [0, 1] on 8-bit levels -> uint8, exactly."""
     return (images * LEVELS).round().to(torch.uint8).cpu()
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 -> float32 in [0, 1]; the inverse of :func:`to_uint8`."""
+    """Images in [0, 1]: ``(B, C, H, W)`` uint8 -> float32; the inverse of :func:`to_uint8`."""
     return images.to(torch.float32) / LEVELS
 
 
@@ -183,7 +183,7 @@ _ATTACK, _ATTACK_HEADER = _tensors(AttackRecord), _header(AttackRecord, "trace")
 
 
 def write_record(record: BatchRecord, folder: Path) -> Path:
-    """Write ``<interpreter>/batch_00000.safetensors`` below ``folder``, sealed, all or nothing.
+    """Write ``<interpreter>/batch_00000.safetensors`` below ``folder``, sealed and all or nothing; returns its path.
 
     Raises:
         OSError: the disk is full, the folder cannot be written, or the like; an old file is as it was.
@@ -200,7 +200,7 @@ def write_record(record: BatchRecord, folder: Path) -> Path:
 
 
 def read_record(path: Path) -> BatchRecord:
-    """Read one file written by :func:`write_record`, once its seal is checked.
+    """The record in a file that :func:`write_record` wrote, after a check of its seal.
 
     Raises:
         ValueError: the file is missing, damaged, or no such record; says what to do.
@@ -218,7 +218,7 @@ def read_record(path: Path) -> BatchRecord:
 
 
 def read_records(folder: Path, wanted: Callable[[list[str]], bool] | None = None) -> Iterator[BatchRecord]:
-    """All records below ``folder``, one in memory at a time: by interpreter in the module's order, then by batch.
+    """The records below ``folder``, one in memory at a time: by interpreter in the module's order, then by batch.
 
     Args:
         folder: a run's ``records``, or one interpreter's folder in it.
@@ -233,7 +233,7 @@ def read_records(folder: Path, wanted: Callable[[list[str]], bool] | None = None
 
 
 def wait_for_records(paths: Iterable[Path], seconds: float = 120.0) -> None:
-    """Return when all files are there: a network file system may show another machine's a while later.
+    """Wait until all files are there: a network file system may show another machine's files later.
 
     Raises:
         RuntimeError: some are still missing after so many seconds.
@@ -250,6 +250,6 @@ def wait_for_records(paths: Iterable[Path], seconds: float = 120.0) -> None:
 
 
 def to_numpy(images: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """uint8 ``(C, H, W)`` -> ``(H, W, C)`` for drawing; grey images are repeated to three channels."""
+    """An image for drawing: ``(C, H, W)`` uint8 -> ``(H, W, 3)`` uint8; a grey image is repeated to three channels."""
     array: np.ndarray[Any, np.dtype[np.uint8]] = images.permute(1, 2, 0).numpy()
     return array if array.shape[2] == 3 else np.repeat(array[:, :, :1], 3, axis=2)

@@ -36,22 +36,27 @@ class Run:
     def records(
         self, interpreter: str = "", wanted: Callable[[list[str]], bool] | None = None
     ) -> Iterator[BatchRecord]:
-        """All records, or one interpreter's, or of these those with wanted images; one in memory at a time."""
+        """The records, one in memory at a time.
+
+        Args:
+            interpreter: whose records; empty for all.
+            wanted: whether to read a record, from the identifiers of its images; None reads every record.
+        """
         return read_records(self.folder / "records" / interpreter, wanted)
 
     def first_records(self) -> Iterator[BatchRecord]:
-        """Of each interpreter the first record with an attacked image, one in memory at a time."""
+        """The first record with an attacked image of each interpreter, one in memory at a time."""
         for name in self.interpreters:
             yield from islice(self.records(name, bool), 1)
 
     @property
     def interpreters(self) -> list[str]:
-        """Their names, in the table's order."""
+        """The names of the interpreters, in the table's order."""
         return list(self.experiment["interpreters"])
 
 
 def read_run(folder: Path) -> Run:
-    """Read a folder and compute its tables.
+    """The run in a folder, with its tables computed from the records.
 
     Raises:
         FileNotFoundError: there is no evaluation in ``folder``.

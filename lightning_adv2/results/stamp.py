@@ -1,4 +1,4 @@
-"""What it takes to get the same numbers again."""
+"""The stamp of a run: versions, machine, time and revision that its numbers were made with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("lightning-adv2", "torch", "torchvision", "pytorch-lightning", "torc
 
 
 def make_stamp(**facts: Any) -> dict[str, Any]:
-    """Versions, platform, time, the package's own git revision, and whatever facts the caller adds."""
+    """The stamp: ``facts``, then time, Python, platform, package versions, git revision of the package and command."""
     return {
         **facts,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""What a run's records add up to, and when that is too little to report."""
+"""The summary of a run: rows, images, denominators; and the limit of invalid images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATUS_KEYS = ("image_id", "interpreter", "status", "reason")
 
 @dataclass
 class Summary:
-    """What a run's records add up to.
+    """The tables of a run.
 
     Attributes:
         rows: one per interpreter and attack, with the keys ``ROW_KEYS``; ``empty`` of the n images have no ``iou`` and
@@ -64,7 +64,7 @@ class Summary:
 
 
 def merge(summaries: dict[str, Summary]) -> Summary:
-    """Several interpreters as one; the denominators stay apart, under the keys given."""
+    """The summaries of several interpreters as one; the denominators stay apart, under the interpreters' names."""
     merged = Summary(denominators={key: summary.denominators for key, summary in summaries.items()})
     for summary in summaries.values():
         merged.rows += summary.rows
@@ -78,7 +78,7 @@ def merge(summaries: dict[str, Summary]) -> Summary:
 
 
 def count_statuses(statuses: Mapping[str, Status]) -> dict[str, Any]:
-    """How many images have each status; they add up to ``considered``."""
+    """The number of images with each status, which add up to ``considered``, and of each reason to be invalid."""
     count = Counter(status for status, _ in statuses.values())
     reasons = Counter(reason for status, reason in statuses.values() if status == "invalid")
     return {
@@ -92,7 +92,7 @@ def count_statuses(statuses: Mapping[str, Status]) -> dict[str, Any]:
 
 
 def denominator_lines(summary: Summary) -> list[str]:
-    """In words where every image went, in one line for all interpreters where it is the same for all."""
+    """Sentences with the denominators: one for all interpreters where they are the same, else one for each."""
     return said_once({name: _in_words(part) for name, part in summary.by_interpreter.items()})
 
 
@@ -109,11 +109,11 @@ def _reasons(part: dict[str, Any]) -> str:
 
 
 def check_invalid(summary: Summary, limit: float) -> None:
-    """Fail where too many of the images to attack are invalid, before the attack or under it.
+    """Raise an error where too many images are invalid, before the attack or under it.
 
     Args:
         summary: of the run; written already, so that it can be looked into.
-        limit: the share of ``selected + invalid`` images that may be invalid under an attack; 0 allows none.
+        limit: share in [0, 1] of ``selected + invalid`` images that may be invalid under an attack; 0 allows none.
 
     Raises:
         RuntimeError: names interpreter, attack, counts and reasons.

@@ -1,4 +1,4 @@
-"""From records to rows: per image and per attack."""
+"""Rows computed from records: one per image, and one per attack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from torchmetrics import MetricCollection
 
 from lightning_adv2.files import written_whole
-from lightning_adv2.functional.agreement import map_iou, perturbation_size
+from lightning_adv2.functional.agreement import map_iou, perturbation_norm
 from lightning_adv2.metrics import AGREEMENTS, METRICS, attack_metrics
 from lightning_adv2.results.benign import benign_facts, map_areas
 from lightning_adv2.results.blind import NOISE, blind_flags
@@ -34,7 +34,7 @@ def summarize(
     selected: int | None = None,
     classes: int | None = None,
 ) -> Summary:
-    """Compute all tables from records; a pure function of its arguments.
+    """The summary of records: all tables of a run.
 
     Args:
         records: a run's records; an image that comes twice (a padded distributed sampler) counts once.
@@ -43,7 +43,7 @@ def summarize(
             ``data.Manifest.passed_over``.
         selected: how many images were left. Under an interpreter whose records hold another number, part of a run
             say, ``passed_over`` does not count. None counts it always.
-        classes: how many the classifier tells apart; None where nobody knows.
+        classes: K, the number of classes; None where it is not known.
     """
     tallies: dict[str, _Tally] = {}
     for record in records:
@@ -158,12 +158,12 @@ class _AttackTally:
 
 
 def local_metrics() -> MetricCollection:
-    """Metrics of one process: the records already hold what all processes did, so nothing is exchanged."""
+    """The attack metrics without an exchange between processes: the records hold the images of all processes."""
     return attack_metrics(sync_on_compute=False)
 
 
 def record_fields(record: BatchRecord, attack: AttackRecord, keep: Sequence[int]) -> dict[str, Any]:
-    """What the metrics take, by name, for the images ``keep`` of a batch."""
+    """The arguments of the attack metrics by name, for the images of a record at the indices ``keep``."""
     index = list(keep)
     return {
         "adv_predicted": attack.adv_predicted[index],
@@ -184,7 +184,7 @@ def record_fields(record: BatchRecord, attack: AttackRecord, keep: Sequence[int]
 def _image_row(record: BatchRecord, attack: AttackRecord, i: int, names: dict[str, str]) -> Row:
     values = record_fields(record, attack, [i])
     measured = {name: function(values[first], values[second]) for name, (function, first, second) in AGREEMENTS.items()}
-    measured |= {"linf": perturbation_size(values["adv_images"], values["images"]), "size": attack.size[i]}
+    measured |= {"linf": perturbation_norm(values["adv_images"], values["images"]), "size": attack.size[i]}
     return {
         **names,
         "attack": attack.attack,
@@ -206,7 +206,12 @@ def _image_row(record: BatchRecord, attack: AttackRecord, i: int, names: dict[st
 
 
 def write_csv(rows: Sequence[Row], path: Path, keys: Sequence[str] = ROW_KEYS) -> None:
-    """Write rows that share their keys; ``keys`` are the header where there is no row."""
+    """Write rows with the same keys as CSV, whole or not at all; without a row, ``keys`` are the header.
+
+    Raises:
+        OSError: the file cannot be written; an old file is as it was.
+        ValueError: a row has other keys than the first row.
+    """
     with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else keys)
         writer.writeheader()
@@ -214,9 +219,13 @@ def write_csv(rows: Sequence[Row], path: Path, keys: Sequence[str] = ROW_KEYS) -
 
 
 def write_status(summary: Summary, path: Path) -> None:
-    """Write what became of every image under every interpreter, with the columns ``STATUS_KEYS``."""
+    """Write the status of every image under every interpreter as CSV, with the columns ``STATUS_KEYS``.
+
+    Raises:
+        OSError: the file cannot be written; an old file is as it was.
+    """
     write_csv(summary.statuses, path, STATUS_KEYS)
 
 
 def _cell(value: Any) -> Any:
-    return "; ".join(value) if isinstance(value, dict) else value  # flags
+    return "; ".join(value) if isinstance(value, (dict, list)) else value  # names, such as flags

@@ -1,4 +1,4 @@
-"""The curves of an attack over its steps: means over images, added up record by record."""
+"""Curves of an attack over its steps: means over images, summed record by record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MeanTraces:
         self._counts: dict[str, Tensor] = {}
 
     def add(self, trace: Mapping[str, Tensor], keep: Sequence[int]) -> None:
-        """Add the images ``keep`` of a record's curves, each ``(T, n)``; NaN counts nowhere."""
+        """Add a record's curves, each ``(T, n)``, of the images at the indices ``keep``; NaN is left out."""
         for name, curve in trace.items():
             own = curve[:, list(keep)].double()
             zero = torch.zeros(len(own), dtype=torch.float64)
@@ -27,5 +27,5 @@ class MeanTraces:
             self._counts[name] = self._counts.get(name, zero) + (~own.isnan()).sum(1)
 
     def means(self) -> dict[str, list[float]]:
-        """Name -> the mean at each step; NaN where no image has a value."""
+        """The mean curves by name, one value per step; NaN where no image has a value."""
         return {name: (total / self._counts[name]).tolist() for name, total in self._sums.items()}

@@ -13,10 +13,13 @@ from lightning_adv2.results.tables import write_csv, write_status
 
 
 def write_results(folder: Path, summary: Summary, stamp: dict[str, Any]) -> Path:
-    """Write ``results.json`` (rows, denominators, benign), the tables as CSV, and ``stamp.json``.
+    """Write ``results.json``, ``results.csv``, ``images.csv``, ``status.csv``, ``stamp.json``; returns the first path.
 
-    All but the stamp follow from the records alone: they are equal to the byte for any number of processes, and after
-    any number of interruptions. What differs each time is the stamp's: seconds, machine, versions, command.
+    All files but the stamp follow from the records alone: they are equal to the byte for any number of processes and
+    after any number of interruptions. The stamp has seconds, machine, versions and command, which differ between runs.
+
+    Raises:
+        OSError: a file cannot be written; an old file is as it was.
     """
     path = folder / "results.json"
     write_json(path, {"rows": summary.rows, "denominators": summary.denominators, "benign": summary.benign})
@@ -28,7 +31,7 @@ def write_results(folder: Path, summary: Summary, stamp: dict[str, Any]) -> Path
 
 
 def logged_values(row: Row) -> dict[str, float]:
-    """The row's numbers, without those that repeat others: agreement with the benign map where it is the target."""
+    """The numbers of a row by metric, without None and without metrics that repeat another metric of the row."""
     repeated = {
         "l1_benign": row["target"] == BENIGN,
         "iou_benign": row["target"] == BENIGN,

@@ -41,13 +41,14 @@ class Watch:
         self.received: list[int] = []
         self.end_others: Callable[[], None] = _nothing
         self.releases: list[Callable[[], None]] = []
-        self._starter = starter()
+        self._starter = 0
         self._requeues: bool | None = None
         self._waiting = False
         self._former: dict[int, Any] = {}
 
     def start(self) -> None:
         """Listen; for the main thread of a process that does one run. The first thing that the process does."""
+        self._starter = starter()
         read, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)
         signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)

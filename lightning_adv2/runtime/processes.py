@@ -17,6 +17,8 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
+from lightning_adv2.runtime.lightning import at_last_batch
+
 T = TypeVar("T")
 
 _PATIENCE = timedelta(days=7)
@@ -43,8 +45,7 @@ def wait_at_last_batch(trainer: pl.Trainer) -> None:
     Raises:
         RuntimeError: one of them has died.
     """
-    loop = trainer._evaluation_loop
-    if loop.batch_progress.is_last_batch:
+    if at_last_batch(trainer):
         wait_for_all(trainer)
 
 

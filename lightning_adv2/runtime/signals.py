@@ -16,6 +16,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment  # type:
 from pytorch_lightning.trainer.states import TrainerFn
 
 from lightning_adv2.runtime.early import SIGNALS, STARTER, WATCH, farewell, starter
+from lightning_adv2.runtime.lightning import accumulates, cluster_environment, without_signal_handlers
 from lightning_adv2.runtime.processes import highest
 from lightning_adv2.runtime.slurm import requeue
 
@@ -54,8 +55,7 @@ class Interruption(pl.Callback):
         self._trainer, self._parent = trainer, os.getppid()
         if threading.current_thread() is not threading.main_thread():
             return  # Python gives signals to the main thread alone
-        # Lightning would install its own just before the loops start.
-        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        without_signal_handlers(trainer)
         if not WATCH.watching:
             self._take_over()
             return
@@ -131,9 +131,7 @@ class Interruption(pl.Callback):
         launcher: Any = trainer.strategy.launcher
         if launcher is not None and getattr(launcher, "procs", None):
             launcher.kill(number)
-        elif trainer.local_rank and isinstance(
-            trainer._accelerator_connector.cluster_environment, LightningEnvironment
-        ):
+        elif trainer.local_rank and isinstance(cluster_environment(trainer), LightningEnvironment):
             os.kill(self._parent, number)
 
     @contextmanager
@@ -221,7 +219,7 @@ class Interruption(pl.Callback):
             self.received = told
         if not self.received:
             return False
-        if trainer.fit_loop._should_accumulate():  # gradients of the batches before would be lost
+        if accumulates(trainer):  # gradients of the batches before would be lost
             return True
         self.left_validation = left_validation
         keepers: list[Any] = [one for one in trainer.checkpoint_callbacks if hasattr(one, "save")]

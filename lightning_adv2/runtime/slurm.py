@@ -28,7 +28,9 @@ def requeue(trainer: pl.Trainer) -> bool:
     """
     from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
-    if not requeues([trainer._accelerator_connector.cluster_environment]) or not trainer.is_global_zero:
+    from lightning_adv2.runtime.lightning import cluster_environment
+
+    if not requeues([cluster_environment(trainer)]) or not trainer.is_global_zero:
         return False
     queued, failure = requeue_job()
     if queued:

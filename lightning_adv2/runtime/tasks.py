@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import pytorch_lightning as pl
 
+from lightning_adv2.runtime.lightning import cluster_environment
+
 
 @dataclass(frozen=True)
 class Launched:
@@ -29,7 +31,7 @@ def check_tasks(trainer: pl.Trainer) -> None:
     found = launched(os.environ)
     if found is None:
         return
-    tasks, environment = found.tasks, trainer._accelerator_connector.cluster_environment
+    tasks, environment = found.tasks, cluster_environment(trainer)
     # Where the environment does not take the launcher's processes for the run's, Lightning starts its own from each.
     joined = environment.creates_processes_externally
     if (joined and trainer.world_size == tasks) or (not joined and tasks == 1):

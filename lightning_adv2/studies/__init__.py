@@ -1,5 +1,6 @@
 """Studies: questions that are asked of an evaluation's records, or of its benign images; one file each."""
 
+from lightning_adv2.studies.base import Study
 from lightning_adv2.studies.classifier_transfer import ClassifierTransferEvaluation
 from lightning_adv2.studies.confusion import ConfusionMatrix
 from lightning_adv2.studies.curves import AttackCurves
@@ -23,5 +24,6 @@ __all__ = [
     "NoiseEvaluation",
     "PropositionEvaluation",
     "ResilienceReport",
+    "Study",
     "TransferEvaluation",
 ]

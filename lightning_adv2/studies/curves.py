@@ -39,7 +39,7 @@ class AttackCurves(pl.Callback):
             return
         evaluation, names = evaluation_before(trainer, self), []
         for interpreter in interpreters_of(pl_module):
-            attacks = evaluation._attacks(interpreter)
+            attacks = evaluation.attacks_on(interpreter)
             bounds = [getattr(one.perturbation, "epsilon", None) for one in attacks]
             found = [setting(a.name, a.schedule, e, a.steps) for a, e in zip(attacks, bounds, strict=True)]
             if find_curves(found):

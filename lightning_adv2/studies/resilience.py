@@ -120,4 +120,4 @@ class ResilienceReport(pl.Callback):
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         evaluation = next(callback for callback in callbacks if isinstance(callback, AttackEvaluation))
         first = interpreters_of(pl_module)[0]
-        return [record_key(one.name, one.schedule) for one in evaluation._attacks(first) if not one.needs_map]
+        return [record_key(one.name, one.schedule) for one in evaluation.attacks_on(first) if not one.needs_map]

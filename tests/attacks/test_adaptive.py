@@ -8,9 +8,9 @@ from cases import lattice_images, other_class, small_classifier
 from lightning_adv2.attacks import (
     ADV2,
     Attack,
+    AttackInputs,
     MemberMaps,
     Pixels,
-    Problem,
     Ramp,
     SqueezedClass,
     SqueezedPrediction,
@@ -30,14 +30,14 @@ TARGET = other_class(CLASSIFIER, IMAGES)
 SEEN = (TARGET - 1) % 4
 
 
-def problem(interpreter: Interpreter, target_map: torch.Tensor | None = None) -> Problem:
+def inputs(interpreter: Interpreter, target_map: torch.Tensor | None = None) -> AttackInputs:
     if target_map is None:
         target_map = interpreter.explain(CLASSIFIER, IMAGES, SEEN).attribution_map
     generators = image_generators(0, list("abcd"), "attack")
-    return Problem(CLASSIFIER, interpreter, IMAGES, TARGET, target_map, generators)
+    return AttackInputs(CLASSIFIER, interpreter, IMAGES, TARGET, target_map, generators)
 
 
-def context(of: Problem, images: torch.Tensor) -> Context:
+def context(of: AttackInputs, images: torch.Tensor) -> Context:
     assert of.interpreter is not None
     shown = of.interpreter(CLASSIFIER, images, TARGET)
     return Context(of, shown, 0.0, images, torch.zeros_like(images))
@@ -54,7 +54,7 @@ def test_l_sqz_is_the_cross_entropy_of_both_predictions():
         plain = softmax(CLASSIFIER(IMAGES).numpy())
         squeezed = [softmax(CLASSIFIER(squeezer(IMAGES)).numpy()) for squeezer in squeezers]
     expected = np.mean([-(plain * np.log(q)).sum(1) for q in squeezed], axis=0)
-    value = SqueezedClass(squeezers, weight=3.0)(context(problem(CAM()), IMAGES))
+    value = SqueezedClass(squeezers, weight=3.0)(context(inputs(CAM()), IMAGES))
     np.testing.assert_allclose(value.detach().numpy(), 3 * expected, rtol=1e-9)
     with pytest.raises(ValueError, match=r"squeezers=\[\]"):
         SqueezedClass([])
@@ -62,10 +62,10 @@ def test_l_sqz_is_the_cross_entropy_of_both_predictions():
 
 def test_algorithm_2_aims_at_an_adversarial_image_of_the_squeezed_space():
     term = SqueezedPrediction(bits=2, steps=10)
-    prepared = term.prepare(problem(CAM()))
+    prepared = term.prepare(inputs(CAM()))
     torch.testing.assert_close(prepared.sum(1), torch.ones(4, dtype=torch.float64))
     assert (prepared.argmax(1) == TARGET).all(), "the squeezed network takes x+ for the target"
-    here = context(problem(CAM()), IMAGES)
+    here = context(inputs(CAM()), IMAGES)
     here.prepared = prepared
     with torch.no_grad():
         expected = (CLASSIFIER(IMAGES).softmax(1) - prepared).abs().sum(1)
@@ -79,15 +79,15 @@ def test_an_attacker_who_knows_the_squeezer_is_taken_alike_with_and_without_it()
     squeezer = MedianFilter(3)
 
     def gap(attack: ADV2) -> tuple[float, float]:
-        of = problem(CAM())
+        of = inputs(CAM())
         result = run_attack(attack.against(CAM()), CLASSIFIER, CAM(), IMAGES, TARGET, of.target_map)
         with torch.no_grad():
             both = [CLASSIFIER(x).softmax(1) for x in (result.adv_images, squeezer(result.adv_images))]
         return float((both[0] - both[1]).abs().sum(1).mean()), float(result.success.double().mean())
 
     wide = Pixels(0.1)  # a random network's decisions are hard to turn
-    basic = gap(ADV2(framework=wide))
-    adaptive = gap(ADV2(framework=wide, extra=[SqueezedClass([squeezer])]))
+    basic = gap(ADV2(threat_model=wide))
+    adaptive = gap(ADV2(threat_model=wide, extra=[SqueezedClass([squeezer])]))
     assert adaptive[0] < 0.5 * basic[0]
     assert adaptive[1] == basic[1] == 1.0
 
@@ -107,7 +107,7 @@ def ensemble() -> Ensemble:
 
 
 def test_every_member_aims_at_its_own_benign_map_when_the_ensemble_aims_at_its_own():
-    term, of = MemberMaps(), problem(ensemble())
+    term, of = MemberMaps(), inputs(ensemble())
     benign = ensemble().explain(CLASSIFIER, IMAGES, SEEN)
     prepared = term.prepare(of)
     torch.testing.assert_close(prepared, benign.aux["member_maps"])
@@ -122,7 +122,7 @@ def test_every_member_aims_at_its_own_benign_map_when_the_ensemble_aims_at_its_o
 
 def test_another_target_is_shifted_by_what_the_members_differ():
     target_map = torch.full((4, 1, 8, 8), 0.5, dtype=torch.float64)
-    prepared = MemberMaps().prepare(problem(ensemble(), target_map))
+    prepared = MemberMaps().prepare(inputs(ensemble(), target_map))
     benign = ensemble().explain(CLASSIFIER, IMAGES, SEEN)
     expected = np.clip(0.5 + (benign.aux["member_maps"] - benign.attribution_map).numpy(), 0, 1)
     np.testing.assert_allclose(prepared.numpy(), expected, atol=1e-12)
@@ -130,13 +130,13 @@ def test_another_target_is_shifted_by_what_the_members_differ():
 
 def test_members_must_exist():
     with pytest.raises(ValueError, match="MemberMaps needs an Ensemble, not CAM"):
-        MemberMaps().prepare(problem(CAM()))
+        MemberMaps().prepare(inputs(CAM()))
     with pytest.raises(ValueError, match=r"members=\['rts'\]: the ensemble has grad, cam"):
-        MemberMaps(members=["cam", "rts"]).prepare(problem(ensemble()))
+        MemberMaps(members=["cam", "rts"]).prepare(inputs(ensemble()))
 
 
 def test_the_joint_attack_keeps_all_members_and_one_on_a_single_member_keeps_that_one():
-    of = problem(ensemble())
+    of = inputs(ensemble())
     benign = ensemble().explain(CLASSIFIER, IMAGES, SEEN).aux["member_maps"]
 
     def distances(attack: Attack) -> np.ndarray:
@@ -154,7 +154,7 @@ def test_the_joint_attack_keeps_all_members_and_one_on_a_single_member_keeps_tha
 
 
 def test_terms_are_weighted_over_the_stage():
-    here = context(problem(CAM()), IMAGES)
+    here = context(inputs(CAM()), IMAGES)
     here.progress = 1.0
     term = SqueezedClass([BitDepth(2)], weight=Ramp(1.0, 3.0))
     torch.testing.assert_close(term(here), 3 * term.loss(here))

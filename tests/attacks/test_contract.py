@@ -10,7 +10,14 @@ import torch
 from cases import ATTACKS, BY_NAME, AttackCase, lattice_images, other_class, small_classifier
 from torch import Tensor, nn
 
-from lightning_adv2.attacks import Attack, AttackResult, Plateau, Twin, make_twin, run_attack
+from lightning_adv2.attacks import (
+    AcceleratedCopy,
+    Attack,
+    AttackResult,
+    EarlyStopping,
+    make_accelerated_copy,
+    run_attack,
+)
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier, weights_hash
@@ -33,7 +40,9 @@ class Setting:
             seen = (self.target_class - 1) % self.classifier.num_classes
             self.target_map = self.interpreter.explain(self.classifier, self.images, seen).attribution_map
 
-    def run(self, attack: Attack, which: list[int] | None = None, twin: Twin | None = None) -> AttackResult:
+    def run(
+        self, attack: Attack, which: list[int] | None = None, accelerated: AcceleratedCopy | None = None
+    ) -> AttackResult:
         index = torch.tensor(which if which is not None else range(len(NAMES)))
         return run_attack(
             attack,
@@ -43,7 +52,7 @@ class Setting:
             self.target_class[index],
             None if self.target_map is None else self.target_map[index],
             generators=image_generators(0, [NAMES[i] for i in index], "attack"),
-            twin=twin,
+            accelerated=accelerated,
         )
 
 
@@ -84,7 +93,7 @@ def test_promise_3_a_batch_equals_its_images_in_any_order(case):
 def test_what_is_left_of_a_batch_goes_on_as_it_would_alone(case):
     """Compacted = full: images stop at different steps, and each ends where it ends by itself."""
     setting, attack = Setting(case), case.short(6)
-    attack.stop = Plateau(patience=1, tolerance=0.02, every=1)
+    attack.stop = EarlyStopping(patience=1, tolerance=0.02, every=1)
     attack.min_confidence = 0.0
     together = setting.run(attack)
     for i in range(5):
@@ -101,10 +110,10 @@ def test_what_is_left_of_a_batch_goes_on_as_it_would_alone(case):
 def test_through_a_twin_the_result_is_the_same_but_for_rounding(case):
     """In double precision rounding turns no sign: the very same pixels."""
     setting, attack = Setting(case), case.short()
-    twin = make_twin(setting.classifier, setting.interpreter, setting.images)
-    assert twin.classifier is not setting.classifier
+    accelerated = make_accelerated_copy(setting.classifier, setting.interpreter, setting.images)
+    assert accelerated.classifier is not setting.classifier
     plain = setting.run(attack)
-    fast = setting.run(attack, twin=twin)
+    fast = setting.run(attack, accelerated=accelerated)
     assert (plain.adv_images == fast.adv_images).double().mean() > 0.999
     torch.testing.assert_close(plain.confidence, fast.confidence, rtol=0, atol=1e-3)
     torch.testing.assert_close(plain.score, fast.score, rtol=0, atol=1e-3)
@@ -180,9 +189,9 @@ def test_the_unmodified_network_has_the_last_word(case):
     confidence = logits.softmax(1).gather(1, setting.target_class[:, None])[:, 0]
     torch.testing.assert_close(result.confidence, confidence)
     if setting.interpreter is not None:
-        judged = setting.interpreter.explain(setting.classifier, result.adv_images, setting.target_class)
-        torch.testing.assert_close(result.attribution_map, judged.attribution_map)
-        distance = (judged.attribution_map - setting.target_map).square().mean((1, 2, 3))
+        reported = setting.interpreter.explain(setting.classifier, result.adv_images, setting.target_class)
+        torch.testing.assert_close(result.attribution_map, reported.attribution_map)
+        distance = (reported.attribution_map - setting.target_map).square().mean((1, 2, 3))
         torch.testing.assert_close(result.score, distance)
     else:
         assert result.attribution_map.numel() == 0

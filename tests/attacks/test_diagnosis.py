@@ -249,7 +249,7 @@ class RandomMap(CAM):
     ids=lambda value: type(value).__name__,
 )
 def test_promise_20_a_broken_interpreter_raises_its_flag_for_every_image(interpreter, expected):
-    given = list(attacked(adv2_cam(steps=12, framework=Pixels(0.1)), small_classifier(), CAM()))
+    given = list(attacked(adv2_cam(steps=12, threat_model=Pixels(0.1)), small_classifier(), CAM()))
     given[2] = interpreter
     if "constant_map" in expected:
         given[5] = torch.full_like(given[5], 0.5)
@@ -268,7 +268,7 @@ def test_promise_20_grad_needs_a_surrogate_and_the_steps_own_is_used(surrogate, 
 
 
 def test_promise_20_a_map_without_variety_is_named_by_image():
-    given = list(attacked(adv2_cam(steps=12, framework=Pixels(0.1)), small_classifier(), CAM()))
+    given = list(attacked(adv2_cam(steps=12, threat_model=Pixels(0.1)), small_classifier(), CAM()))
     given[5] = given[5].clone()
     given[5][2] = 0.0
     given[6].attribution_map[4] = 1.0

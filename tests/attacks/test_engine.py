@@ -68,10 +68,10 @@ def test_the_result_is_the_best_that_was_looked_at(name, epsilon):
     assert len(recording.looked_at) == 13  # before each step, and the last
 
     def ranks(adv_images: Tensor) -> list[tuple[int, float]]:
-        judged = interpreter.explain(classifier, adv_images, target_class)
-        confidence = judged.logits.softmax(1)[torch.arange(8), target_class]
-        score = (judged.attribution_map - target_map).square().mean((1, 2, 3))
-        success = judged.logits.argmax(1) == target_class
+        reported = interpreter.explain(classifier, adv_images, target_class)
+        confidence = reported.logits.softmax(1)[torch.arange(8), target_class]
+        score = (reported.attribution_map - target_map).square().mean((1, 2, 3))
+        success = reported.logits.argmax(1) == target_class
         return [rank(*row) for row in zip(confidence.tolist(), success.tolist(), score.tolist(), strict=True)]
 
     kept, seen = ranks(result.adv_images), [ranks(a) for a in recording.looked_at]
@@ -390,8 +390,8 @@ def test_restarts_make_no_image_worse_and_some_better(name, perturbation):
         if setting.interpreter is None:
             loss = -confidence
         else:
-            judged = setting.interpreter.explain(setting.classifier, result.adv_images, setting.target_class)
-            loss = (judged.attribution_map - setting.target_map).square().mean((1, 2, 3))
+            reported = setting.interpreter.explain(setting.classifier, result.adv_images, setting.target_class)
+            loss = (reported.attribution_map - setting.target_map).square().mean((1, 2, 3))
         ranks.append([rank(*row) for row in zip(confidence.tolist(), success.tolist(), loss.tolist(), strict=True)])
     for fewer, more in pairwise(ranks):
         assert all(m <= f for f, m in zip(fewer, more, strict=True))
@@ -493,11 +493,11 @@ def test_restarts_leave_the_valley_in_which_a_run_from_the_image_is_caught(aims_
 def test_a_map_that_is_only_judged_does_not_choose_among_the_runs():
     setting = Setting("cam")
     attack = again(pgd(steps=5), 6)
-    judged = setting.run(attack)
+    reported = setting.run(attack)
     setting.interpreter = setting.target_map = None
-    assert torch.equal(judged.adv_images, setting.run(attack).adv_images)
-    assert judged.score.gt(0).all()
-    assert judged.success.any(), "the map could not have had a say"
+    assert torch.equal(reported.adv_images, setting.run(attack).adv_images)
+    assert reported.score.gt(0).all()
+    assert reported.success.any(), "the map could not have had a say"
 
 
 def test_the_first_run_begins_at_the_start():
@@ -522,7 +522,7 @@ def test_the_start_is_projected(perturbation, bound):
     found, expected = (setting.run(attack, start=start) for start in (far, near))
     torch.testing.assert_close(found.adv_images, expected.adv_images, rtol=0, atol=1.01 / 255)
     assert (found.adv_images == expected.adv_images).double().mean() > 0.99, "but for rounding"
-    torch.testing.assert_close(found.size, expected.size)
+    torch.testing.assert_close(found.norm, expected.norm)
 
 
 def test_only_the_first_run_begins_at_the_start():

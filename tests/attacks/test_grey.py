@@ -67,7 +67,7 @@ def test_colour_images_are_attacked_as_without_the_option_to_the_bit(name):
     on, off = (attacked(case, images, list("abc"), keep_grey=keep) for keep in (True, False))
     assert torch.equal(on.adv_images, off.adv_images)
     assert torch.equal(on.last_images, off.last_images)
-    assert torch.equal(on.size, off.size)
+    assert torch.equal(on.norm, off.norm)
 
 
 @pytest.mark.parametrize("name", ["pgd-fast", "adv2_cam-fast", "adv2_mask-paper"])
@@ -85,8 +85,8 @@ def test_without_the_option_a_grey_image_is_coloured():
     assert not is_grey(attacked(case, images, list("abc"), keep_grey=False).adv_images).any()
     attack, classifier = pgd(steps=3, keep_grey=False), small_classifier()
     assert not is_grey(run_attack(attack, classifier, None, images, other_class(classifier, images)).adv_images).any()
-    for framework in (Pixels(keep_grey=False), Pixels(0.031, False)):
-        assert not adv2_attack(BY_NAME["cam"].build(classifier), framework=framework).perturbation.keep_grey
+    for threat_model in (Pixels(keep_grey=False), Pixels(0.031, False)):
+        assert not adv2_attack(BY_NAME["cam"].build(classifier), threat_model=threat_model).perturbation.keep_grey
 
 
 def test_a_random_start_is_uniform_over_the_brightness():
@@ -132,5 +132,5 @@ def test_a_flow_keeps_grey_images_grey_by_itself(reach):
 
 def test_promise_5_another_choice_is_another_experiment():
     cam = BY_NAME["cam"].build(small_classifier())
-    with_it, without = (describe(ADV2(framework=Pixels(keep_grey=keep)).against(cam)) for keep in (True, False))
+    with_it, without = (describe(ADV2(threat_model=Pixels(keep_grey=keep)).against(cam)) for keep in (True, False))
     assert differences(with_it, without) == ["perturbation.keep_grey: True before, False now"]

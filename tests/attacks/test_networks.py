@@ -11,9 +11,9 @@ from lightning_adv2.interpreters import CAM, MASK, Gradient, Interpreter
 from lightning_adv2.models import TorchvisionClassifier, weights_hash
 
 
-@pytest.mark.parametrize("framework", [Pixels(), Spatial()], ids=["pixels", "spatial"])
+@pytest.mark.parametrize("threat_model", [Pixels(), Spatial()], ids=["pixels", "spatial"])
 @pytest.mark.parametrize("interpreter", [CAM(), Gradient(), MASK(iterations=3)], ids=["cam", "grad", "mask"])
-def test_densenet_of_torchvision(interpreter: Interpreter, framework):
+def test_densenet_of_torchvision(interpreter: Interpreter, threat_model):
     """Random weights: whether it succeeds says nothing, but every step must move, legally, and change no weight."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -23,7 +23,7 @@ def test_densenet_of_torchvision(interpreter: Interpreter, framework):
         seen = classifier(images).argmax(1)
     before = weights_hash(classifier)
     target_map = interpreter.explain(classifier, images, seen).attribution_map
-    attack = ADV2(steps=6, framework=framework).against(interpreter)
+    attack = ADV2(steps=6, threat_model=threat_model).against(interpreter)
     result = run_attack(attack, classifier, interpreter, images, (seen + 1) % 10, target_map)
     assert result.valid.all()
     assert result.attribution_map.shape == target_map.shape

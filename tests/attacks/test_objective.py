@@ -4,7 +4,7 @@ import pytest
 import torch
 from cases import lattice_images, small_classifier
 
-from lightning_adv2.attacks import EncoderClass, Problem, Ramp, TargetClass, TargetMap
+from lightning_adv2.attacks import AttackInputs, EncoderClass, Ramp, TargetClass, TargetMap
 from lightning_adv2.attacks.objective import Context
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import CAM
@@ -15,7 +15,7 @@ TARGET = torch.tensor([0, 1, 2, 3])
 
 def context(progress: float = 0.0) -> Context:
     generator = torch.Generator().manual_seed(0)
-    problem = Problem(
+    inputs = AttackInputs(
         small_classifier(),
         CAM(),
         lattice_images(4),
@@ -28,7 +28,7 @@ def context(progress: float = 0.0) -> Context:
         torch.rand(4, 1, 3, 3, generator=generator),
         {"encoder_logits": torch.randn(4, 4, generator=generator)},
     )
-    return Context(problem, seen, progress, problem.images, torch.zeros_like(problem.images))
+    return Context(inputs, seen, progress, inputs.images, torch.zeros_like(inputs.images))
 
 
 @pytest.mark.parametrize(("progress", "value"), [(0.0, 5.0), (0.5, 7.5), (1.0, 10.0)])
@@ -44,7 +44,7 @@ def test_terms_are_weighted_per_image(progress):
     log_p = logits.log_softmax(1)[torch.arange(4), TARGET]
     torch.testing.assert_close(TargetClass()(here), -log_p)
     torch.testing.assert_close(TargetClass(Ramp(1.0, 3.0))(here), -(1 + 2 * progress) * log_p)
-    mse = (seen.attribution_map - here.problem.target_map).square().mean((1, 2, 3))
+    mse = (seen.attribution_map - here.inputs.target_map).square().mean((1, 2, 3))
     torch.testing.assert_close(TargetMap(50.0)(here), 50 * mse)
     encoder = seen.aux["encoder_logits"].log_softmax(1)[torch.arange(4), TARGET]
     torch.testing.assert_close(EncoderClass(0.1)(here), -0.1 * encoder)

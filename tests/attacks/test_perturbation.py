@@ -30,7 +30,7 @@ def test_the_parameter_zero_changes_nothing(perturbation, high, dtype):
     assert not parameter.any()
     assert parameter.dtype == dtype
     assert torch.equal(perturbation.apply(images, parameter), images)
-    assert torch.equal(perturbation.size(images, parameter), torch.zeros(3, dtype=dtype))
+    assert torch.equal(perturbation.norm(images, parameter), torch.zeros(3, dtype=dtype))
 
 
 @both_types
@@ -136,9 +136,9 @@ def test_sizes_are_the_largest_change_and_the_mean_displacement():
     images = lattice_images(2)
     delta = torch.zeros_like(images)
     delta[0, 1, 2, 3], delta[1, 0, 0, 0] = -0.02, 0.01
-    assert torch.equal(PixelDelta().size(images, delta), torch.tensor([0.02, 0.01]))
+    assert torch.equal(PixelDelta().norm(images, delta), torch.tensor([0.02, 0.01]))
     flow = torch.tensor([3.0, -4.0]).view(1, 2, 1, 1) * torch.tensor([1.0, 0.5]).view(2, 1, 1, 1).expand(2, 1, 16, 16)
-    torch.testing.assert_close(FlowField().size(images, flow), torch.tensor([5.0, 2.5]))
+    torch.testing.assert_close(FlowField().norm(images, flow), torch.tensor([5.0, 2.5]))
     assert (PixelDelta.unit, FlowField.unit) == ("Linf", "px")
 
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from lightning_adv2.attacks import (
     ADV2,
     Attack,
+    AttackRecipe,
     EncoderClass,
     GradientStep,
     MemberMaps,
     PixelDelta,
     Pixels,
-    Preset,
     Ramp,
     Spatial,
     Stage,
@@ -104,13 +104,13 @@ def test_promise_21_adv2s_map_loss_is_below_pgds(case):
 def test_the_one_liner_fools_the_classifier_and_keeps_the_map(case):
     classifier, images = small_classifier(), lattice_images(4, seed=6)
     interpreter, target_class = case.build(classifier), other_class(classifier, images)
-    result = adv2(classifier, interpreter, images, target_class, framework=Pixels(0.1))
+    result = adv2(classifier, interpreter, images, target_class, threat_model=Pixels(0.1))
     assert result.success.all()
     assert result.valid.all()
     benign = interpreter.explain(classifier, images, (target_class - 1) % 4).attribution_map
     # the score is taken against the benign map of the class seen before the attack
-    judged = interpreter.explain(classifier, result.adv_images, target_class).attribution_map
-    torch.testing.assert_close(result.score, (judged - benign).square().mean((1, 2, 3)))
+    reported = interpreter.explain(classifier, result.adv_images, target_class).attribution_map
+    torch.testing.assert_close(result.score, (reported - benign).square().mean((1, 2, 3)))
 
 
 def test_the_one_liner_takes_a_target_map_seed_and_epsilon():
@@ -118,7 +118,7 @@ def test_the_one_liner_takes_a_target_map_seed_and_epsilon():
     target_class = other_class(classifier, images)
     target_map = torch.zeros(3, 1, 4, 4)
     target_map[..., 0, 0] = 1
-    result = adv2(classifier, CAM(), images, target_class, target_map=target_map, framework=Pixels(4 / 255), seed=3)
+    result = adv2(classifier, CAM(), images, target_class, target_map=target_map, threat_model=Pixels(4 / 255), seed=3)
     torch.testing.assert_close(result.score, (result.attribution_map - target_map).square().mean((1, 2, 3)))
     assert (result.adv_images - images).abs().amax() <= 4 / 255 + 1e-6
 
@@ -193,7 +193,7 @@ def test_the_papers_steps_are_signs_times_one_level(attack):
 @pytest.mark.parametrize("preset", [pgd, adv2_cam, adv2_rts, adv2_grad])
 def test_steps_and_epsilon_are_taken_and_the_fast_schedule_is_the_default(preset):
     assert preset().schedule == preset("fast").schedule == "fast"
-    attack = preset(steps=7, **({"epsilon": 0.1} if preset is pgd else {"framework": Pixels(0.1)}))
+    attack = preset(steps=7, **({"epsilon": 0.1} if preset is pgd else {"threat_model": Pixels(0.1)}))
     assert attack.stages[-1].steps == 7
     assert attack.perturbation.epsilon == 0.1
     with pytest.raises(ValueError, match="stage"):
@@ -211,7 +211,9 @@ def test_the_papers_schedule_for_grad_has_fixed_counts():
 @pytest.mark.parametrize("schedule", ["fast", "paper"])
 def test_dispatch_by_the_interpreters_type(case, schedule):
     interpreter = case.build(small_classifier())
-    chosen, expected = (f(schedule, framework=Pixels(0.02)) for f in (partial(adv2_attack, interpreter), case.attack))
+    chosen, expected = (
+        f(schedule, threat_model=Pixels(0.02)) for f in (partial(adv2_attack, interpreter), case.attack)
+    )
     assert stage_facts(chosen) == stage_facts(expected)
     assert chosen.schedule == schedule
     assert chosen.name == "adv2"
@@ -322,8 +324,8 @@ def test_promise_5_every_one_of_them_is_another_experiment(options, expected):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epsilon": 0.05, "framework": Pixels()}, r"epsilon=0\.05.*framework=Pixels.*Pixels\(epsilon=0\.05\)"),
-        ({"epsilon": 0.05, "framework": Spatial()}, r"epsilon=0\.05.*framework=Spatial"),
+        ({"epsilon": 0.05, "threat_model": Pixels()}, r"epsilon=0\.05.*threat_model=Pixels.*Pixels\(epsilon=0\.05\)"),
+        ({"epsilon": 0.05, "threat_model": Spatial()}, r"epsilon=0\.05.*threat_model=Spatial"),
         ({"epsilon": 0.0}, r"epsilon=0\.0: must lie in"),
         ({"epsilon": 8}, "epsilon=8: must lie in"),
         ({"map_weight": -1.0}, r"map_weight=-1\.0"),
@@ -339,8 +341,8 @@ def test_settings_that_make_no_sense_are_refused(options, message):
 
 
 def test_a_framework_given_as_a_class_is_refused():
-    with pytest.raises(TypeError, match=r"framework: got the class Spatial; give an instance: Spatial\(\)"):
-        ADV2(framework=Spatial)
+    with pytest.raises(TypeError, match=r"threat_model: got the class Spatial; give an instance: Spatial\(\)"):
+        ADV2(threat_model=Spatial)
 
 
 def test_what_an_attack_does_not_have_cannot_be_overridden():
@@ -390,7 +392,7 @@ attack:
 
 def parsed(**parts: str) -> ADV2:
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Preset, "attack")
+    parser.add_subclass_arguments(AttackRecipe, "attack")
     return parser.instantiate_classes(parser.parse_string(YAML.format(**{"weight": "20", "more": ""} | parts))).attack
 
 
@@ -406,5 +408,5 @@ def test_adv2_in_yaml():
 
 
 def test_epsilon_and_framework_in_yaml_are_refused_by_name():
-    with pytest.raises(ValueError, match=r"epsilon=0\.05.*framework=Spatial"):
-        parsed(more="framework: lightning_adv2.attacks.Spatial")
+    with pytest.raises(ValueError, match=r"epsilon=0\.05.*threat_model=Spatial"):
+        parsed(more="threat_model: lightning_adv2.attacks.Spatial")

@@ -9,7 +9,7 @@ import torch
 from lab import interpreter, test_batch, victim
 from torch import Tensor
 
-from lightning_adv2.attacks import adv2_attack, make_twin, run_attack
+from lightning_adv2.attacks import adv2_attack, make_accelerated_copy, run_attack
 from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.functional.random import image_generators
 from lightning_adv2.runtime.threads import computing_with
@@ -38,7 +38,7 @@ def attacked(way: Way, name: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, T
             target_map = explains.explain(network, own, label[index]).attribution_map
             result = run_attack(
                 adv2_attack(explains, steps=60), network, explains, own, (label[index] + 1) % 7, target_map,
-                generators=generators, twin=make_twin(network, explains, own) if way.copy else None,
+                generators=generators, accelerated=make_accelerated_copy(network, explains, own) if way.copy else None,
             )  # fmt: skip
             parts.append((result.adv_images, result.success, map_iou(result.attribution_map, target_map)))
     images, success, iou = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -160,8 +160,8 @@ def test_promise_21_twice_the_steps_change_success_by_less_than_a_point(case):
 def test_promise_21_adv2s_map_loss_is_below_that_of_the_attack_on_the_class_alone(case):
     if case.interpreter == "mask":
         pytest.skip(ON_REAL_IMAGES)
-    schedule, framework = case.name.rsplit("-", 1)[1], "stadv" if case.spatial else "pgd"
-    (alone,) = [c for c in ATTACKS if c.name == f"{framework}-{schedule}"]
+    schedule, family = case.name.rsplit("-", 1)[1], "stadv" if case.spatial else "pgd"
+    (alone,) = [c for c in ATTACKS if c.name == f"{family}-{schedule}"]
     joint = attacked(case)
     baseline = attacked(alone, interpreter=case.interpreter)
     assert joint.score.mean() <= baseline.score.mean()
@@ -175,7 +175,7 @@ def test_promise_21_noise_succeeds_no_more_than_transfer_and_that_no_more_than_t
     generators = image_generators(0, [str(i) for i in range(COUNT)], "noise")
     if case.spatial:
         # Components from U(-s, s) move a pixel by 0.765 s on average.
-        flow = FlowField(start=white_box.size.mean().item() / 0.765)
+        flow = FlowField(start=white_box.norm.mean().item() / 0.765)
         noisy = flow.apply(images, flow.init(images, generators))
     else:
         signs = torch.stack([torch.randint(0, 2, images.shape[1:], generator=g) for g in generators]) * 2 - 1

@@ -12,7 +12,7 @@ from cases import ATTACKS
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attacks.test_contract import Setting
-from lightning_adv2.attacks import Plateau
+from lightning_adv2.attacks import EarlyStopping
 
 # Each needs the value, or the number of elements that depends on it, before the next line can run.
 WAITING = {
@@ -59,7 +59,7 @@ def test_the_watch_sees_what_waits():
         assert seen
 
 
-def count(case, steps: int, stop: Plateau | None = None) -> int:
+def count(case, steps: int, stop: EarlyStopping | None = None) -> int:
     setting, attack = Setting(case), case.short(steps)
     attack.stop = stop
     with waits() as seen:
@@ -74,6 +74,6 @@ def test_twice_the_steps_wait_no_more_often(case):
 
 @pytest.mark.parametrize("case", [c for c in ATTACKS if c.name in ("pgd-fast", "adv2_cam-fast")], ids=lambda c: c.name)
 def test_with_a_plateau_it_looks_every_ten_steps(case):
-    never = Plateau(patience=1000, every=10)
+    never = EarlyStopping(patience=1000, every=10)
     looks = count(case, 40, never) - count(case, 20, never)
     assert 0 < looks <= 2 * 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from lightning_adv2.__main__ import main
 from lightning_adv2.attacks import MapFile
 from lightning_adv2.audit.export import export
 from lightning_adv2.audit.verify import verify
-from lightning_adv2.files.run import record_path
+from lightning_adv2.files.run import FORMAT, read_header, record_path
 from lightning_adv2.files.twice import write_twice
+from lightning_adv2.models import read_weights, save_weights
 from lightning_adv2.report.wandb.files import read_state, starts
 from lightning_adv2.report.wandb.sync import sync
 from lightning_adv2.results import write_record
@@ -41,17 +41,8 @@ def hostile(run: Path, change: Callable[[Any], None]) -> Path:
     path = record_path(run / "records", "cam", 0)
     write_record(record, run / "records")
     if name != "cam":  # the header says another name than the folder
-        content = path.read_bytes()
-        length = int.from_bytes(content[:8], "little")
-        tensors = content[8 + length :]
-        header = json.loads(content[8 : 8 + length])
-        inner = json.loads(header["__metadata__"]["header"]) | {"interpreter": name}
-        header["__metadata__"] = {"format": header["__metadata__"]["format"], "header": json.dumps(inner),
-                                  "sealed": "sha256", "sha256": "0" * 64}  # fmt: skip
-        text = json.dumps(header, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        blank = len(text).to_bytes(8, "little") + text + tensors
-        path.write_bytes(blank.replace(b"0" * 64, sha256(blank).hexdigest().encode(), 1))
+        inner = json.dumps(read_header(path) | {"interpreter": name})
+        save_weights(read_weights(path), path, {"format": FORMAT, "header": inner})
     (run / "records" / "experiment.json").write_text('{"experiment": {}, "about": {"classes": []}}')
     return path
 

@@ -125,9 +125,10 @@ def put(place: str, value: Any) -> Callable[[Any], None]:
         ("transfer.json", "rows.0.iou", lambda x: x + 1e-4), ("curves.json", "curves.0.points.0.asr_low", 0.5),
         ("curves.json", "controls.0.n", 6), ("proposition.json", "rows.1.held", lambda x: x + 1),
         ("proposition.json", "images.0.gain", lambda x: x + 0.01), ("detection.json", "rows.0.detection_rate", 0.9),
-        ("detection.json", "rows.1.auroc", lambda x: 1 - x / 2), ("noise.json", "levels.0.misclassified", 3),
+        ("detection.json", "rows.1.auroc", lambda x: 1 - x / 2), ("noise.json", "details.levels.0.misclassified", 3),
+        ("noise.json", "rows.0.level", lambda x: x / 2),
         ("localization.json", "rows.0.error", 0.123), ("resilience.json", "rows.0.worst_iou", lambda x: x / 2),
-        ("resilience.json", "rows.1.successful", lambda x: x + 1), ("map_quality.json", "cam.preserved", 1.5),
+        ("resilience.json", "rows.1.successful", lambda x: x + 1), ("map_quality.json", "rows.0.preserved", 1.5),
         ("classifier_transfer.json", "rows.0.confidence", lambda x: x / 2 + 0.1),
     ],
 )  # fmt: skip
@@ -140,7 +141,9 @@ def test_a_figure_that_contradicts_the_records_though_the_sums_fit(
     assert any(Path(name).name in line for line in found), found
 
 
-@pytest.mark.parametrize("name", ["images.csv", "status.csv", "results.csv", "detection.csv", "resilience.csv"])
+@pytest.mark.parametrize(
+    "name", ["images.csv", "status.csv", "results.csv", "detection.csv", "resilience.csv", "noise.csv"]
+)
 @pytest.mark.parametrize("what", ["twice", "swapped", "column twice", "cell too many", "empty", "no text"])
 def test_rows_and_columns_of_a_table(run: Path, name: str, what: str) -> None:
     lines = (run / name).read_text().splitlines()
@@ -178,7 +181,7 @@ def set_first(attack: int, name: str, value: Any) -> Callable[[BatchRecord], Non
         (set_first(2, "steps_taken", 99), "outside 0 to 4"), (set_first(2, "adv_predicted", 7), "outside 0 to 6"),
         (set_first(2, "size", float("inf")), "size"), (set_first(2, "seconds", float("nan")), "seconds"),
         (set_first(2, "seconds", -1.0), "seconds"), (set_first(2, "steps", -3), "steps"),
-        (set_first(2, "unit", "px"), "steps or unit"), (set_first(2, "adv_map", float("nan")), "valid is True"),
+        (set_first(2, "unit", "px"), "steps, unit"), (set_first(2, "adv_map", float("nan")), "valid is True"),
         (set_first(1, "adv_map_true_class", 0.987), "though it is the benign image"),
         (lambda r: setattr(r, "pieces", 0), "pieces"),
         (lambda r: setattr(r, "target", "patch"), "target"), (lambda r: r.attacks.reverse(), "its attacks are"),
@@ -194,7 +197,7 @@ def test_what_no_run_writes_into_a_record(run: Path, change: Callable[[BatchReco
     write_record(record, run / "records")
     found, _ = verify(run, sums=False)
     assert any(words in line for line in found), found
-    assert any(path.name in line for line in found) or words in ("steps or unit", "target")
+    assert any(path.name in line for line in found) or words in ("steps, unit", "target")
 
 
 RUBBISH: list[Any] = [

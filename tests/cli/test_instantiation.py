@@ -11,6 +11,7 @@ import yaml
 
 from lightning_adv2.__main__ import main as entry
 from lightning_adv2.cli import main
+from lightning_adv2.reproduction.configuration import read_configuration
 
 CONFIG = Path(__file__).parents[2] / "configs" / "evaluate" / "shapes_cam.yaml"
 NETWORK = "model.init_args.classifier"
@@ -39,7 +40,7 @@ def made(steps: int = 0) -> ResidualClassifier:
 
 
 def words(tmp_path: Path, **overrides: Any) -> list[str]:
-    content = yaml.safe_load(CONFIG.read_text())
+    content = read_configuration(CONFIG)
     content["model"]["init_args"]["classifier"]["init_args"]["weights"] = None
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
     return ["test", f"--config={tmp_path / 'run.yaml'}", "--trainer.logger=false"] + [

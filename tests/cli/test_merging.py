@@ -10,11 +10,13 @@ import pytest
 import yaml
 
 from lightning_adv2.cli import main
+from lightning_adv2.reproduction.configuration import read_configuration
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BASES = ("cifar10_grad", "cifar10_all", "shapes_cam")
 ATTACKS = "lightning_adv2.attacks."
-EVALUATION, STUDIES = "lightning_adv2.evaluation.AttackEvaluation", "lightning_adv2.studies."
+EVALUATION = "lightning_adv2.evaluation.AttackEvaluation"
+STUDIES = "lightning_adv2.studies."
 LISTS: dict[str, tuple[str, Any]] = {
     "attacks": (
         "trainer.callbacks",
@@ -27,7 +29,7 @@ LISTS: dict[str, tuple[str, Any]] = {
     ),
     "callbacks": (
         "trainer.callbacks",
-        [{"class_path": n} for n in (STUDIES + "MapQualityEvaluation", EVALUATION)],
+        [{"class_path": name} for name in (STUDIES + "MapQualityEvaluation", EVALUATION)],
     ),
     "interpreters": (
         "model.init_args.interpreter",
@@ -67,9 +69,7 @@ def test_a_list_given_anew_is_as_in_a_fresh_file(
     base: str, name: str, way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, (key, value) = CONFIGS / "evaluate" / f"{base}.yaml", LISTS[name]
-    fresh = printed(
-        capsys, "--config", write(tmp_path / "fresh.yaml", put(yaml.safe_load(file.read_text()), key, value))
-    )
+    fresh = printed(capsys, "--config", write(tmp_path / "fresh.yaml", put(read_configuration(file), key, value)))
     over = {
         "file": ["--config", write(tmp_path / "over.yaml", put({}, key, value))],
         "flag": [f"--{key}={yaml.safe_dump(value, default_flow_style=True)}"],
@@ -93,7 +93,7 @@ def test_another_class_starts_from_its_own_defaults(
     before: Any, after: Any, way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     key = "model.init_args.interpreter"
-    content = yaml.safe_load((CONFIGS / "evaluate" / "shapes_cam.yaml").read_text())
+    content = read_configuration(CONFIGS / "evaluate" / "shapes_cam.yaml")
     fresh = printed(capsys, "--config", write(tmp_path / "fresh.yaml", put(content, key, after)))
     base = write(tmp_path / "base.yaml", put(content, key, before))
     over = {

@@ -15,6 +15,7 @@ from lab import run_python
 from lightning_adv2.__main__ import main as entry
 from lightning_adv2.cli import main
 from lightning_adv2.errors import short_errors, shorten
+from lightning_adv2.reproduction.configuration import read_configuration
 
 CONFIG = Path(__file__).parents[2] / "configs" / "evaluate" / "shapes_cam.yaml"
 
@@ -30,7 +31,7 @@ def test_a_long_message_keeps_its_beginning_and_its_end() -> None:
 
 @pytest.mark.parametrize("wanted", [False, True], ids=["short", "traceback"])
 def test_missing_weights_in_a_few_lines(wanted: bool, tmp_path: Path) -> None:
-    content = yaml.safe_load(CONFIG.read_text())
+    content = read_configuration(CONFIG)
     content["model"]["init_args"]["classifier"]["init_args"]["weights"] = "nowhere.safetensors"
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
     words = ["test", "--config", "run.yaml", "--trainer.logger=false", *(["--traceback"] if wanted else [])]

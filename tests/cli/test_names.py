@@ -12,7 +12,7 @@ import yaml
 
 from lightning_adv2 import attacks
 from lightning_adv2.__main__ import main as entry
-from lightning_adv2.attacks import Preset
+from lightning_adv2.attacks import AttackRecipe
 from lightning_adv2.cli import main
 from lightning_adv2.cli.likeness import alike
 from lightning_adv2.cli.names import offered
@@ -64,8 +64,8 @@ def test_functions_have_short_names(way: str, tmp_path: Path, capsys: pytest.Cap
 
 
 def test_offered_are_the_exports_of_the_kind() -> None:
-    assert offered(Preset)["pgd"] == "lightning_adv2.attacks.pgd"
-    assert set(FUNCTIONS) < set(offered(Preset)) <= set(attacks.__all__)
+    assert offered(AttackRecipe)["pgd"] == "lightning_adv2.attacks.pgd"
+    assert set(FUNCTIONS) < set(offered(AttackRecipe)) <= set(attacks.__all__)
     assert {"GradCAM", "RTS"} < set(offered(Interpreter))
     assert "Interpreter" not in offered(Interpreter)  # nothing can be made of it
     assert "pgd" not in offered(Interpreter)
@@ -88,8 +88,8 @@ def test_a_function_of_another_kind_is_refused(capsys: pytest.CaptureFixture[str
         ("data", "ShapesDatamodule", pl.LightningDataModule, "ShapesDataModule"),
         ("trainer.callbacks", "[attackevaluation]", pl.Callback, "AttackEvaluation"),
         ("trainer.callbacks", "[EarlyStoping]", pl.Callback, "EarlyStopping"),
-        ("trainer.callbacks", "[{class_path: AttackEvaluation, init_args: {attacks: [PGD]}}]", Preset, "pgd"),
-        ("trainer.callbacks", "[{class_path: AttackEvaluation, init_args: {attacks: [adv2]}}]", Preset, "ADV2"),
+        ("trainer.callbacks", "[{class_path: AttackEvaluation, init_args: {attacks: [PGD]}}]", AttackRecipe, "pgd"),
+        ("trainer.callbacks", "[{class_path: AttackEvaluation, init_args: {attacks: [adv2]}}]", AttackRecipe, "ADV2"),
     ],
 )
 def test_an_unknown_name(

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lightning_adv2.data import ImageFolderDataModule, ImageFolderDataset, UnreadableImageError
 from lightning_adv2.data.decode import decode_image
-from lightning_adv2.runtime.describe import _data
+from lightning_adv2.runtime.training import _data
 
 Array = NDArray[Any]
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from data.test_attack_data import Collect, attack_data, trainer
+from data.collect import Collect, attack_data
 from jsonargparse import ArgumentParser
+from lab import trainer
 from torch import Tensor
 
 from lightning_adv2.data import AttackDataModule, Manifest, build_manifest

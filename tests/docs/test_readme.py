@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,26 @@ def commands() -> list[list[str]]:
     ]
     assert len(found) > 15
     return found
+
+
+def layers() -> list[set[str]]:
+    """The layers of the import contract, from the top down."""
+    linter = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (contract,) = (one for one in linter["contracts"] if one["type"] == "layers")
+    return [{name.strip().removeprefix("lightning_adv2.") for name in layer.split("|")} for layer in contract["layers"]]
+
+
+def test_the_house_is_the_contract_of_the_imports() -> None:
+    """The README lists every folder of the package, in the order of the layers; the contract has every module."""
+    package = ROOT / "lightning_adv2"
+    folders = {path.parent.name for path in package.glob("*/__init__.py")}
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__", "__main__"}
+    section = (ROOT / "README.md").read_text().partition("## Where things are")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)/` \|", section, re.MULTILINE)
+    assert sorted(rows) == sorted(folders)
+    place = {name: number for number, layer in enumerate(layers()) for name in layer}
+    assert [place[name] for name in rows] == sorted(place[name] for name in rows)
+    assert set(place) == folders | modules
 
 
 def shorten(folder: Path) -> None:

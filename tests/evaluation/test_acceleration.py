@@ -9,7 +9,7 @@ import pytest
 import torch
 from lab import attack_data, idls, short_attacks, trainer
 
-from lightning_adv2.attacks import ADV2, Acceleration, Plateau
+from lightning_adv2.attacks import ADV2, Acceleration, EarlyStopping
 from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.results.run import read_run
 from lightning_adv2.runtime.experiment import DifferentExperimentError
@@ -44,7 +44,7 @@ def test_the_records_agree(name: str, tmp_path: Path) -> None:
 
 def test_images_left_alone_are_counted_in_the_tables(tmp_path: Path) -> None:
     """Also where the batch was too large for the memory and its parts stopped at different steps."""
-    attack = ADV2("paper", steps=60, stop=Plateau(patience=3, tolerance=0.05, every=2))
+    attack = ADV2("paper", steps=60, stop=EarlyStopping(patience=3, tolerance=0.05, every=2))
     evaluation = AttackEvaluation([attack])
     trainer(tmp_path, evaluation).test(idls("cam"), attack_data(), verbose=False)
     row = json.loads((tmp_path / "results.json").read_text())["rows"][-1]
@@ -68,7 +68,7 @@ def test_parts_of_a_halved_batch_that_stopped_at_different_steps_fit_together(
         return whole(classifier, interpreter, batch, *more, **options)
 
     monkeypatch.setattr(attack_evaluation, "attack_batch", too_large)
-    attack = ADV2("paper", steps=60, stop=Plateau(patience=3, tolerance=0.05, every=2))
+    attack = ADV2("paper", steps=60, stop=EarlyStopping(patience=3, tolerance=0.05, every=2))
     trainer(tmp_path, AttackEvaluation([attack])).test(idls("cam"), attack_data(), verbose=False)
     records = list(read_run(tmp_path).records("cam"))
     assert [record.pieces for record in records] == [2, 2, 2, 1]

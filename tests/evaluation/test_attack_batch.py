@@ -9,7 +9,7 @@ from lab import interpreter, short_attacks, test_batch, victim
 from torch import Tensor
 
 from lightning_adv2.attacks import Attack, GradientStep, PixelDelta, Ramp, Stage, TargetClass, adv2_attack, pgd
-from lightning_adv2.attacks.attack import Preset
+from lightning_adv2.attacks.attack import AttackRecipe
 from lightning_adv2.attacks.perturbation import FlowField, is_grey
 from lightning_adv2.attacks.targets import RandomClass, RandomPatch, Target, TargetRequest
 from lightning_adv2.evaluation.attack_batch import Shared, attack_batch
@@ -382,7 +382,7 @@ def test_the_size_of_a_perturbation_has_its_unit() -> None:
 
 
 def test_an_attack_fits_itself_to_the_interpreter() -> None:
-    class Generic(Preset):
+    class Generic(AttackRecipe):
         name, schedule, needs_map = "adv2-generic", "fast", True
 
         def against(self, interpreter: Interpreter | None) -> Attack:

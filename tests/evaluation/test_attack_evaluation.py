@@ -3,8 +3,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import wandb
 import yaml
 from jsonargparse import ArgumentParser
 from lab import attack_data, idls, interpreter, shapes, short_attacks, trainer, untrained_rts, victim
+from runtime.owner import start
 from torch import nn
 
 from lightning_adv2.attacks import ADV2, adv2_attack, adv2_cam, pgd
@@ -30,10 +29,8 @@ from lightning_adv2.report import wandb_logger
 from lightning_adv2.results import read_records
 from lightning_adv2.runtime.ownership import FILE as LOCK
 from lightning_adv2.runtime.ownership import FolderInUseError
-from lightning_adv2.studies import MapQualityEvaluation
 from lightning_adv2.types import Interpretation
 
-OWNER = Path(__file__).parents[1] / "runtime" / "owner.py"
 FILES = {
     "results.json", "results.csv", "images.csv", "status.csv", "stamp.json", "manifest.json", "manifest.copy.json",
     "records", "figures", "report.html", "SHA256SUMS",
@@ -329,32 +326,30 @@ def test_inference_mode_is_refused_before_any_work(tmp_path: Path) -> None:
 
 
 def test_one_owner_of_the_folder_without_the_command_line_too(tmp_path: Path) -> None:
-    seen: list[bool] = []
+    folder, leave, seen = tmp_path / "run", tmp_path / "leave", []
 
     class Watched(CAM):
         def forward(self, *args: Any, **kwargs: Any) -> Interpretation:
-            seen.append((tmp_path / LOCK).is_file())
+            seen.append((folder / LOCK).is_file())
             return super().forward(*args, **kwargs)
 
     def test() -> None:
-        run = trainer(tmp_path, AttackEvaluation([pgd(steps=1)]))
+        run = trainer(folder, AttackEvaluation([pgd(steps=1)]))
         run.test(IDLS(victim(), Watched()), attack_data(num_images=4), verbose=False)
 
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, OWNER, tmp_path], stdin=pipe, stdout=pipe, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "mine\n"
-        with pytest.raises(FolderInUseError, match=f"in use by process {other.pid} on "):
-            test()
-        assert not (tmp_path / "records").exists()
-        other.communicate("\n", timeout=60)
+    other = start(folder, leave)
+    with pytest.raises(FolderInUseError, match=f"in use by process {other.pid} on "):
+        test()
+    assert not (folder / "records").exists()
+    leave.touch()
+    assert other.wait(60) == 0
     test()
     assert seen
     assert all(seen)
-    assert not (tmp_path / LOCK).exists()
+    assert not (folder / LOCK).exists()
     with pytest.raises(RuntimeError, match="another experiment"):
-        trainer(tmp_path, AttackEvaluation([pgd(steps=2)])).test(idls("cam"), attack_data(num_images=4))
-    assert not (tmp_path / LOCK).exists(), "a run that fails leaves the folder to others"
+        trainer(folder, AttackEvaluation([pgd(steps=2)])).test(idls("cam"), attack_data(num_images=4))
+    assert not (folder / LOCK).exists(), "a run that fails leaves the folder to others"
 
 
 def test_arguments() -> None:
@@ -367,34 +362,6 @@ def test_arguments() -> None:
     loud.name = "PGD"
     with pytest.raises(ValueError, match="attacks: the name 'PGD' becomes part of files"):
         AttackEvaluation([loud])
-
-
-@pytest.mark.parametrize("stage", ["test", "validate"])
-def test_map_quality(stage: str, tmp_path: Path) -> None:
-    loop = trainer(tmp_path / "new", MapQualityEvaluation())
-    (logged,) = getattr(loop, stage)(idls(), shapes(num_val=20), verbose=False)
-    (content,) = [json.loads((tmp_path / "new" / "map_quality.json").read_text())]
-    prefix = f"{'test' if stage == 'test' else 'val'}/benign/cam"
-    names = ["area", "preserved", "destroyed", "shuffled", "localisation_iou", "deletion", "insertion", "gap"]
-    assert content["cam"].keys() == {*names, "random_deletion", "random_insertion"}
-    assert {f"{prefix}/{name}" for name in content["cam"]} <= logged.keys()
-    for name, value in content["cam"].items():
-        assert -(name == "gap") <= value <= 1
-        assert logged[f"{prefix}/{name}"] == pytest.approx(value, rel=1e-6)
-
-
-def test_map_quality_of_several_interpreters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = {}
-    for names in (["rts", "cam"], ["rts"], ["cam"]):
-        loop = trainer(tmp_path, MapQualityEvaluation(order=False))
-        (logged,) = loop.test(idls(*names), shapes(), verbose=False)
-        content = json.loads((tmp_path / "map_quality.json").read_text())
-        assert list(content) == names
-        for name in names:
-            assert logged[f"test/benign/{name}/preserved"] == pytest.approx(content[name]["preserved"], rel=1e-6)
-        found["-".join(names)] = content
-    assert found["rts-cam"] == {**found["rts"], **found["cam"]}
-    assert "preserved" in capsys.readouterr().out
 
 
 def test_images_csv_matches_the_records(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from cases import lattice_images, small_classifier
 from lab import interpreter, shapes, trainer, victim
 
-from lightning_adv2.attacks import Twin, adv2_cam, adv2_grad, pgd
+from lightning_adv2.attacks import AcceleratedCopy, adv2_cam, adv2_grad, pgd
 from lightning_adv2.attacks.footprint import step_bytes
 from lightning_adv2.data import AttackDataModule
 from lightning_adv2.evaluation import AttackEvaluation, batch_size
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 )
 def test_a_power_of_two_that_fits_half_of_the_free_memory(monkeypatch, images, processes, expected):
     classifier, image = small_classifier(), lattice_images(1)[0]
-    each = step_bytes(adv2_grad(), Twin(classifier, Gradient()), image)
+    each = step_bytes(adv2_grad(), AcceleratedCopy(classifier, Gradient()), image)
     monkeypatch.setattr(batch_size, "free_memory", lambda device: 2 * images * each + 2)
     attacks = [(CAM(), [pgd(), adv2_cam()]), (Gradient(), [adv2_grad()])]
     assert fitting_batch(classifier, attacks, image, CPU, processes) == expected

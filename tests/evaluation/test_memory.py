@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lab import interpreter, run_python, short_attacks, test_batch, victim
+from lab import interpreter, run_fresh_python, short_attacks, test_batch, victim
 
 from lightning_adv2.evaluation.attack_batch import attack_batch
 from lightning_adv2.evaluation.memory import halving, rows_of
@@ -124,7 +124,7 @@ def test_promise_17_a_machine_with_too_little_memory_finishes_and_says_so(tmp_pa
     """A real limit by the operating system, under which torch's allocator really fails."""
     outputs = {}
     for limit in ("all", "300"):
-        done = run_python(
+        done = run_fresh_python(
             "-c",
             SCRIPT,
             Path(__file__).parents[1],

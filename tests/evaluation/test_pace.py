@@ -12,7 +12,7 @@ from lab import attack_data, trainer, victim
 from lab import test_batch as images
 from pytorch_lightning.callbacks import RichProgressBar
 
-from lightning_adv2.attacks import Attack, Twin, adv2_cam, adv2_grad, pgd
+from lightning_adv2.attacks import AcceleratedCopy, Attack, adv2_cam, adv2_grad, pgd
 from lightning_adv2.evaluation import AttackEvaluation, progress
 from lightning_adv2.evaluation.pace import Pace, parts_of
 from lightning_adv2.evaluation.pilot import pilot
@@ -101,7 +101,7 @@ def test_the_pilot_tries_every_stage_and_leaves_no_trace() -> None:
     network, interpreters = victim(), [CAM(), IntegratedGradients(steps=8)]
     plan = [(one, [pgd(steps=9).against(one), adv2_cam(steps=9).against(one)]) for one in interpreters]
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    found = pilot(network, plan, batch, lambda one: Twin(network, one))
+    found = pilot(network, plan, batch, lambda one: AcceleratedCopy(network, one))
     for one, attacks in plan:
         for attack in attacks:
             assert all((found.per_step(part.name) or 0) > 0 for part in parts_of(one.name, attack))

@@ -5,19 +5,39 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import run_python
+import spawn
+from lab import METRICS_FILES, attack_data, map_qualities, shapes, short_attacks, trainer, untrained_rts, victim
 
-SCRIPT = Path(__file__).with_name("processes.py")
+from lightning_adv2.attacks.targets import RandomPatch
+from lightning_adv2.evaluation import AttackEvaluation
+from lightning_adv2.interpreters import CAM, Interpreter
+from lightning_adv2.modules import IDLS
+from lightning_adv2.studies import MapQualityEvaluation
+
+
+def evaluate(folder: Path, devices: int) -> None:
+    """The same evaluations on 1, 2 or 3 processes."""
+    strategy = "ddp" if devices > 1 else "auto"
+    for num_images in (13, 2):
+        interpreter: Interpreter = CAM() if num_images == 13 else untrained_rts()
+        callbacks = AttackEvaluation(short_attacks(interpreter.name), seed=1), MapQualityEvaluation(order=False)
+        run = trainer(folder / str(num_images), *callbacks, devices=devices, strategy=strategy)
+        run.test(IDLS(victim(), interpreter), attack_data(num_images=num_images), verbose=False)
+    several = IDLS(victim(), [untrained_rts(), CAM()])
+    callbacks = AttackEvaluation(short_attacks(), seed=1, target=RandomPatch()), MapQualityEvaluation(order=False)
+    run = trainer(folder / "several", *callbacks, devices=devices, strategy=strategy)
+    run.test(several, attack_data(num_images=5, batch_size=2), verbose=False)
+    # Lightning's own sampler pads: 35 images in batches of 16 become 36 on two processes.
+    padded = trainer(folder / "padded", AttackEvaluation(short_attacks()), devices=devices, strategy=strategy)
+    padded.test(IDLS(victim(), CAM()), shapes(), verbose=False)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     folders = {}
     for devices in (1, 2, 3):
-        # Real processes: ddp_spawn shares memory between the ranks and so counts twice.
         folders[devices] = tmp_path_factory.mktemp(f"processes{devices}")
-        done = run_python(SCRIPT, folders[devices], devices, folder=folders[devices])
-        assert done.returncode == 0, done.stderr[-3000:]
+        spawn.run(evaluate, folders[devices], devices, folder=folders[devices], processes=devices)
     return folders
 
 
@@ -27,9 +47,6 @@ def results(folder: Path) -> dict[str, Any]:
 
 def stamp(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "stamp.json").read_text())
-
-
-METRICS_FILES = ("results.json", "results.csv", "images.csv", "status.csv", "manifest.json")
 
 
 @pytest.mark.parametrize("num_images", ["13", "2"])
@@ -57,7 +74,7 @@ def test_promise_2_several_interpreters_on_any_number_of_processes(devices: int,
     assert [part["selected"] for part in alone["denominators"].values()] == [5, 5]
     for name in METRICS_FILES:
         assert (runs[1] / "several" / name).read_bytes() == (runs[devices] / "several" / name).read_bytes(), name
-    maps = [json.loads((runs[n] / "several" / "map_quality.json").read_text()) for n in (1, devices)]
+    maps = [map_qualities(runs[n] / "several") for n in (1, devices)]
     assert list(maps[1]) == ["rts", "cam"]
     for name in ("rts", "cam"):
         assert maps[1][name] == pytest.approx(maps[0][name], rel=1e-9)
@@ -65,7 +82,7 @@ def test_promise_2_several_interpreters_on_any_number_of_processes(devices: int,
 
 @pytest.mark.parametrize("devices", [2, 3])
 def test_map_quality_on_any_number_of_processes(devices: int, runs: dict[int, Path]) -> None:
-    alone, together = (json.loads((runs[n] / "13" / "map_quality.json").read_text())["cam"] for n in (1, devices))
+    alone, together = (map_qualities(runs[n] / "13")["cam"] for n in (1, devices))
     assert together == pytest.approx(alone, rel=1e-9)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchmetrics.classification import BinaryJaccardIndex
 
-from lightning_adv2.functional.agreement import map_iou, map_l1, map_l2, perturbation_size
+from lightning_adv2.functional.agreement import map_iou, map_l1, map_l2, perturbation_norm
 
 
 def maps(seed: int, count: int = 20) -> torch.Tensor:
@@ -57,4 +57,4 @@ def test_perturbation_size_is_the_largest_change_of_each_image():
     images = torch.zeros(2, 3, 4, 4)
     adv_images = images.clone()
     adv_images[0, 1, 2, 3], adv_images[1, 0, 0, 0] = -0.2, 0.1
-    torch.testing.assert_close(perturbation_size(adv_images, images), torch.tensor([0.2, 0.1]))
+    torch.testing.assert_close(perturbation_norm(adv_images, images), torch.tensor([0.2, 0.1]))

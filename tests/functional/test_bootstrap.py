@@ -41,10 +41,10 @@ def test_no_values_have_no_interval():
     assert all(math.isnan(end) for end in share_interval(0, 0))
 
 
-@pytest.mark.parametrize(("successes", "n"), [(0, 8), (8, 8), (3, 64), (60, 64)])
+@pytest.mark.parametrize(("successes", "n"), [(0, 8), (8, 8), (3, 64), (60, 64), (1, 1), (0, 1), (617, 100_000)])
 def test_share_interval_agrees_with_scipys_wilson_interval(successes, n):
     theirs = stats.binomtest(successes, n).proportion_ci(method="wilson")
-    assert share_interval(successes, n) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+    assert share_interval(successes, n) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
 
 
 def test_bad_arguments_are_named():
@@ -52,3 +52,6 @@ def test_bad_arguments_are_named():
         bootstrap_interval([1.0], level=1)
     with pytest.raises(ValueError, match="groups has 1"):
         bootstrap_interval([1.0, 2.0], groups=["a"])
+    for successes in (-1, 9):
+        with pytest.raises(ValueError, match=f"successes={successes}, n=8"):
+            share_interval(successes, 8)

@@ -10,7 +10,7 @@ from cases import lattice_images
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
-from lightning_adv2.functional.flow import flow_size, flow_smoothness, warp
+from lightning_adv2.functional.flow import flow_norm, flow_smoothness, warp
 
 
 def uniform(*shape: int, reach: float = 1.0, seed: int = 0) -> Tensor:
@@ -118,10 +118,10 @@ def test_gradient_maps_can_be_attacked_through_the_warp():
 
 def test_a_batch_equals_its_images():
     images, flow = lattice_images(5), uniform(5, 2, 16, 16, reach=3, seed=2).float()
-    together = warp(images, flow), flow_smoothness(flow), flow_size(flow)
+    together = warp(images, flow), flow_smoothness(flow), flow_norm(flow)
     for i in range(5):
         own = slice(i, i + 1)
-        alone = warp(images[own], flow[own]), flow_smoothness(flow[own]), flow_size(flow[own])
+        alone = warp(images[own], flow[own]), flow_smoothness(flow[own]), flow_norm(flow[own])
         assert all(torch.equal(whole[own], part) for whole, part in zip(together, alone, strict=True))
 
 
@@ -178,7 +178,7 @@ def test_gradient_of_smoothness_in_finite_differences():
 
 def test_size_is_the_mean_displacement():
     flow = torch.tensor([[3.0, 0.0], [4.0, 1.0]]).view(1, 2, 1, 2)
-    torch.testing.assert_close(flow_size(flow), torch.tensor([3.0]))
+    torch.testing.assert_close(flow_norm(flow), torch.tensor([3.0]))
     random = uniform(4, 2, 5, 6)
     expected = np.hypot(random[:, 0].numpy(), random[:, 1].numpy()).mean((1, 2))
-    np.testing.assert_allclose(flow_size(random).numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(flow_norm(random).numpy(), expected, rtol=1e-12)

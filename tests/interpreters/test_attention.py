@@ -111,7 +111,7 @@ def test_the_joint_attack_moves_the_map_towards_its_target():
     target_map = Attention().explain(classifier, images, classifier(images).argmax(1)).attribution_map
     joint, alone = (
         run_attack(attack, classifier, Attention(), images, target_class, target_map)
-        for attack in (adv2_cam(framework=Pixels(0.1)), pgd(epsilon=0.1))
+        for attack in (adv2_cam(threat_model=Pixels(0.1)), pgd(epsilon=0.1))
     )
     assert joint.valid.all()
     assert joint.success.double().mean() >= 0.75

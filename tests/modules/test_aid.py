@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import spawn
 import torch
 import torch.nn.functional as F
-from lab import run_python, shapes, test_batch, trainer, untrained_rts, victim
+from lab import shapes, test_batch, trainer, untrained_rts, victim
 from torch import Tensor
 
 from lightning_adv2.attacks import ADV2, Pixels, Spatial, run_attack
@@ -18,8 +18,8 @@ from lightning_adv2.models import read_weights, weights_hash
 from lightning_adv2.modules import AIDModule, MaskLoss
 from lightning_adv2.modules.perturbations import Perturbations
 from lightning_adv2.types import Batch
+from modules.training import train
 
-TRAINING = Path(__file__).parents[1] / "modules" / "training.py"
 STEPS = 3
 
 
@@ -207,9 +207,9 @@ def test_a_warm_start_goes_on_from_where_the_last_attack_ended(tmp_path: Path) -
 
 def test_a_warm_start_keeps_changed_pixels_only() -> None:
     with pytest.raises(TypeError, match="makes a FlowField"):
-        AIDModule(victim(), rts(), ADV2(steps=2, framework=Spatial()), warm_start=True)
+        AIDModule(victim(), rts(), ADV2(steps=2, threat_model=Spatial()), warm_start=True)
     with pytest.raises(TypeError, match=r"epsilon 0\.6"):
-        AIDModule(victim(), rts(), ADV2(steps=2, framework=Pixels(0.6)), warm_start=True)
+        AIDModule(victim(), rts(), ADV2(steps=2, threat_model=Pixels(0.6)), warm_start=True)
 
 
 def test_perturbations_of_other_images_are_refused() -> None:
@@ -271,9 +271,8 @@ def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path: Path, k
     for devices in (1, 2):
         folder = tmp_path / str(devices)
         folder.mkdir()
-        options = {"folder": str(folder), "die_before": -1, "devices": devices, "num_workers": 0, "kind": kind}
-        done = run_python(TRAINING, json.dumps(options | {"limits": {"max_epochs": 3}}), folder=folder)
-        assert done.returncode == 0, done.stderr[-3000:]
+        options = {"devices": devices, "kind": kind, "limits": {"max_epochs": 3}}
+        spawn.run(train, folder, options, folder=folder, processes=devices)
         found.append(read_weights(folder / "rts.safetensors"))
     before = untrained_rts().network.state_dict()
     for name, value in found[0].items():
@@ -291,7 +290,8 @@ def test_bad_settings_are_named(options: Any, message: str) -> None:
 
 
 def test_another_attack_is_another_training(tmp_path: Path) -> None:
-    from lightning_adv2.runtime.describe import describe_training, differences
+    from lightning_adv2.runtime.describe import differences
+    from lightning_adv2.runtime.training import describe_training
 
     first, second = (describe_training(AIDModule(victim(), rts(), ADV2(steps=n)), None) for n in (3, 4))
     assert any("attack" in line and "3 before, 4 now" in line for line in differences(first, second))

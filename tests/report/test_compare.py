@@ -30,16 +30,16 @@ def runs(tmp_path: Path) -> list[Run]:
 def test_differences_are_from_the_first_run(runs: list[Run]) -> None:
     table = comparison(runs[:2], ["first", "second"], MAIN, "Attacks")
     files = [json.loads((run.folder / "results.json").read_text())["rows"] for run in runs]
-    assert table.columns[:4] == ("attack", "schedule", "images: first", "images: second")
+    assert table.headings[:4] == ["attack", "schedule", "images: first", "images: second"]
     assert len(table.rows) == 3
-    for shown, first, second in zip(table.rows, files[0], files[1], strict=True):
-        cells = dict(zip(table.columns, shown, strict=True))
+    for shown, first, second in zip(table.cells, files[0], files[1], strict=True):
+        cells = dict(zip(table.headings, shown, strict=True))
         assert (cells["attack"], cells["schedule"]) == (first["attack"], first["schedule"])
         assert cells["map IoU: first"] == f"{first['iou']:.3f}"
         assert cells["map IoU: second"] == f"{second['iou']:.3f} ({second['iou'] - first['iou']:+.3f})"
         assert cells["ASR: second"] == f"{second['asr']:.1%} ({second['asr'] - first['asr']:+.1%})"
         assert cells["images: second"] == "3 (+0)"
-    assert "interpreter: cam" in table.note
+    assert "interpreter: cam" in " ".join(table.all_notes)
 
 
 def test_a_row_that_a_run_lacks_is_empty(runs: list[Run], tmp_path: Path) -> None:
@@ -47,30 +47,30 @@ def test_a_row_that_a_run_lacks_is_empty(runs: list[Run], tmp_path: Path) -> Non
     other = make_run(tmp_path / "other", both)
     table = comparison([runs[0], other], ["first", "other"], MAIN, "Attacks")
     assert len(table.rows) == 9
-    for row in table.rows:
-        cells = dict(zip(table.columns, row, strict=True))
+    for row in table.cells:
+        cells = dict(zip(table.headings, row, strict=True))
         own, lacking = ("first", "other") if cells["interpreter"] == "cam" else ("other", "first")
         assert cells[f"map L1: {lacking}"] == ""
         float(cells[f"map L1: {own}"])  # no difference where there is nothing to differ from
-    assert "In brackets" not in table.note
-    assert "No row of one run has its like in another" in table.note
+    assert "In brackets" not in " ".join(table.all_notes)
+    assert "No row of one run has its like in another" in " ".join(table.all_notes)
 
 
 def test_the_only_interpreters_of_runs_are_compared_whatever_they_are_called(runs: list[Run]) -> None:
     table = comparison(runs, ["first", "second", "third"], MAIN, "Attacks")
     assert len(table.rows) == 3
     iou = [run.summary.rows[2]["iou"] for run in runs]
-    cells = dict(zip(table.columns, table.rows[2], strict=True))
+    cells = dict(zip(table.headings, table.cells[2], strict=True))
     assert cells["map IoU: third"] == f"{iou[2]:.3f} ({iou[2] - iou[0]:+.3f})"
-    assert "interpreter: cam / rts" in table.note
-    assert "the difference from first" in table.note
+    assert "interpreter: cam / rts" in " ".join(table.all_notes)
+    assert "the difference from first" in " ".join(table.all_notes)
 
 
 def test_where_experiments_differ(runs: list[Run]) -> None:
-    rows = experiment_table(runs[:2], ["first", "second"]).rows
-    assert rows == [("second", "seed", "(nothing) before, 5 now")]
-    same = experiment_table([runs[0], runs[0]], ["a", "b"]).rows
-    assert same == [("b", "", "nothing: the same experiment")]
+    rows = experiment_table(runs[:2], ["first", "second"]).cells
+    assert rows == [["second", "seed", "(nothing) before, 5 now"]]
+    same = experiment_table([runs[0], runs[0]], ["a", "b"]).cells
+    assert same == [["b", "", "nothing: the same experiment"]]
 
 
 def test_interpreters_of_two_names_differ_in_name_and_settings(tmp_path: Path) -> None:
@@ -79,9 +79,9 @@ def test_interpreters_of_two_names_differ_in_name_and_settings(tmp_path: Path) -
         run = make_run(tmp_path / name, [make_record(0, ["a"], interpreter=name)])
         settings = {"interpreters": {name: {"width": width, "stride": 4}}, "attacks": {name: ["pgd"]}, "seed": 0}
         made.append(replace(run, experiment=settings))
-    assert experiment_table(made, ["a", "b"]).rows == [
-        ("b", "name of the interpreter", "rts before, rts_a now"),
-        ("b", "interpreters.the interpreter.width", "4 before, 8 now"),
+    assert experiment_table(made, ["a", "b"]).cells == [
+        ["b", "name of the interpreter", "rts before, rts_a now"],
+        ["b", "interpreters.the interpreter.width", "4 before, 8 now"],
     ]
 
 
@@ -141,7 +141,7 @@ def test_images_without_an_iou_are_counted(runs: list[Run], tmp_path: Path) -> N
         attack.adv_map[:2] = 0
     empty = make_run(tmp_path / "empty", [record])
     table = comparison([runs[0], empty], ["first", "empty"], MAIN, "Attacks")
-    cells = dict(zip(table.columns, table.rows[0], strict=True))
+    cells = dict(zip(table.headings, table.cells[0], strict=True))
     assert (cells["no IoU: first"], cells["no IoU: empty"]) == ("0", "2 (+2)")
-    assert "no IoU: images whose two maps are both empty" in table.note
-    assert not any("no IoU" in name for name in comparison(runs, ["a", "b", "c"], MAIN, "Attacks").columns)
+    assert "no IoU: images whose two maps are both empty" in " ".join(table.all_notes)
+    assert not any("no IoU" in name for name in comparison(runs, ["a", "b", "c"], MAIN, "Attacks").headings)

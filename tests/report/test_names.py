@@ -6,27 +6,29 @@ import warnings
 from collections.abc import Callable
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from build_records import make_record
 from matplotlib import cbook
-from matplotlib.figure import Figure
 from matplotlib.text import Text
 from rich.console import Console
 
-from lightning_adv2.report import print_table
 from lightning_adv2.report.confusion import print_confusion
 from lightning_adv2.report.confusion_counts import confusion_content
 from lightning_adv2.report.confusion_figure import confusion_figure
-from lightning_adv2.report.figures import bars, grid, save
-from lightning_adv2.report.from_terminal import tables_of
-from lightning_adv2.report.gap import gap_figure, gap_rows
+from lightning_adv2.report.figures import grid, save
+from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.html.run_page import write_run_page
 from lightning_adv2.report.proposition import proposition_figure
-from lightning_adv2.report.transfer import print_transfer
+from lightning_adv2.report.results_table import results_table
+from lightning_adv2.report.run_figures import bars
+from lightning_adv2.report.terminal import show
 from lightning_adv2.results import summarize
+from lightning_adv2.studies import GapEvaluation, TransferEvaluation
+from lightning_adv2.studies.gap import gap_images, gap_rows
 from report.browser import Parsed
 from report.runs import make_run
 
@@ -34,7 +36,7 @@ DOLLARS = ("from $3 to $9", "a $_$ b", "$$", r"$\nothing$")
 MARKUP = ("big [red] dog", "x [/b]", "[link=http://a.b]c[/link]", ":smile:")
 
 
-def figures_with(name: str) -> dict[str, Callable[[], Figure]]:
+def figures_with(name: str) -> dict[str, Callable[[], Any]]:
     record = make_record(0, ["0", "1", "2"], interpreter=name, target=name)
     rows = summarize([record], {"dataset": name, "classifier": name}).rows
     picture = np.zeros((8, 8, 3), np.uint8)
@@ -42,7 +44,7 @@ def figures_with(name: str) -> dict[str, Callable[[], Figure]]:
         "grid": lambda: grid([[(picture, name, "black")]], name),
         "confusion": lambda: confusion_figure(confusion_content(torch.eye(2).long(), [name, "b"], "test")),
         "bars": lambda: bars(rows),
-        "gap": lambda: gap_figure(gap_rows([record])),
+        "gap": lambda: GapEvaluation.figure(Findings(gap_rows(gap_images(record)))),
     }
 
 
@@ -74,17 +76,19 @@ def test_formulas_of_our_own_stay_formulas_and_powers_are_numbers(tmp_path: Path
 def test_brackets_stand_as_they_are(name: str) -> None:
     record = make_record(0, ["0", "1"], interpreter=name)
     summary = summarize([record], {"dataset": name, "classifier": name})
-    rows = [{"source": name, "interpreter": name, "attack": "adv2", "schedule": "fast", "n": 1, "iou": 0.5, "l1": 0.25}]
-    shows: list[Callable[[Console], None]] = [
-        lambda console: print_confusion(confusion_content(torch.eye(2).long(), [name, "b"], name), console),
-        lambda console: print_table(summary, name, console),
-        lambda console: print_transfer(rows, console),
+    pair = {"source": name, "interpreter": name, "attack": "adv2", "schedule": "fast", "role": "joint", "n": 1}
+    tables = [
+        results_table(summary, name),
+        *TransferEvaluation.tables(Findings([pair | {"iou": 0.5, "l1": 0.25, "empty": 0}])),
     ]
-    for show in shows:
+    for table in tables:
         out = StringIO()
-        show(Console(file=out, width=250))
+        show(table, Console(file=out, width=250))
         assert name in out.getvalue()
-        assert any(name in cell for table in tables_of(show) for row in table.rows for cell in row)
+        assert any(name in text for text in (*table.headings, *(cell for row in table.cells for cell in row)))
+    out = StringIO()
+    print_confusion(confusion_content(torch.eye(2).long(), [name, "b"], name), Console(file=out, width=250))
+    assert name in out.getvalue()
 
 
 ODD = "a\x1b[2J\x07b\rc\nd\u202ee\udcff"

@@ -8,15 +8,18 @@ import pytest
 from build_records import make_record
 from lab import attack_data, idls, shapes, short_attacks, trainer
 
+from lightning_adv2.attacks.targets import RandomPatch
 from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.files import write_json
 from lightning_adv2.interpreters import CAM
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import ClassifierModule
+from lightning_adv2.report.findings import Findings, write_findings
 from lightning_adv2.report.html.run_page import run_sections, write_run_page
-from lightning_adv2.report.page import Listing, Picture, Section, Table
+from lightning_adv2.report.page import Listing, Picture, Section
+from lightning_adv2.report.table import Table
 from lightning_adv2.results.run import read_run
-from lightning_adv2.studies import MapQualityEvaluation, TransferEvaluation
+from lightning_adv2.studies.gap import GapEvaluation, gap_images, gap_rows
 from report.browser import Parsed
 from report.runs import make_run
 
@@ -66,44 +69,41 @@ def test_what_is_not_there_is_left_out_and_what_is_there_is_shown(tmp_path: Path
     run = make_run(tmp_path, RECORDS)
     plain = by_title(run_sections(run))
     assert list(plain) == [
-        "Summary", "Results", "Where every image went", "Gallery", "How to get the same numbers again",
+        "Summary", "Results", "Denominators and flags", "Gallery", "Reproducing the numbers",
     ]  # fmt: skip
     drawn = [
         tmp_path / "figures" / f"{name}.png"
-        for name in ("agreement", "overview", "transfer", "a_new_study", "cam/convergence", "rts/convergence")
+        for name in ("agreement", "overview", "gap", "gap_maps", "another", "cam/convergence", "rts/convergence")
     ]
     for path in (*drawn, tmp_path / "figures" / "cam" / "gallery.png"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    write_json(tmp_path / "map_quality.json", {"cam": {"preserved": 0.8125, "gap": 0.25}, "rts": {"preserved": 0.5}})
-    row = {"source": "cam", "attack": "adv2", "schedule": "fast", "n": 4}
-    cells = [
-        row | {"interpreter": "cam", "l1": 0.125, "iou": 0.875},
-        row | {"interpreter": "rts", "l1": 0.5, "iou": 0.25},
-    ]
-    write_json(tmp_path / "transfer.json", {"rows": cells})
+    rows = gap_rows([row for record in RECORDS for row in gap_images(record)])
+    write_findings(tmp_path, GapEvaluation, Findings(rows))
+    content = json.loads((tmp_path / "gap.json").read_text()) | {"study": "elsewhere", "title": "A study of elsewhere"}
+    write_json(tmp_path / "elsewhere.json", content)
     (tmp_path / "config.yaml").write_text("seed_everything: 7\n")
     found = by_title(run_sections(run))
-    (quality,) = tables(found["What the benign maps are worth"])
-    assert quality.columns == ("interpreter", "preserved", "gap")
-    assert quality.rows == [("cam", "0.812", "0.250"), ("rts", "0.500", "-")]
-    (matrix,) = tables(found["Transfer between interpreters"])
-    assert matrix.rows == [("cam", "0.875 (0.125)", "0.250 (0.500)")]
+    (table,) = tables(found[GapEvaluation.title])
+    assert [cells[6] for cells in table.cells] == [f"{row['l1']:.3f}" for row in rows]
+    (same,) = tables(found["A study of elsewhere"])
+    assert same.cells == table.cells, "a study whose class is not known is shown by the columns in its file"
+    assert [block.path.stem for block in found["Further figures"].blocks if isinstance(block, Picture)] == ["another"]
     pictures = [block.path for one in found.values() for block in one.blocks if isinstance(block, Picture)]
     assert sorted(pictures) == sorted(drawn), "each figure once; galleries are in the page's own"
-    listings = [one for one in found["How to get the same numbers again"].blocks if isinstance(one, Listing)]
+    listings = [one for one in found["Reproducing the numbers"].blocks if isinstance(one, Listing)]
     assert [one.title.split(":")[0] for one in listings] == ["experiment.json", "config.yaml"]
     assert "seed_everything: 7" in listings[1].text
 
 
 def test_a_damaged_file_costs_its_own_part_and_is_named(tmp_path: Path) -> None:
     run = make_run(tmp_path, RECORDS)
-    for name in ("noise", "stamp"):
+    for name in ("gap", "stamp"):
         (tmp_path / f"{name}.json").write_text("{")
-    with pytest.warns(UserWarning, match=r"noise\.json is damaged.*once the cause is gone, the same command"):
+    with pytest.warns(UserWarning, match=r"gap\.json is damaged.*once the cause is gone, the same command"):
         found = by_title(run_sections(run))
-    assert "noise.json is damaged" in found["Plain noise"].text
-    assert "There is no stamp" in found["How to get the same numbers again"].text
+    assert "gap.json is damaged" in found["Gap"].text
+    assert "There is no stamp" in found["Reproducing the numbers"].text
     assert tables(found["Results"])[0].rows
 
 
@@ -111,7 +111,7 @@ def test_flags_are_shown(tmp_path: Path) -> None:
     record = make_record(0, ["a"])
     record.attacks[1].flags = ["masks gradients"]
     sections = by_title(run_sections(make_run(tmp_path, [record])))
-    assert tables(sections["Where every image went"])[1].rows == [("cam", "pgd-fast", "masks gradients", "1")]
+    assert tables(sections["Denominators and flags"])[1].cells == [["cam", "pgd-fast", "masks gradients", "1"]]
     assert "1 of 3 rows are flagged" in sections["Summary"].text
 
 
@@ -130,14 +130,15 @@ def test_nothing_attacked(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_leaves_its_page_and_fit_leaves_none(tmp_path: Path) -> None:
-    """The transfer study writes after the attack's own report: the page has it all the same."""
-    callbacks = [MapQualityEvaluation(order=False), AttackEvaluation(short_attacks()), TransferEvaluation()]
+    """The study writes after the attack's report: the page has it all the same."""
+    callbacks = [AttackEvaluation(short_attacks(), target=RandomPatch()), GapEvaluation()]
     module = idls("cam", "grad")
     trainer(tmp_path, *callbacks).test(module, attack_data(num_images=5), verbose=False)
     parsed = Parsed(tmp_path / "report.html")
-    for row in json.loads((tmp_path / "transfer.json").read_text())["rows"]:
-        assert f"{row['iou']:.3f} ({row['l1']:.3f})" in parsed.text
-    assert "What the benign maps are worth" in parsed.text
+    for row in json.loads((tmp_path / "gap.json").read_text())["rows"]:
+        assert any(
+            cells[:2] == [row["interpreter"], row["attack"]] and f"{row['l1']:.3f}" in cells for cells in parsed.rows
+        )
     stamp = json.loads((tmp_path / "stamp.json").read_text())
     assert ["versions, torch", stamp["versions"]["torch"]] in parsed.rows
     assert read_run(tmp_path).summary.rows

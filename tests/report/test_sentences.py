@@ -22,7 +22,7 @@ def texts(folder: Path, joint: int, noise: int) -> tuple[str, str]:
         attack.adv_map = (torch.arange(16) < left).float().view(1, 1, 4, 4).repeat(2, 1, 1, 1)
     shown = {section.title: section for section in run_sections(make_run(folder, [record]))}
     (table,) = shown["Results"].blocks
-    return shown["Summary"].text, table.note
+    return shown["Summary"].text, " ".join(table.all_notes)
 
 
 def test_adv2_beside_the_noise(tmp_path: Path) -> None:

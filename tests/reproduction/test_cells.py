@@ -5,7 +5,27 @@ import csv
 import numpy as np
 import pytest
 
-from lightning_adv2.reproduction.cells import NOTHING, Evaluation, Measured, as_json, mean_cell, share_cell, shown
+from lightning_adv2.report.findings import Findings, write_findings
+from lightning_adv2.report.table import Column
+from lightning_adv2.reproduction.cells import (
+    NOTHING,
+    Cell,
+    Evaluation,
+    Measured,
+    as_json,
+    mean_cell,
+    measured,
+    share_cell,
+    shown,
+)
+from lightning_adv2.reproduction.published import Stated
+
+
+class Shares:
+    """A study, as far as its file asks."""
+
+    name, title, columns, position = "shares", "Shares", (Column("rate"),), 0
+
 
 COLUMNS = ("interpreter", "attack", "image_id", "success", "valid", "l1", "iou")
 
@@ -44,11 +64,35 @@ def test_seeds_are_pooled_image_by_image(tmp_path):
     assert (cell.low, cell.high) == pytest.approx((alone.low, alone.high))  # an image's three values move together
 
 
+ROWS = [
+    {"interpreter": "cam", "attack": "pgd", "n": 40, "rate": 0.25, "l1": 0.2, "l1_low": 0.1, "l1_high": 0.4},
+    {"interpreter": "rts", "attack": "pgd", "n": 0, "rate": None, "l1": None, "l1_low": None, "l1_high": None},
+    {"interpreter": "rts", "attack": "adv2", "n": 8, "rate": 1.0, "l1": None, "l1_low": None, "l1_high": None},
+]
+
+
+def test_a_study_is_read_by_its_name_its_rows_and_its_columns(tmp_path):
+    """A mean has the interval that the study gives it, a share Wilson's; beside each stands what is published."""
+    write_findings(tmp_path / "one", Shares, Findings(ROWS))
+    write_findings(tmp_path / "two", Shares, Findings(ROWS[:1]))
+    found = Evaluation((tmp_path / "one", tmp_path / "two", tmp_path / "without"))
+    stated = Stated("shares", ("interpreter", "attack"), {("cam", "pgd"): {"rate": 0.5}})
+    rows = measured(found, stated, ("rate", "l1"))
+    assert [row.place for row in rows] == [("cam", "pgd"), ("rts", "adv2"), ("cam", "pgd")]
+    assert rows[0].cells == {"rate": share_cell(10, 40), "l1": Cell(0.2, 0.1, 0.4, 40)}
+    assert rows[1].cells == {"rate": share_cell(8, 8), "l1": NOTHING}
+    assert [row.published for row in rows] == [{"rate": 0.5}, {}, {"rate": 0.5}]
+    assert measured(found, stated, ("rate",), lambda row: row["attack"] == "adv2") == [
+        Measured(("rts", "adv2"), {"rate": share_cell(8, 8)}, {})
+    ]
+    assert measured(None, stated, ("rate",)) == []
+
+
 def test_a_table_has_each_figure_beside_the_published_one():
     rows = [Measured(("first", "cam", "adv2"), {"asr": share_cell(64, 64), "l1": NOTHING}, {"asr": 1.0})]
     table = shown("T", ("classifier", "interpreter", "attack"), rows, {"asr": "ASR", "l1": "L1"}, "Note.")
-    assert table.columns == ("classifier", "interpreter", "attack", "images", "ASR", "paper", "L1")
-    assert table.rows == [("first", "cam", "adv2", "64", "1.000 [0.943, 1.000]", "1", "")]
+    assert table.headings == ["classifier", "interpreter", "attack", "images", "ASR", "paper", "L1"]
+    assert table.cells == [["first", "cam", "adv2", "64", "1.000 [0.943, 1.000]", "1", ""]]
     (machine,) = as_json(rows)
     assert machine["measures"]["asr"]["published"] == 1.0
     assert machine["measures"]["l1"]["value"] is None

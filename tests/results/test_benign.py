@@ -17,6 +17,7 @@ from rich.console import Console
 from lightning_adv2.audit.verify import verify
 from lightning_adv2.report import print_table
 from lightning_adv2.report.html.run_page import run_sections
+from lightning_adv2.report.table import Table
 from lightning_adv2.report.wandb.panels import is_whole, report_digest
 from lightning_adv2.results import BatchRecord, summarize
 from lightning_adv2.results.run import Run
@@ -37,7 +38,9 @@ def said(run: Run) -> tuple[str, dict[str, str]]:
     """On the terminal, and the texts of the page's sections with the notes of their tables."""
     out = StringIO()
     print_table(run.summary, "title", Console(file=out, width=250))
-    notes = {s.title: [getattr(b, "note", "") for b in s.blocks] for s in run_sections(run)}
+    notes = {
+        s.title: [note for b in s.blocks if isinstance(b, Table) for note in b.all_notes] for s in run_sections(run)
+    }
     return out.getvalue(), {s.title: "\n".join([s.text, *notes[s.title]]) for s in run_sections(run)}
 
 
@@ -52,7 +55,7 @@ def test_how_often_the_classifier_is_right_is_said_everywhere(tmp_path: Path) ->
     line = "The classifier is right on 16 of 19 images (84%; chance 33%)"
     assert line in terminal.splitlines()
     assert line in page["Summary"]
-    assert line in page["Where every image went"]
+    assert line in page["Denominators and flags"]
     assert "low_accuracy" not in terminal + page["Summary"]
     facts = benign_of(tmp_path)["cam"]
     assert (facts["right"], facts["judged"], facts["chance"], facts["flags"]) == (16, 19, 1 / 3, [])

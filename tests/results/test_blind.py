@@ -98,7 +98,7 @@ def test_a_blind_attack_stands_everywhere_and_verify_comes_to_the_same(tmp_path:
     assert "smooth surrogate" in " ".join(out.getvalue().split()), "what to do"
     shown = {section.title: section for section in run_sections(read_run(tmp_path))}
     assert "smooth surrogate" in shown["Results"].text
-    assert any(text(NOISE) in cell for row in shown["Where every image went"].blocks[1].rows for cell in row)
+    assert any(text(NOISE) in cell for cells in shown["Denominators and flags"].blocks[1].cells for cell in cells)
 
 
 def test_verify_finds_a_flag_that_is_missing(tmp_path: Path) -> None:

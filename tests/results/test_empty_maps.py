@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,21 @@ from rich.console import Console
 from lightning_adv2.audit.verify import verify
 from lightning_adv2.metrics import attack_metrics
 from lightning_adv2.report import print_table
-from lightning_adv2.report.classifier_transfer import Seen as SeenBy
-from lightning_adv2.report.classifier_transfer import transfer_rows as classifier_transfer_rows
-from lightning_adv2.report.classifier_transfer_files import print_classifier_transfer
 from lightning_adv2.report.curves import control_rows, curve_rows, print_curves, write_curves
-from lightning_adv2.report.figures import bars, iou_colour, iou_text
-from lightning_adv2.report.gap import gap_figure, gap_rows, print_gap
+from lightning_adv2.report.figures import iou_colour, iou_text
+from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.html.run_page import run_sections
-from lightning_adv2.report.noise import noise_figure, noise_rows, print_noise
 from lightning_adv2.report.resilience_files import print_resilience
-from lightning_adv2.report.transfer import Pair, Seen, print_transfer, transfer_figure, transfer_rows
+from lightning_adv2.report.run_figures import bars
+from lightning_adv2.report.terminal import show
 from lightning_adv2.report.worst_case import worst_case
 from lightning_adv2.results import BatchRecord, summarize
+from lightning_adv2.results.summary import Row
+from lightning_adv2.studies import ClassifierTransferEvaluation, GapEvaluation, TransferEvaluation
+from lightning_adv2.studies.base import Study
+from lightning_adv2.studies.classifier_transfer.judging import classifier_rows
+from lightning_adv2.studies.gap import gap_images, gap_rows
+from lightning_adv2.studies.transfer.judging import transfer_rows
 
 
 def record_of(empty: int, images: int = 4) -> BatchRecord:
@@ -71,8 +75,8 @@ def test_they_are_told_in_files_table_and_page_and_verify_agrees(tmp_path: Path)
     print_table(run.summary, "", Console(file=out, width=250))
     assert "no IoU: images whose two maps are both empty" in out.getvalue()
     (table,) = next(section for section in run_sections(run) if section.title == "Results").blocks
-    assert "no IoU" in table.columns
-    assert "both empty" in table.note
+    assert "no IoU" in table.headings
+    assert any("both empty" in note for note in table.all_notes)
     plain = StringIO()
     print_table(summarize([record_of(empty=0)], NAMES), "", Console(file=plain, width=250))
     assert "no IoU" not in plain.getvalue()
@@ -89,13 +93,13 @@ def test_the_worst_case_and_the_gap_leave_them_out() -> None:
         one["success"] = True
     worst = worst_case(images, ["adv2-fast"])
     assert (worst["n"], worst["asr"], worst["iou"]) == (4, 1, 0.5)
-    assert [(row["n"], row["iou"]) for row in gap_rows([record_of(empty=1)])] == [(4, 1.0), *[(4, 0.5)] * 3]
+    assert [(row["n"], row["iou"]) for row in gap_rows(gap_images(record_of(empty=1)))] == [(4, 1.0), *[(4, 0.5)] * 3]
     (chosen,) = worst_case([one for one in images if one["image_id"] == "0"], ["pgd-fast", "adv2-fast"])["chosen"]
     assert chosen == "pgd-fast"
 
 
 NAN = float("nan")
-OVER = "in brackets behind a mean: over so many images alone"
+OVER = "in brackets behind a mean: the number of images in it"
 
 
 def printed(show: Callable[[Console], None]) -> str:
@@ -103,6 +107,12 @@ def printed(show: Callable[[Console], None]) -> str:
     out = StringIO()
     show(Console(file=out, width=250))
     return " ".join(out.getvalue().split())
+
+
+def shown(study: type[Study], rows: list[Row], details: Any = None) -> str:
+    """The same of a study's tables."""
+    findings = Findings(rows, details=details or {})
+    return " ".join(printed(partial(show, table)) for table in study.tables(findings))
 
 
 def labels(figure: Any) -> list[str]:
@@ -118,10 +128,10 @@ def test_the_table_says_of_each_mean_over_how_many_images_it_is(tmp_path: Path) 
         attack.adv_map_target_class, attack.adv_map_true_class = none, torch.ones(4, 1, 4, 4)
     run = make_run(tmp_path, [record])
     (table,) = next(section for section in run_sections(run) if section.title == "Results").blocks
-    for row in table.rows:
-        cells = dict(zip(table.columns, row, strict=True))
+    for row in table.cells:
+        cells = dict(zip(table.headings, row, strict=True))
         assert (cells["map IoU"], cells["IoU, c"], cells["IoU, c_t"]) == ("0.500", "1.000", "0.000 (1)")
-    assert OVER in table.note
+    assert any(note.startswith(OVER) for note in table.all_notes)
     assert OVER in printed(lambda console: print_table(run.summary, "", console))
     fewer = printed(lambda console: print_table(summarize([record_of(empty=3)], NAMES), "", console))
     assert "0.500 (1)" in fewer
@@ -133,49 +143,40 @@ def test_the_bars_say_so_too() -> None:
     figure = bars(summarize([record_of(empty=3)], NAMES).rows)
     assert labels(figure) == ["0.50\nn=1"] * 3 + ["0.24"] * 3
     assert labels(bars(summarize([record_of(empty=0)], NAMES).rows))[:3] == ["0.50"] * 3
-    rows = gap_rows([record_of(empty=3)])
-    assert labels(gap_figure(rows)) == ["1.00\nn=1", *["0.50\nn=1"] * 2]
+    rows = gap_rows(gap_images(record_of(empty=3)))
+    assert labels(GapEvaluation.figure(Findings(rows))) == ["1.00\nn=1", *["0.50\nn=1"] * 2]
     assert [row["empty"] for row in rows] == [3, 3, 3, 3]
-    assert "0.500 (1)" in (text := printed(lambda console: print_gap(rows, console)))
+    assert "0.500 [0.500, 0.500] (1)" in (text := shown(GapEvaluation, rows))
     assert OVER in text
-    assert OVER not in printed(lambda console: print_gap(gap_rows([record_of(empty=0)]), console))
+    assert OVER not in shown(GapEvaluation, gap_rows(gap_images(record_of(empty=0))))
 
 
 def test_transfer_says_so() -> None:
-    pair = Pair("rts", 2, "adv2", "fast", "rts")
-    (row,) = rows = transfer_rows([{pair: [Seen(0, "a", 0.25, 0.5), Seen(0, "b", 0.75, NAN)]}], ["rts"])
+    head = {"source": "rts", "attack": "adv2", "schedule": "fast", "role": "joint", "interpreter": "rts"}
+    images = [
+        head | {"order": (0, name), "image_id": name, "l1": l1, "iou": iou}
+        for name, l1, iou in (("a", 0.25, 0.5), ("b", 0.75, NAN))
+    ]
+    (row,) = rows = transfer_rows(images)
     assert (row["n"], row["empty"], row["iou"]) == (2, 1, 0.5)
-    text = printed(lambda console: print_transfer(rows, console))
-    assert "0.500 (0.500) IoU of 1/2" in text
-    assert "both empty" not in text.split("IoU of 1/2")[0]
-    assert "are empty" in text
-    assert "0.50\nn=1" in labels(transfer_figure(rows))
-    del row["empty"]  # of an older file
-    assert "IoU of" not in printed(lambda console: print_transfer(rows, console))
+    text = shown(TransferEvaluation, rows)
+    assert "0.500 [0.500, 0.500] (1)" in text
+    assert OVER in text
+    assert "0.50\nn=1" in labels(TransferEvaluation.figure(Findings(rows)))
 
 
 def test_transfer_between_classifiers_says_so() -> None:
-    one, other = ("b", "cam", "adv2", "fast", "x"), ("b", "cam", "adv2", "fast", "y")
-    seen = [
-        SeenBy((0, 0, 2, 1), *one, True, True, 0.9, 0.25, NAN),
-        SeenBy((0, 0, 2, 1), *other, True, True, 0.9, 0.25, 0.5),
-    ]
-    rows = classifier_transfer_rows(seen)
+    head = {"classifier": "b", "interpreter": "cam", "attack": "adv2", "schedule": "fast", "role": "joint"}
+    images = [
+        head | {"order": (0, name), "image_id": name, "hit": True, "wrong": True, "confidence": 0.9, "l1": 0.25}
+        | {"iou": iou} for name, iou in (("x", NAN), ("y", 0.5))
+    ]  # fmt: skip
+    rows = classifier_rows(images)
     assert (rows[0]["empty"], rows[0]["empty_fooled"]) == (1, 1)
-    classifiers = [{"name": "a"}, {"name": "b", "asked": 2, "right": 2}]
-    text = printed(lambda console: print_classifier_transfer(classifiers, rows, [], console))
+    details = {"classifiers": [{"name": "a"}, {"name": "b"}]}
+    text = shown(ClassifierTransferEvaluation, rows, details)
     assert text.count("0.500 (1)") == 2
     assert OVER in text
-
-
-def test_plain_noise_says_so() -> None:
-    levels = [{"kind": "normal", "rate": 0.5, "level": 0.1, "images": 2, "misclassified": 1, "rate_reached": 0.5}]
-    rows = noise_rows(levels, [{("rts", 0): [(0.25, NAN, 0.5, 0.5), (0.25, 0.5, 0.5, 0.5)]}])
-    assert [(row["empty"], row["empty_predicted"]) for row in rows] == [(1, 0)]
-    text = printed(lambda console: print_noise(levels, rows, "noise", console))
-    assert text.count("(1)") == 1
-    assert OVER in text
-    assert "0.50\nn=1" in labels(noise_figure(rows))
 
 
 def test_curves_leave_them_out_and_say_so(tmp_path: Path) -> None:

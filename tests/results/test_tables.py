@@ -146,7 +146,7 @@ def test_the_order_of_records_does_not_matter() -> None:
     assert forward.denominators == backward.denominators
     for one, other in zip(forward.rows, backward.rows, strict=True):
         assert list(one) == list(other)
-        exact = [*ROW_KEYS[:8], "unit", "flags"]
+        exact = [*ROW_KEYS[:11], "unit", "flags"]
         assert [one[k] for k in exact] == [other[k] for k in exact]
         for key in set(ROW_KEYS) - set(exact):
             assert one[key] == pytest.approx(other[key], rel=1e-12)
@@ -216,6 +216,7 @@ def test_results_csv_is_the_json(written: tuple[Path, Summary]) -> None:
     for row, expected in zip(rows, summary.rows, strict=True):
         assert row.pop("flags") == ("" if row["attack"] != "pgd" else "constant map (1 image); one more")
         kept = {k: v for k, v in expected.items() if k != "flags"}
+        assert row.pop("needs_map") == str(kept.pop("needs_map"))
         assert {k: type(kept[k])(v) for k, v in row.items()} == kept
 
 
@@ -345,7 +346,7 @@ def test_the_printed_table() -> None:
         assert heading in text
     adv2 = next(line for line in text.splitlines() if "adv2" in line)
     row = summary.rows[2]
-    for absent in ("target map", "benign", "size"):
+    for absent in ("target map", "benign L1", "size"):
         assert absent not in text
     for shown in (f"{row['asr']:.1%}", f"{row['l1']:.3f}", f"{row['linf'] * 255:.1f}"):
         assert shown in adv2
@@ -356,7 +357,7 @@ def test_the_printed_table() -> None:
     wanted = [f"{row[name]:.3f}" for name in ("iou", "iou_true_class", "iou_target_class")]
     assert cells[place : place + 3] == wanted
     assert len(set(wanted)) == 3
-    assert "explained for the true class c / the target class c_t" in text
+    assert "explained for the true class c or both for the target class c_t" in text
     assert f"{0.125 / 2:.3f}" in adv2, "the record's seconds, per image"
     assert sum("adv2" in line for line in text.splitlines()) == 2
 

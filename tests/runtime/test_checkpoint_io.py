@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import spawn
 import torch
 
 from lightning_adv2.runtime.checkpoint_io import CheckpointError, SealedCheckpointIO, fault, previous
@@ -188,16 +188,9 @@ def test_promise_6_a_full_disk_leaves_the_old_one_and_is_loud(small_disk: Path) 
 
 
 def test_promise_6_temporary_folder_on_another_file_system(small_disk: Path, tmp_path: Path) -> None:
-    script = (
-        "import sys, torch; from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO as S\n"
-        "S().save_checkpoint({'number': 4, 'weights': torch.full((200_000,), 4.0)}, sys.argv[1])"
-    )
     (small_disk / "filler").write_bytes(b"x" * 900_000)
     target = tmp_path / "last.ckpt"
-    environment = os.environ | {"TMPDIR": str(small_disk)}
-    command = [sys.executable, "-c", script, str(target)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    spawn.run(IO.save_checkpoint, content(4, 200_000), target, folder=tmp_path, TMPDIR=small_disk)
     assert is_whole(IO.load_checkpoint(target), 200_000)
 
 
@@ -219,16 +212,11 @@ def test_promise_6_an_unwritable_folder_is_loud(tmp_path: Path) -> None:
         subprocess.run(["umount", folder], check=True)
 
 
-SAVES = """
-import sys, torch
-from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
-number = int(sys.argv[2])
-while True:
-    number += 1
-    checkpoint = {"number": number, "weights": torch.full((2_000_000,), float(number))}
-    SealedCheckpointIO().save_checkpoint(checkpoint, sys.argv[1])
-    print(number, flush=True)
-"""
+def save_without_end(path: Path, number: int) -> None:
+    while True:
+        number += 1
+        IO.save_checkpoint(content(number, 2_000_000), path)
+        print(number, flush=True)
 
 
 @pytest.mark.slow
@@ -236,13 +224,11 @@ while True:
 def test_promise_6_killed_while_saving_a_whole_one_is_always_there(tmp_path: Path) -> None:
     path, rng, kills, reported = tmp_path / "last.ckpt", random.Random(1), 20, 0
     for _ in range(kills):
-        command = [sys.executable, "-c", SAVES, str(path), str(reported)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            reported = int(process.stdout.readline())
-            time.sleep(rng.uniform(0, 0.3))
-            process.send_signal(signal.SIGKILL)
-            reported = max([reported, *map(int, process.stdout.read().split())])
+        process = spawn.start(save_without_end, path, reported, folder=tmp_path)
+        process.says("\n")
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        reported = max(map(int, process.stdout.split()))
         found = IO.load_checkpoint(path)
         assert is_whole(found, 2_000_000)
         assert found["number"] >= reported, "what was reported as saved is gone"

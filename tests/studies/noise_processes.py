@@ -22,7 +22,7 @@ if __name__ == "__main__":
     callbacks = AttackEvaluation(short_attacks("grad")), noise, transfer
     run = trainer(folder / "all", *callbacks, devices=devices, strategy=strategy)
     run.test(idls("cam", "grad", "rts"), attack_data(), verbose=False)
-    (folder / f"rows_{run.global_rank}.txt").write_text(repr((noise.levels, noise.rows, transfer.rows)))
+    (folder / f"rows_{run.global_rank}.txt").write_text(repr((noise.findings, transfer.rows)))
     few = NoiseEvaluation(max_images=5)
     run = trainer(folder / "five", few, devices=devices, strategy=strategy)
     run.test(idls("cam"), attack_data(), verbose=False)

@@ -13,9 +13,11 @@ from torch import Tensor
 
 from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.models import ResidualClassifier, TorchvisionClassifier
-from lightning_adv2.report.classifier_transfer import Seen, transfer_rows
+from lightning_adv2.report.findings import read_findings
 from lightning_adv2.results import read_records
+from lightning_adv2.results.summary import Row
 from lightning_adv2.studies import ClassifierTransferEvaluation
+from lightning_adv2.studies.classifier_transfer.judging import classifier_rows
 
 
 @cache
@@ -100,16 +102,16 @@ def test_another_classifier_image_by_image(finished: Any) -> None:
         fooled = [iou for iou, wrong in zip(ious, wrongs, strict=True) if wrong]
         assert row["fooled"] == len(fooled)
         assert row["iou_fooled"] == (pytest.approx(sum(fooled) / len(fooled), abs=1e-3) if fooled else None)
-    (listed,) = (one for one in content["classifiers"] if one["name"] == "other")
+    (listed,) = (one for one in content["details"]["classifiers"] if one["name"] == "other")
     assert (listed["asked"], listed["right"]) == (asked, right)
     assert 0 < right < asked == 13, "this could fail"
 
 
 def test_weights_of_its_own_stay_behind(finished: Any) -> None:
     folder, _, content, logged = finished
-    skipped = [(one["classifier"], one["interpreter"]) for one in content["skipped"]]
+    skipped = [(one["classifier"], one["interpreter"]) for one in content["details"]["skipped"]]
     assert skipped == [("other", "rts"), ("twin", "rts")]
-    assert all("rts has weights of its own" in one["reason"] for one in content["skipped"])
+    assert all("rts has weights of its own" in one["reason"] for one in content["details"]["skipped"])
     for row in content["rows"]:
         left = row["interpreter"] == "rts" and row["classifier"] in ("other", "twin")
         assert (row["maps"], row["iou"]) == (0, None) if left else row["maps"] == row["n"]
@@ -120,19 +122,41 @@ def test_weights_of_its_own_stay_behind(finished: Any) -> None:
     assert (folder / "figures" / "classifier_transfer.png").stat().st_size > 5000
 
 
+def test_the_table_names_the_attacked_classifier_and_who_counts(finished: Any) -> None:
+    folder, _, content, _ = finished
+    study = read_findings(folder, "classifier_transfer")
+    assert study is not None
+    (table,) = study.tables
+    attacked, other, twin = content["details"]["classifiers"]
+    assert (attacked["name"], attacked["asked"], attacked["right"]) == (victim().name, None, None)
+    assert table.title == f"Images attacked on {attacked['name']}, seen by other, twin"
+    assert {row["classifier"] for row in table.rows if table.emphasis(row) == "strong"} == {attacked["name"]}
+    assert table.notes[0].startswith(f"other gets {other['right']} of the 13 attacked images right when benign")
+    assert table.notes[2].startswith("No maps by rts of other: rts has weights of its own")
+    assert twin["sha256"] == attacked["sha256"] != other["sha256"]
+
+
+HEAD = {"classifier": "b", "interpreter": "cam", "attack": "pgd", "schedule": "fast", "role": "class"}
+
+
+def seen(order: tuple[int, int], image: str, hit: bool, wrong: bool, *values: float) -> Row:
+    own = {"order": (0, 1, 1, *order), "image_id": image, "hit": hit, "wrong": wrong}
+    return HEAD | own | dict(zip(("confidence", "l1", "iou"), values, strict=True))
+
+
 def test_rows() -> None:
+    """An image that comes twice counts once; one without a map is in no mean of maps; the order does not show."""
     nan = float("nan")
-    head = ("b", "cam", "pgd", "fast")
-    seen = [
-        Seen((1, 0, 1, 1), *head, "y", False, True, 0.2, 0.4, 0.5),
-        Seen((0, 0, 1, 1), *head, "x", True, True, 0.8, nan, nan),
-        Seen((2, 0, 1, 1), *head, "y", True, True, 0.9, 0.9, 0.9),
-        Seen((0, 0, 1, 1), *head, "z", False, False, 0.2, 0.2, 1.0),
+    images = [
+        seen((1, 0), "y", False, True, 0.2, 0.4, 0.5),
+        seen((0, 0), "x", True, True, 0.8, nan, nan),
+        seen((2, 0), "y", True, True, 0.9, 0.9, 0.9),
+        seen((0, 1), "z", False, False, 0.2, 0.2, 1.0),
     ]
-    (row,) = transfer_rows(seen)
-    assert [row] == transfer_rows(seen[::-1])
+    (row,) = classifier_rows(images)
+    assert [row] == classifier_rows(images[::-1])
     assert row == {
-        "classifier": "b", "interpreter": "cam", "attack": "pgd", "schedule": "fast", "n": 3, "maps": 2, "fooled": 1,
+        **HEAD, "n": 3, "maps": 2, "fooled": 1,
         "asr": pytest.approx(1 / 3), "wrong": pytest.approx(2 / 3), "confidence": pytest.approx(0.4),
         "l1": pytest.approx(0.3), "iou": 0.75, "l1_fooled": 0.4, "iou_fooled": 0.5, "empty": 0, "empty_fooled": 0,
     }  # fmt: skip

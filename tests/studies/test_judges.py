@@ -19,7 +19,6 @@ from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.files.run import record_paths
 from lightning_adv2.interpreters import Captum, Gradient, NoiseMap
 from lightning_adv2.models import Classifier
-from lightning_adv2.report.transfer import print_transfer
 from lightning_adv2.results import read_records
 from lightning_adv2.studies import TransferEvaluation
 from lightning_adv2.types import Interpretation
@@ -167,9 +166,3 @@ def test_the_error_names_the_way() -> None:
     ) as error:
         run_attack(adv2_cam(steps=2), victim(), Captum("Saliency"), images, classes, torch.rand(1, 1, 16, 16))
     assert "evaluate this one on the result" in str(error.value)
-
-
-def test_a_table_where_both_maps_of_every_image_are_empty(capsys: pytest.CaptureFixture[str]) -> None:
-    print_transfer([{"source": "cam", "attack": "adv2", "schedule": "fast", "interpreter": "rts", "n": 2, "l1": 0.1,
-                     "iou": None}])  # fmt: skip
-    assert "- (0.100)" in capsys.readouterr().out

@@ -6,9 +6,11 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from cases import lattice_images, small_classifier
 from lab import idls, run_python, shapes, short_attacks, trainer, untrained_rts, victim
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
@@ -16,11 +18,16 @@ from torch.utils.data import DataLoader
 
 from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.functional.noise import add_noise, find_level
-from lightning_adv2.interpreters import Interpreter
+from lightning_adv2.interpreters import CAM, Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.modules import IDLS, RTSModule
-from lightning_adv2.report.noise import Correct, choose, count_wrong, find_levels
+from lightning_adv2.report.figures import overlay
+from lightning_adv2.report.findings import Findings, read_findings
+from lightning_adv2.results.means import OVER
+from lightning_adv2.results.records import to_uint8
 from lightning_adv2.studies import NoiseEvaluation
+from lightning_adv2.studies.noise import maps
+from lightning_adv2.studies.noise.measure import Correct, choose, count_wrong, find_levels, noise_rows
 from lightning_adv2.types import Interpretation
 
 SIDE, CPU = 12, torch.device("cpu")
@@ -90,9 +97,10 @@ def run(folder: Path, module: IDLS, images: list[dict[str, Any]], batch_size: in
     evaluation = NoiseEvaluation(**kwargs)
     loop = trainer(folder, evaluation)
     loop.test(module, DataLoader(images, batch_size=batch_size), verbose=False)  # type: ignore[arg-type]
-    content = json.loads((folder / "noise.json").read_text())
-    assert content == {"levels": evaluation.levels, "rows": evaluation.rows}
-    return content
+    study = read_findings(folder, "noise")
+    assert study is not None
+    assert study.findings == evaluation.findings
+    return {"levels": study.findings.details["levels"], "rows": study.findings.rows}
 
 
 def expected_share(margin: Tensor, kind: str, level: float) -> float:
@@ -265,7 +273,7 @@ def test_table_and_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     loop = trainer(tmp_path, evaluation, logger=logger)
     loop.validate(idls("cam", "rts"), shapes(num_val=14), verbose=False)
     out = capsys.readouterr().out
-    assert "Maps under plain noise" in out
+    assert "Sensitivity to noise" in out
     assert out.count("cam") >= 4
     logged = {key: float(value) for key, value in loop.logged_metrics.items() if "noise" in key}
     assert logged == {
@@ -298,6 +306,41 @@ def test_arguments() -> None:
         NoiseEvaluation(max_images=0)
 
 
+def test_images_whose_two_maps_are_both_empty_are_in_no_mean_of_the_iou() -> None:
+    levels = [{"kind": "normal", "rate": 0.5, "level": 0.1, "images": 2, "misclassified": 1, "rate_reached": 0.5}]
+    rows = noise_rows(levels, [{("rts", 0): [(0.25, math.nan, 0.5, 0.5), (0.25, 0.5, 0.5, 0.5)]}])
+    assert [(row["empty"], row["empty_predicted"], row["iou"]) for row in rows] == [(1, 0, 0.5)]
+    (table,) = NoiseEvaluation.tables(findings := Findings(rows))
+    assert "0.500 (1)" in table.cells[0]
+    assert sum("(1)" in cell for cell in table.cells[0]) == 1
+    assert f"{OVER}." in table.all_notes
+    figure = NoiseEvaluation.figure(findings)
+    assert figure is not None
+    assert "0.50\nn=1" in [text.get_text() for axis in figure.axes for text in axis.texts]
+
+
+def test_only_images_that_the_noise_misleads_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(maps, "grid", lambda rows, title: drawn.extend(rows) or object())
+    classifier, images = small_classifier(), lattice_images(8, seed=4)
+    label = classifier(images).argmax(1)
+    part = Correct(0, [f"i{k}" for k in range(8)], label, to_uint8(images))
+    levels = [{"kind": "uniform", "level": 0.9, "misclassified": 3, "rate_reached": 0.4}]
+    names = list("abcdefgh")
+    assert maps.noise_maps(classifier, [CAM()], [part], levels, names, 0, CPU, most=2) is not None
+    assert 1 <= len(drawn) <= 2
+    for row in drawn:
+        assert len(row) == 4
+        (clean, said, _), (noisy, now, _), (benign, _, _), _ = row
+        assert not np.array_equal(clean, noisy)
+        assert now != f"noisy: {said}"
+        i = next(k for k in range(8) if np.array_equal(part.images[k].permute(1, 2, 0), clean))
+        wanted = CAM().explain(classifier, images[i : i + 1], label[i : i + 1]).attribution_map[0]
+        assert np.array_equal(benign, overlay(part.images[i], wanted))
+    still = [levels[0] | {"level": 0.0}]
+    assert maps.noise_maps(classifier, [CAM()], [part], still, names, 0, CPU) is None
+
+
 @pytest.mark.slow
 def test_processes(tmp_path: Path) -> None:
     """The same files on two and three processes as on one; so it is with transfer."""
@@ -312,6 +355,6 @@ def test_processes(tmp_path: Path) -> None:
         for name in ("all/noise.json", "all/transfer.json", "five/noise.json"):
             assert (tmp_path / "1" / name).read_bytes() == (tmp_path / devices / name).read_bytes(), (devices, name)
     found = {name: json.loads((tmp_path / "1" / name / "noise.json").read_text()) for name in ("all", "five")}
-    assert {row["images"] for row in found["five"]["levels"]} == {5}
+    assert {row["images"] for row in found["five"]["details"]["levels"]} == {5}
     assert {row["n"] for row in found["all"]["rows"]} == {13}
     assert json.loads((tmp_path / "1" / "all" / "transfer.json").read_text())["rows"]

@@ -46,7 +46,7 @@ def trained_rts(steps: int = 120) -> RTS:
 
 def evaluate(folder: Path, module: IDLS, reference: str) -> dict[str, Any]:
     # A shorter attack on the trained RTS fails on one image in eight, and whoever is not fooled is not ranked.
-    attacks = [pgd(steps=10, epsilon=EPSILON), ADV2(steps=100, framework=Pixels(EPSILON))]
+    attacks = [pgd(steps=10, epsilon=EPSILON), ADV2(steps=100, threat_model=Pixels(EPSILON))]
     run = trainer(
         folder,
         MapQualityEvaluation(reference=reference, randomise=True),

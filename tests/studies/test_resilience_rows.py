@@ -245,7 +245,9 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_csv(pictures(rows), tmp_path / "images.csv")
     with pytest.raises(FileNotFoundError, match=r"map_quality.json is missing.*MapQualityEvaluation before"):
         read_evaluation(tmp_path)
-    (tmp_path / "map_quality.json").write_text(json.dumps(quality))
+    (tmp_path / "map_quality.json").write_text(
+        json.dumps({"rows": [{"interpreter": name, **means} for name, means in quality.items()]})
+    )
     noise = {"interpreter": "rts", "kind": "normal", "rate": 0.03, "iou": 0.77, "l1": 0.1}
     (tmp_path / "noise.json").write_text(json.dumps({"rows": [noise]}))
     assert read_evaluation(tmp_path)["images"] == pictures(rows)

@@ -29,11 +29,11 @@ class Pictures:
         self._uris: list[str] = []
 
     def add(self, picture: Image, exact: bool = False) -> int:
-        """The number of a picture ``(H, W, 3)`` uint8; one that is there already keeps its number.
+        """The number of a picture; a picture that was added before keeps its number.
 
         Args:
-            picture: what to show.
-            exact: keep each pixel if it is small: of images and perturbations people want to see the very pixels.
+            picture: ``(H, W, 3)`` uint8.
+            exact: keep every pixel of a small picture, as for images and perturbations.
         """
         digest = sha256(repr((picture.shape, exact)).encode() + picture.tobytes()).hexdigest()
         if digest not in self._numbers:
@@ -48,15 +48,15 @@ class Pictures:
 
     @property
     def rules(self) -> list[str]:
-        """The style sheet's rules: a picture's number is its class, ``p0``, ``p1``, ..."""
+        """The rules of the style sheet; picture 0 has the class ``p0``, and so on."""
         return [f".p{number}{{background-image:url({uri})}}" for number, uri in enumerate(self._uris)]
 
 
 def figure_uri(path: Path) -> str:
-    """A PNG figure for an ``<img>``.
+    """A PNG file as the URI of an ``<img>``.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: there is no such file.
     """
     return _uri(read_bytes(path, text_limit()), "png")
 

@@ -28,16 +28,20 @@ _FLAGS = ("interpreter", "attack", "flag", "batches")
 
 
 def write_run_page(run: Run, path: Path | None = None) -> Path:
-    """Write ``report.html`` into the run's folder, or a page elsewhere; returns its path."""
+    """Write the page of a run, by default ``report.html`` in its folder; returns the page's path.
+
+    Raises:
+        OSError: the page cannot be written.
+    """
     return write_page(path or run.folder / FILE, f"ADV2 evaluation: {run.folder.resolve().name}", run_sections(run))
 
 
 def run_sections(run: Run, limit: int = 24) -> list[Section]:
-    """All that a page says of one evaluation; what its folder lacks is left out.
+    """The sections of the page of a run, as far as its folder has the files.
 
     Args:
-        run: also one that was interrupted, as far as it got.
-        limit: at most so many images in the gallery.
+        run: finished or interrupted.
+        limit: at most this number of images in the gallery.
     """
     sections = [Section("Summary", "\n\n".join(sentences(run)), _pictures(run, "agreement", "overview"))]
     if run.summary.rows:
@@ -54,10 +58,11 @@ def run_sections(run: Run, limit: int = 24) -> list[Section]:
 
 
 _LEGEND = (
-    "ASR: share of the images classified as the target class. Map L1, IoU: attacked against target map, L1 per pixel, "
-    "IoU of the maps cut at 0.5; plausible: share of the images with an IoU above 0.5, the dotted line of the figures"
+    "ASR: share of the images that are classified as the target class. Map L1 and IoU compare the attacked image's map "
+    "with the target map: mean absolute difference per pixel, and intersection over union of the maps cut at 0.5. "
+    "Plausible: share of the images with an IoU above 0.5, the dotted line of the figures"
 )
-_SIZES = "Linf x255: largest change of a pixel, in 8-bit levels; size: in the attack's own unit."
+_SIZES = "Linf x255: largest change of a pixel, in 8-bit levels. Size: the attack's change in its unit."
 
 
 def _legend(rows: Sequence[Row]) -> list[str]:
@@ -135,7 +140,7 @@ def _pictures(run: Run, *names: str) -> list[Block]:
 
 
 def _heading(name: str) -> str:
-    known = {"agreement": "How much of the map is left", "overview": "One image under all interpreters"}
+    known = {"agreement": "Map agreement", "overview": "One image under all interpreters"}
     return known.get(name, name.replace("_", " ").capitalize())
 
 
@@ -151,7 +156,7 @@ def _again(run: Run) -> Section:
     if config.is_file():
         blocks.append(Listing("config.yaml: the resolved configuration", read_text(config)))
     missing = "" if stamp is not None else "\n\nThere is no stamp: the evaluation has not come to its end."
-    return Section("How to get the same numbers again", _AGAIN + missing, blocks)
+    return Section("Reproducing the numbers", _AGAIN + missing, blocks)
 
 
 _AGAIN = (

@@ -32,13 +32,13 @@ class _Drawn:
 
 
 def write_page(path: Path, title: str, sections: Sequence[Section], lead: str = "") -> Path:
-    """Write a page that holds all it shows; whole or not at all.
+    """Write a page in one file, without links to others, whole or not at all; returns its path.
 
     Args:
         path: the ``.html`` file.
         title: heading.
-        sections: in their order; each has its entry in the table of contents. A figure or a gallery that cannot be read
-            costs no more than itself: what is wrong with it stands in its place.
+        sections: in their order; each has its entry in the table of contents. The reason stands in the place of a
+            figure or gallery that cannot be read.
         lead: a line below the heading.
 
     Returns:

@@ -14,13 +14,13 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from lightning_adv2.files import read_json
 from lightning_adv2.files.text import visible
-from lightning_adv2.results.records import record_key
-from lightning_adv2.results.writing import logged_values
-from lightning_adv2.results.run import Run
 from lightning_adv2.report.wandb.about import STEP, as_tags
 from lightning_adv2.report.wandb.files import MARK, read_state, row_number, rows_of, starts, sync_command
 from lightning_adv2.report.wandb.logger import RunLogger, attempt
 from lightning_adv2.report.wandb.rows import attack_step, report_rows
+from lightning_adv2.results.records import record_key
+from lightning_adv2.results.run import Run
+from lightning_adv2.results.writing import logged_values
 
 _SHOWN = ("/asr", "/iou", "/l1")  # as panels that compare runs; the other measures stay in the summary
 _SHORT = ("asr", "confidence", "l1", "iou")

@@ -17,7 +17,7 @@ MAX_ROWS = 1000
 
 
 def study_pieces(folder: Path, stage: str) -> list[Piece]:
-    """One piece per study: its rows as ``table``, further rows by their names, its figures as ``figure``, ``figure_maps``.
+    """One piece per study: rows as ``table``, further rows by their names, figures as ``figure``, ``figure_maps``.
 
     Args:
         folder: of the run.

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from lightning_adv2.report.finish import pieces
 from lightning_adv2.report.run_report import draw_figures
-from lightning_adv2.results.run import read_run
-from lightning_adv2.report.wandb.files import FILE, read_state, uploads, waiting
+from lightning_adv2.report.wandb.files import read_state, uploads, waiting
 from lightning_adv2.report.wandb.logger import attempt
 from lightning_adv2.report.wandb.panels import is_whole, log_run, report_digest
 from lightning_adv2.report.wandb.pieces import log_pieces
 from lightning_adv2.report.wandb.start import wandb_logger
+from lightning_adv2.results.run import read_run
 
 
 def sync(folder: str | Path) -> str:

@@ -1,0 +1,1 @@
+"""Weights & Biases: a view of finished records and running trainings, which neither stops nor loses a run."""

@@ -1,0 +1,5 @@
+"""Sensitivity of the maps to noise: how far they move when nobody attacks, and the image is only noisy (Figure 15)."""
+
+from lightning_adv2.studies.noise.study import NoiseEvaluation
+
+__all__ = ["NoiseEvaluation"]
