@@ -82,8 +82,8 @@ def test_a_typo_in_a_few_lines(
         ({"trainer": {"max_epohcs": 3}}, "trainer.max_epochs"),
         ({"model": {"init_args": {"interpreter": {"class_path": "GradCAMM"}}}}, "GradCAM"),
         (
-            {"model": {"init_args": {"interpreter": {"class_path": "lightning_adv2.models.CAM"}}}},
-            "lightning_adv2.interpreters.CAM",
+            {"trainer": {"callbacks": [{"class_path": "lightning_adv2.callbacks.AttackEvaluation"}]}},
+            "lightning_adv2.evaluation.AttackEvaluation",
         ),
     ],
     ids=["argument", "trainer", "class", "class in another package"],
