@@ -56,10 +56,10 @@ def overlay(image: Tensor, attribution_map: Tensor, strength: float = 0.55) -> I
     return shown
 
 
-def amplified(adv_image: Tensor, image: Tensor, factor: int = 10) -> Image:
-    """The perturbation times ``factor`` around mid grey. Two ``(C, H, W)`` uint8 -> ``(H, W, 3)`` uint8."""
+def amplified(adv_image: Tensor, image: Tensor) -> Image:
+    """The perturbation times 10 around mid grey. Two ``(C, H, W)`` uint8 -> ``(H, W, 3)`` uint8."""
     difference = to_numpy(adv_image).astype(np.int16) - to_numpy(image).astype(np.int16)
-    shown: Image = (128 + factor * difference).clip(0, 255).astype(np.uint8)
+    shown: Image = (128 + 10 * difference).clip(0, 255).astype(np.uint8)
     return shown
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_adv2.data import AttackDataModule, ShapesDataModule
-from lightning_adv2.functional.localization import map_boxes
+from lightning_adv2.functional.localization import boxes_above, thresholds
+from lightning_adv2.functional.masking import resize_map
 from lightning_adv2.interpreters import CAM, Interpreter
 from lightning_adv2.metrics.localization import calibrates
 from lightning_adv2.models import Classifier
@@ -118,7 +119,8 @@ def test_the_error_comes_from_the_table_and_the_table_from_the_maps(finished: An
             item = items[one["image_id"]]
             asked = item["images"][None], torch.tensor([item["label"]])
             shown = interpreter(name).explain(victim(), *asked).attribution_map
-            box = map_boxes(shown, row["rule"], row["alpha"], (32, 32))[0].tolist()
+            enlarged = resize_map(shown, (32, 32))
+            box = boxes_above(enlarged, thresholds(enlarged, row["rule"], [row["alpha"]]))[0, 0].tolist()
             assert [int(one[key]) for key in ("xmin", "ymin", "xmax", "ymax")] == pytest.approx(box, abs=1)
 
 

@@ -52,10 +52,10 @@ def wandb_logger(
     return logger
 
 
-def default_logger(folder: str | Path, group: str | None = None, job_type: str | None = None) -> Logger:
+def default_logger(folder: str | Path, job_type: str | None = None) -> Logger:
     """W&B in the run's folder; CSV files where wandb is not installed or does not even start."""
     try:
-        logger = wandb_logger(folder, name=Path(folder).name, group=group, job_type=job_type)
+        logger = wandb_logger(folder, name=Path(folder).name, job_type=job_type)
         logger.connect()
         return logger
     except ModuleNotFoundError:
