@@ -9,7 +9,7 @@ received: list[int] = []
 
 
 def note_early() -> None:
-    """Note SIGUSR1, which would end the process, until the run listens; it stops then, and is queued again."""
+    """Note SIGUSR1, which would end the process, until the run listens; the run then stops, and is queued again."""
     signal.signal(signal.SIGUSR1, _note)
 
 
