@@ -132,5 +132,6 @@ def same_cells(name: str, line: Mapping[str, str], row: Row) -> Iterator[str]:
         yield f"{name}: its columns are not the keys of the same row"
     for key, value in row.items():
         wanted = "; ".join(value) if isinstance(value, (dict, list)) else value
-        if line.get(key) != ("" if wanted is None else str(wanted)):
+        text = "" if wanted is None else str(wanted).encode(errors="backslashreplace").decode()  # as it is written
+        if line.get(key) != text:
             yield f"{name}: {key} is {line.get(key)}, in the JSON {wanted}"

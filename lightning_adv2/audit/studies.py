@@ -28,7 +28,7 @@ from lightning_adv2.files import read_json
 Study: TypeAlias = Callable[[Any, Contents, dict[Key, Row], Path], Iterator[str]]
 _SHARES = {
     "asr", "iou", "confidence", "wrong", "plausible", "detection_rate", "benign_fpr", "calibration_fpr", "auroc",
-    "low", "high", "pointing", "energy_inside", "mask_iou", "accuracy", "balanced_accuracy", "rate",
+    "error_low", "error_high", "pointing", "energy_inside", "mask_iou", "accuracy", "balanced_accuracy", "rate",
     "rate_reached", "worst_iou", "control_iou", "transfer_iou", "area", "preserved", "destroyed", "shuffled",
     "iou_true_class", "iou_target_class", "calibration_error",
 }  # fmt: skip
@@ -46,7 +46,7 @@ def study_findings(folder: Path, contents: Contents, table: dict[Key, Row]) -> I
             if path.stem not in _OLD:
                 csv = path.with_suffix(".csv")
                 yield from guarded(csv, lambda path=path, csv=csv: _same_table(csv, read_json(path)["rows"]))  # type: ignore[misc]
-    for name in ("detection", "resilience"):
+    for name in ("detection",):
         path, source = folder / f"{name}.csv", folder / f"{name}.json"
         if path.exists() and source.exists():
             yield from guarded(path, lambda path=path, source=source: _flat_table(path, read_json(source)["rows"]))  # type: ignore[misc]
@@ -108,13 +108,13 @@ def _flat_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
         yield from same_cells(str(row.get("interpreter")), line, {key: row.get(key) for key in keys})
 
 
-_OLD = {"confusion", "curves", "detection", "localization", "proposition", "resilience"}
+_OLD = {"detection"}
 """Studies whose files have not the form of findings yet."""
 _KEYS = {
-    "gap": ["rows"], "curves": ["curves"], "transfer": ["rows"], "proposition": ["steps", "tolerance", "rows"],
+    "gap": ["rows"], "curves": ["rows"], "transfer": ["rows"], "proposition": ["settings", "rows"],
     "detection": ["rows", "settings", "scores"], "classifier_transfer": ["details", "rows"],
-    "noise": ["details", "rows"], "localization": ["settings", "images", "rows", "calibration"],
-    "resilience": ["reference", "rows"], "map_quality": ["rows"],
+    "noise": ["details", "rows"], "localization": ["settings", "rows"],
+    "resilience": ["settings", "rows"], "map_quality": ["rows"],
 }  # fmt: skip
 STUDIES: dict[str, Study] = {
     "gap": gap, "curves": curves, "transfer": transfer, "proposition": proposition, "detection": detection,

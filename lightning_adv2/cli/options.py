@@ -67,9 +67,9 @@ def sync() -> ArgumentParser:
     """The parser of ``lightning-adv2 sync``."""
     parser = _parser(
         "sync",
-        "Log the records of evaluations to W&B, each row once, however often it is called.",
-        "The file wandb.json in a run's folder names its W&B run. Without a key or a connection, the rows go to an "
-        "offline run.",
+        "Log evaluations to W&B, once, however often it is called.",
+        "The file wandb.json in a run's folder names its W&B run. Without a key or a connection, the evaluation "
+        "goes to an offline run.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluation, with records/")
     return parser

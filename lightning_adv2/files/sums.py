@@ -43,7 +43,7 @@ def write_sums(folder: Path) -> Path:
     Raises:
         OSError: a file cannot be read; or see :func:`~lightning_adv2.files.whole.written_whole`.
     """
-    lines = {path.relative_to(folder).as_posix(): _sum(path) for path in left_files(folder)}
+    lines = {path.relative_to(folder).as_posix(): file_sha256(path) for path in left_files(folder)}
     return _write(folder, lines)
 
 
@@ -62,11 +62,21 @@ def renew_sums(folder: Path, *paths: Path) -> None:
         lines = dict(_read(folder))
     except (OSError, ValueError):
         return
-    _write(folder, dict(sorted((lines | {name: _sum(path) for name, path in own.items()}).items())))
+    _write(folder, dict(sorted((lines | {name: file_sha256(path) for name, path in own.items()}).items())))
 
 
 def _below(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a regular file.
+
+    Raises:
+        OSError: it is none, or cannot be read.
+    """
+    with open_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def wrong_sums(folder: Path) -> tuple[list[str], int]:
@@ -82,7 +92,7 @@ def wrong_sums(folder: Path) -> tuple[list[str], int]:
     found, lines = [], list(_read(folder))
     for name, digest in lines:
         try:
-            if _sum(folder / name) != digest:
+            if file_sha256(folder / name) != digest:
                 found.append(f"{folder / name}: it is not what the run wrote: its SHA-256 is another than in {FILE}")
         except FileNotFoundError:
             found.append(f"{folder / name}: it is missing, and is listed in {FILE}; {AGAIN}")
@@ -93,11 +103,6 @@ def wrong_sums(folder: Path) -> tuple[list[str], int]:
         if path.relative_to(folder).as_posix() not in known:
             found.append(f"{path}: the run did not write it: {FILE} does not have it")
     return found, len(lines)
-
-
-def _sum(path: Path) -> str:
-    with open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write(folder: Path, lines: dict[str, str]) -> Path:

@@ -13,4 +13,6 @@ def visible(text: str, keep: str = "") -> str:
         text: any.
         keep: such characters that are kept, for instance the line breaks of a text of our own.
     """
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)

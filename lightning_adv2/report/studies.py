@@ -9,15 +9,10 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from lightning_adv2 import files
-from lightning_adv2.report.confusion import draw_confusion, print_confusion
-from lightning_adv2.report.curves import draw_curves, print_curves
 from lightning_adv2.report.detection import draw_detection, print_detection
 from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.harmless import SAME, harmless
-from lightning_adv2.report.localization import print_localization
 from lightning_adv2.report.old_tables import tables_of
-from lightning_adv2.report.proposition import draw_proposition, print_proposition
-from lightning_adv2.report.resilience_files import draw_resilience, print_resilience
 from lightning_adv2.report.table import Table
 
 
@@ -40,28 +35,11 @@ def _printed(show: Callable[[Any, Console], None]) -> Callable[[Any], list[Table
 
 
 STUDIES: dict[str, Study] = {
-    "resilience": Study(
-        "Who resists",
-        _printed(lambda read, to: print_resilience(read["rows"], read["reference"], to)),
-        lambda folder, read: draw_resilience(folder, read["rows"], read["tolerance"]),
-    ),
     "detection": Study(
         "Detection",
         _printed(lambda read, to: print_detection(read["rows"], "Share of images detected", to)),
         lambda folder, read: draw_detection(folder, read["rows"]),
     ),
-    "localization": Study("Do the maps find the object?", _printed(print_localization)),
-    "proposition": Study(
-        "Proposition 1",
-        _printed(lambda read, to: print_proposition(read["rows"], read["steps"], read["tolerance"], to)),
-        lambda folder, read: draw_proposition(folder, read["images"]),
-    ),
-    "curves": Study(
-        "How strong must the attack be?",
-        _printed(lambda read, to: print_curves(read["curves"], read["controls"], to)),
-        lambda folder, read: draw_curves(folder, read["curves"], read["controls"]),
-    ),
-    "confusion": Study("What the classifier takes for what", _printed(print_confusion), draw_confusion),
 }
 """A study's file and figure, ``<name>.json`` and ``figures/<name>.png`` -> how they are shown, in a page's order."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lightning_adv2.studies  # noqa: F401 - they register themselves, and say how their files are shown
 from lightning_adv2.report.studies import study_tables
 from lightning_adv2.report.table import Table
 from lightning_adv2.reproduction import published
@@ -27,11 +28,10 @@ def table_aid(plan: Plan) -> Found:
     )
     tables = [shown("Figure 16: RTS and RTS-A under attack", ("interpreter", "attack"), rows, names, note)]
     tables += studies(plan, "aid", "noise", "map_quality", "resilience")
-    for content in found.files("map_quality.json"):
-        for row in content["rows"]:
-            mean = row["agreement_l1"]
-            if mean is not None:  # over images whose values the file has not, so without an interval
-                rows.append(Measured((row["interpreter"], "benign"), {"agreement": Cell(mean, mean, mean, 0)}, {}))
+    for row in found.rows("map_quality"):
+        mean = row["agreement_l1"]
+        if mean is not None:  # over images whose values the file has not, so without an interval
+            rows.append(Measured((row["interpreter"], "benign"), {"agreement": Cell(mean, mean, mean, 0)}, {}))
     return rows, tables
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,6 +19,7 @@ from uuid import uuid4
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_adv2.files import open_regular, read_json
+from lightning_adv2.runtime.early import WATCH
 
 FILE = "run.lock"
 BEAT_SECONDS = 10.0
@@ -57,14 +59,16 @@ def owned(folder: str | Path) -> Iterator[None]:
     beats = threading.Thread(target=_beat, args=(path, mine, ended), name="run.lock", daemon=True)
     beats.start()
     _HELD[path.parent.resolve()] = threading.get_ident()
+    release = partial(_release, path, mine)
+    WATCH.releases.append(release)
     try:
         yield
     finally:
+        WATCH.releases.remove(release)
         _HELD.pop(path.parent.resolve(), None)
         ended.set()
         beats.join()
-        if _read(path) == mine:
-            path.unlink(missing_ok=True)
+        release()
 
 
 def is_owned(folder: str | Path) -> bool:
@@ -188,6 +192,11 @@ def _remove(path: Path, owner: dict[str, Any]) -> None:
         with suppress(OSError):
             os.link(aside, path)
     aside.unlink(missing_ok=True)
+
+
+def _release(path: Path, mine: dict[str, Any]) -> None:
+    if _read(path) == mine:
+        path.unlink(missing_ok=True)
 
 
 def _beat(path: Path, mine: dict[str, Any], ended: threading.Event) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -14,12 +15,13 @@ import pytorch_lightning as pl
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.trainer.states import TrainerFn
 
-from lightning_adv2.runtime import early
+from lightning_adv2.runtime.early import SIGNALS, STARTER, WATCH, farewell, starter
 from lightning_adv2.runtime.lightning import accumulates, cluster_environment, without_signal_handlers
 from lightning_adv2.runtime.processes import highest
 from lightning_adv2.runtime.slurm import requeue
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+PATIENCE_SECONDS = 5.0
+"""How long the first process waits for those that it has started, when a signal ends the run during its set-up."""
 
 
 class Abandoned(BaseException):
@@ -32,7 +34,9 @@ class Interruption(pl.Callback):
     ``fit`` stops after the running training step, at the same step on all processes, and lets TrainingCheckpoint save.
     An evaluation stops at once, inside an attack as well, because finished batches are on disk already. Either goes on
     where it stopped when the same command is run again. The exit status is 128 + the signal's number. A second SIGINT
-    (Ctrl-C) ends the process at once; where SIGINT is ignored, as in a shell's background jobs, it stays ignored.
+    (Ctrl-C) ends the process at once; where SIGINT is ignored, as in a shell's background jobs, it stays ignored. In a
+    process of the command line a signal before the first batch ends the process at once
+    (:mod:`lightning_adv2.runtime.early`).
 
     The callback replaces Lightning's handlers, which save in the middle of the interrupted step, and exchange tensors
     between processes from inside the handler.
@@ -48,22 +52,41 @@ class Interruption(pl.Callback):
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self, trainer: pl.Trainer) -> None:
-        """Note signals from now on.
+        """Note signals from now on, or from the first batch on where a signal before that ends the process.
 
-        The command line calls this before all else; ``setup`` calls it as well. Outside the main thread, to which
-        Python gives all signals, it does nothing.
+        Outside the main thread, to which Python gives all signals, it does nothing.
         """
         self._trainer, self._parent = trainer, os.getppid()
         if threading.current_thread() is not threading.main_thread():
             return  # Python gives signals to the main thread alone
         without_signal_handlers(trainer)
+        if not WATCH.watching:
+            self._take_over()
+            return
+        WATCH.end_others = self._end_others
+        if not starter():
+            os.environ[STARTER] = str(os.getpid())
+
+    def _take_over(self) -> None:
+        former = WATCH.hand_over()
         for number in SIGNALS:
             if number == signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
                 continue
             if signal.getsignal(number) != self._note:
-                self._before[number] = signal.signal(number, self._note)
-        while early.received:
-            self._note(early.received.pop(), None)
+                before = signal.signal(number, self._note)
+                self._before[number] = former.get(number, before)
+        while WATCH.received:
+            self._note(WATCH.received.pop(0), None)
+
+    def _end_others(self) -> None:
+        """End the processes that Lightning started from this one."""
+        launcher: Any = self._trainer and self._trainer.strategy.launcher
+        started = getattr(launcher, "procs", [])
+        end = time.monotonic() + PATIENCE_SECONDS
+        for process in started:
+            process.terminate()
+        while any(process.poll() is None for process in started) and time.monotonic() < end:
+            time.sleep(0.02)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Listen, and go last in the list of callbacks, so that what is saved has seen the same step."""
@@ -159,6 +182,30 @@ class Interruption(pl.Callback):
                 "are saved: run the same command again to go on"
             )
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop if any process got a signal before; from here on they save first.
+
+        Raises:
+            SystemExit: somebody got one.
+        """
+        self._take_over()
+        try:
+            told = highest(trainer, self.received)
+        except RuntimeError:  # others have ended already
+            if not self.received:
+                raise
+            told = self.received
+        self.received = self.received or told
+        if self.received:
+            self.stop(trainer, "the run stopped before its first step")
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """From here on finished batches are told of."""
+        if not trainer.sanity_checking:
+            self._take_over()
+
+    on_validation_start = on_predict_start = on_test_start
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -233,11 +280,9 @@ class Interruption(pl.Callback):
         Raises:
             SystemExit: always.
         """
-        name = signal.Signals(self.received).name
         if trainer.is_global_zero:
             queued = self.received == signal.SIGUSR1 and requeue(trainer)
-            how = "the job is queued again" if queued else "run the same command again to go on"
-            print(f"\n{name}: {saved}; {how}", flush=True)
+            print(farewell(self.received, saved, queued), flush=True)
         raise SystemExit(128 + self.received if trainer.is_global_zero else 0)
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from build_records import make_record
 from damage import flip_data
-from lab import attack_data, idls, run_python, shapes, trainer, victim, wandb_home
+from lab import attack_data, idls, run_fresh_python, run_python, shapes, trainer, victim, wandb_home
 from PIL import Image
 
 import lightning_adv2
@@ -94,7 +94,7 @@ def test_the_command_needs_neither_torch_nor_lightning(word: str, run: Path) -> 
         "heavy = {'torch', 'pytorch_lightning', 'wandb', 'matplotlib', 'torchmetrics'} & set(sys.modules)\n"
         "print('heavy:', sorted(heavy)); sys.exit(code)"
     )
-    done = run_python("-c", code, word, run, folder=run.parent)
+    done = run_fresh_python("-c", code, word, run, folder=run.parent)
     assert "heavy: []" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0
     flip_data(record_path(run / "records", "cam", 2))
