@@ -142,7 +142,8 @@ def _place(folder: Path) -> int:
 
 def _check(metadata: dict[str, str]) -> None:
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"no record of this version (format {metadata.get('format')!r}, not {FORMAT!r})")
+        reads = f"; lightning_adv2 {metadata['version']} reads it" if "version" in metadata else ""
+        raise ValueError(f"no record of this version (format {metadata.get('format')!r}, not {FORMAT!r}{reads})")
     if SEAL not in metadata:
         raise ValueError("the file is damaged: its seal is gone")
 
