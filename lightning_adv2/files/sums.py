@@ -70,10 +70,10 @@ def _below(path: Path, folder: Path) -> bool:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a regular file.
+    """Return the SHA-256 of a regular file, 64 hexadecimal digits.
 
     Raises:
-        OSError: it is none, or cannot be read.
+        OSError: see :func:`~lightning_adv2.files.regular.open_regular`.
     """
     with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

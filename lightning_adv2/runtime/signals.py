@@ -200,7 +200,7 @@ class Interruption(pl.Callback):
             self.stop(trainer, "the run stopped before its first step")
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on finished batches are told of."""
+        """Let the run hear signals itself from here on, because finished batches are saved."""
         if not trainer.sanity_checking:
             self._take_over()
 

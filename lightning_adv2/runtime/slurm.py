@@ -43,7 +43,7 @@ def requeue(trainer: pl.Trainer) -> bool:
 
 
 def requeues(plugins: Iterable[Any]) -> bool:
-    """Whether a trainer with these plugins puts its job back into the queue.
+    """Return whether a trainer with these plugins puts its job back into the queue.
 
     Args:
         plugins: of the trainer; where no cluster environment is among them, Lightning's own choice counts.
@@ -59,10 +59,9 @@ def requeues(plugins: Iterable[Any]) -> bool:
 
 
 def requeue_job() -> tuple[bool, str]:
-    """Ask SLURM to run this job again; loads nothing.
+    """Ask SLURM to run this job again, and return whether it will, and if not, why not and what to do.
 
-    Returns:
-        Whether the job is in the queue again, and if not, why not and what to do.
+    Never raises, waits at most ``SECONDS`` for an answer, and loads no other module of the package.
     """
     job = job_name(dict(os.environ))
     if job is None:
