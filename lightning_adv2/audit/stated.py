@@ -18,14 +18,14 @@ _KEY = ("interpreter", "attack", "schedule")
 def misstated(
     folder: Path, contents: Contents, table: dict[Key, Row], manifest: Row, about: Row | None
 ) -> Iterator[str]:
-    """What is wrong in ``results.json``, ``results.csv``, ``images.csv`` and ``status.csv``, one sentence each.
+    """Yield a sentence for each fault in ``results.json``, ``results.csv``, ``images.csv`` and ``status.csv``.
 
     Args:
         folder: the run's.
         contents: of all its records.
-        table: of the same.
-        manifest: the content of ``manifest.json``, or nothing: it names the images that never reached a record.
-        about: of ``experiment.json``; None where nobody knows.
+        table: of :meth:`~lightning_adv2.audit.recount.Contents.table`.
+        manifest: the content of ``manifest.json``, or empty: it names the images that never reached a record.
+        about: of ``experiment.json``; None where nobody knows it.
     """
     statuses = _all_statuses(contents, manifest)
     names: Row = {name: about[name] for name in ("dataset", "classifier") if name in about} if about else {}
@@ -127,7 +127,7 @@ def _same_table(lines: Sequence[Row], rows: Sequence[Row]) -> Iterator[str]:
 
 
 def same_cells(name: str, line: Mapping[str, str], row: Row) -> Iterator[str]:
-    """In what a row of a CSV file is not the same row of a JSON file; names of flags are joined there."""
+    """Yield a sentence for each cell of a CSV row that differs from the JSON row; flags are joined by ``; ``."""
     if list(line) != list(row):
         yield f"{name}: its columns are not the keys of the same row"
     for key, value in row.items():

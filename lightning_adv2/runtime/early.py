@@ -27,10 +27,10 @@ _LOOK_SECONDS = 1.0
 
 
 class Watch:
-    """Ends the process at a signal, from :meth:`start` to :meth:`hand_over`.
+    """The signals of a process from :meth:`start` to :meth:`hand_over`; each of them ends the process.
 
     Attributes:
-        watching: whether it does so now.
+        watching: whether signals end the process now.
         received: the signals that came, first to last.
         end_others: ends the processes that this one has started, and returns when they are gone.
         releases: called at the end, such as to give back the run's folder.
@@ -47,7 +47,7 @@ class Watch:
         self._former: dict[int, Any] = {}
 
     def start(self) -> None:
-        """Listen; for the main thread of a process that does one run. The first thing that the process does."""
+        """Listen; called first of all, in the main thread of a process that does one run."""
         self._starter = starter()
         read, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)
@@ -62,7 +62,11 @@ class Watch:
         Thread(target=self._look, args=(read,), name="signals", daemon=True).start()
 
     def decide(self, requeues: bool) -> None:
-        """Say whether SIGUSR1 puts the job back into SLURM's queue, and end if it has come already."""
+        """Set whether SIGUSR1 puts the job back into SLURM's queue, and end the process if SIGUSR1 has come already.
+
+        Args:
+            requeues: whether it does.
+        """
         if self.watching:
             with self._lock:
                 self._requeues = requeues
@@ -70,10 +74,12 @@ class Watch:
                     self._end(signal.SIGUSR1)
 
     def hand_over(self) -> dict[int, Any]:
-        """Leave signals to the run; what has come is in ``received``.
+        """Leave signals to the run, and return the handlers to put back at its end.
+
+        Signals that have come are in ``received``.
 
         Returns:
-            The handlers to put back when the run has ended. SIGUSR1 stays without effect then, for it asks to save.
+            Signal -> former handler. SIGUSR1 stays without effect after the run, because it asks to save.
         """
         if not self.watching:
             return {}
@@ -83,7 +89,7 @@ class Watch:
         return self._former | {signal.SIGUSR1: self._note}
 
     def hold(self) -> None:
-        """Return unless a signal is about to end the process: what fails then, fails because others have ended."""
+        """Return unless a signal is about to end the process; an error then means that other processes have ended."""
         if self.watching:
             with self._lock:
                 pass
@@ -141,20 +147,20 @@ class Watch:
 
 
 def farewell(number: int, saved: str, queued: bool, failure: str = "") -> str:
-    """The line with which a run ends after a signal.
+    """Return the line with which a run ends after a signal.
 
     Args:
         number: of the signal.
-        saved: what is saved.
+        saved: what is saved, in words.
         queued: whether SLURM has the job in its queue again.
-        failure: why it has not, where that was asked for.
+        failure: why it has not, where the run asked for it.
     """
     how = "the job is queued again" if queued else failure or "run the same command again to go on"
     return f"\n{signal.Signals(number).name}: {saved}; {how}"
 
 
 def starter() -> int:
-    """The process that started this one as a part of its run; 0 for a process that the user or a launcher started."""
+    """Return the number of the process that started this one as a part of its run; 0 where a user or a launcher did."""
     started = os.environ.get("LOCAL_RANK", "0") not in ("", "0")
     return int(os.environ.get(STARTER, 0)) if started else 0
 

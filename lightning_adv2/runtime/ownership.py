@@ -36,17 +36,19 @@ class FolderInUseError(RuntimeError):
 
 @contextmanager
 def owned(folder: str | Path) -> Iterator[None]:
-    """Own ``folder`` inside the block; the lock ``run.lock`` says who does, and goes at the end.
+    """Own a folder inside the block, by a lock ``run.lock`` that names the owner and is removed at the end.
 
-    The lock comes into place by a hard link, which is atomic on network file systems too. A dead owner's is taken over:
-    on the same machine at once, where its process is gone or the number belongs to a later process; from another
-    machine when nobody has renewed it for ``PATIENCE_SECONDS``, by this process's clock, so that clocks may differ.
+    The lock is made by a hard link, which is atomic on network file systems as well. The lock of a dead owner is taken
+    over: on the same machine at once, where the owner's process is gone or its number belongs to a later process; from
+    another machine when nobody has renewed the lock for ``PATIENCE_SECONDS``, by this process's clock, so that the
+    clocks of the machines may differ.
 
     Args:
-        folder: of the run; made if it is not there.
+        folder: of the run; made where it is missing.
 
     Raises:
-        FolderInUseError: another process owns it; says which, since when, and what to do.
+        FolderInUseError: another process owns the folder; the error says which one, since when, and what to do.
+        OSError: the folder cannot be written.
     """
     path = Path(folder) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +72,7 @@ def owned(folder: str | Path) -> Iterator[None]:
 
 
 def is_owned(folder: str | Path) -> bool:
-    """Whether this thread is inside a block that owns ``folder``."""
+    """Return whether this thread is inside a block of :func:`owned` for the folder."""
     return _HELD.get(Path(folder).resolve()) == threading.get_ident()
 
 

@@ -25,20 +25,21 @@ PATIENCE_SECONDS = 5.0
 
 
 class Abandoned(BaseException):
-    """A signal came inside :meth:`Interruption.abandonable`; no error, so nothing catches it by accident."""
+    """A signal came inside :meth:`Interruption.abandonable`; no error, so that nothing catches it by accident."""
 
 
 class Interruption(pl.Callback):
     """Save and stop on SIGTERM (scancel, preemption), SIGUSR1 (``#SBATCH --signal``; under SLURM also requeue), SIGINT.
 
-    ``fit`` stops after the running training step, on the same one on all processes, and lets TrainingCheckpoint save.
-    An evaluation stops at once, inside an attack too: finished batches are on disk already. Either goes on where it
-    stopped when the same command is run again. The exit status is 128 + the signal's number. A second SIGINT (Ctrl-C)
-    ends the process at once; where SIGINT is ignored, as in a shell's background jobs, it stays so. In a process of
-    the command line a signal before the first batch ends the process at once (:mod:`lightning_adv2.runtime.early`).
+    ``fit`` stops after the running training step, at the same step on all processes, and lets TrainingCheckpoint save.
+    An evaluation stops at once, inside an attack as well, because finished batches are on disk already. Either goes on
+    where it stopped when the same command is run again. The exit status is 128 + the signal's number. A second SIGINT
+    (Ctrl-C) ends the process at once; where SIGINT is ignored, as in a shell's background jobs, it stays ignored. In a
+    process of the command line a signal before the first batch ends the process at once
+    (:mod:`lightning_adv2.runtime.early`).
 
-    It takes the place of Lightning's handlers, which save in the middle of whatever step the signal interrupts, and
-    exchange tensors between processes from inside the handler.
+    The callback replaces Lightning's handlers, which save in the middle of the interrupted step, and exchange tensors
+    between processes from inside the handler.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,10 @@ class Interruption(pl.Callback):
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self, trainer: pl.Trainer) -> None:
-        """Note signals from now on, or from the first batch on where a signal before that ends the process."""
+        """Note signals from now on, or from the first batch on where a signal before that ends the process.
+
+        Outside the main thread, to which Python gives all signals, it does nothing.
+        """
         self._trainer, self._parent = trainer, os.getppid()
         if threading.current_thread() is not threading.main_thread():
             return  # Python gives signals to the main thread alone
@@ -85,19 +89,19 @@ class Interruption(pl.Callback):
             time.sleep(0.02)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Listen; and go last in the list, so that whatever is saved has seen the same step or validation."""
+        """Listen, and go last in the list of callbacks, so that what is saved has seen the same step."""
         self.listen(trainer)
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         # A new list, for Lightning is walking through the old one.
         trainer.callbacks = [one for one in callbacks if one is not self] + [self]  # type: ignore[attr-defined]
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Put back what listened before."""
+        """Put the former signal handlers back."""
         while self._before:
             signal.signal(*self._before.popitem())
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """The same; ``teardown`` is not called then."""
+        """Put the former signal handlers back, unless a signal was received; Lightning calls no ``teardown`` then."""
         if not self.received:
             self.teardown(trainer, pl_module, "")
 
@@ -136,7 +140,11 @@ class Interruption(pl.Callback):
 
     @contextmanager
     def abandonable(self) -> Iterator[None]:
-        """What is done inside may be broken off at any point, by raising :class:`Abandoned`."""
+        """Let a signal break off the block at any point.
+
+        Raises:
+            Abandoned: a signal was received before or inside the block.
+        """
         self._abandonable = True
         try:
             if self.received:
@@ -147,7 +155,15 @@ class Interruption(pl.Callback):
 
     @contextmanager
     def leaving(self, trainer: pl.Trainer, saved: str = "finished batches are saved") -> Iterator[None]:
-        """The same, and then the process ends; for evaluations, which lose nothing by it."""
+        """Let a signal break off the block at any point and end the process; an evaluation loses nothing by it.
+
+        Args:
+            trainer: of the run.
+            saved: what is saved, for the message.
+
+        Raises:
+            SystemExit: a signal was received; see :meth:`stop`.
+        """
         try:
             with self.abandonable():
                 yield
@@ -155,10 +171,10 @@ class Interruption(pl.Callback):
             self.stop(trainer, saved)
 
     def check_parent(self) -> None:
-        """End when the process that started this one is gone, and with it the run.
+        """Check that the process that started this one, and with it the run, is alive.
 
         Raises:
-            RuntimeError: it is gone.
+            RuntimeError: that process is gone.
         """
         if self._trainer is not None and self._trainer.local_rank and os.getppid() != self._parent:
             raise RuntimeError(
@@ -184,7 +200,7 @@ class Interruption(pl.Callback):
             self.stop(trainer, "the run stopped before its first step")
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """From here on finished batches are told of."""
+        """Let the run hear signals itself from here on, because finished batches are saved."""
         if not trainer.sanity_checking:
             self._take_over()
 
@@ -193,26 +209,35 @@ class Interruption(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here."""
+        """Save and stop after the step if a signal was received; see :meth:`stop_training`.
+
+        Raises:
+            SystemExit: the run stops here.
+        """
         self.stop_training(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Inside ``fit``: stop here as well, for a validation with attacks takes long."""
+        """Inside ``fit``, save and stop if a signal was received, because a validation with attacks takes long.
+
+        Raises:
+            SystemExit: the run stops here.
+        """
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self.stop_training(trainer)
 
     def stop_training(self, trainer: pl.Trainer, left_validation: bool = False) -> bool:
-        """Save and stop if any process got a signal; all must ask at once.
+        """Save and stop if any process received a signal.
 
         Args:
-            trainer: inside ``fit``.
-            left_validation: a signal has broken the validation off, so that it must be repeated.
+            trainer: inside ``fit``; all its processes must call this together.
+            left_validation: whether a signal broke the validation off, so that it must be repeated.
 
         Returns:
-            False: nobody got a signal. True: somebody did, and the run stops at a later point.
+            False where no process received a signal; True where the run stops at a later point, once no gradients wait.
 
         Raises:
-            SystemExit: it stops here.
+            SystemExit: the run stops here.
+            OSError: the checkpoint cannot be written.
         """
         told = highest(trainer, self.received)
         if self.received != signal.SIGINT:  # of which the others were told as SIGTERM
@@ -232,17 +257,25 @@ class Interruption(pl.Callback):
     def on_test_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Stop between two batches."""
+        """Stop between two batches of an evaluation if a signal was received.
+
+        Raises:
+            SystemExit: the run stops here.
+        """
         if trainer.state.fn != TrainerFn.FITTING and self.received:
             self.stop(trainer, "finished batches are saved")
 
     on_validation_batch_start = on_predict_batch_start = on_test_batch_start
 
     def stop(self, trainer: pl.Trainer, saved: str) -> NoReturn:
-        """End the process, and requeue the job where that is asked for.
+        """End the process, and put the job back into SLURM's queue where SIGUSR1 asks for it.
 
-        Processes that Lightning or a launcher started end with 0: it would take another status for a crash, and kill
-        the first process while that one still cleans up.
+        The exit status is 128 + the signal's number on global rank 0. Processes that Lightning or a launcher started
+        end with 0: it would take another status for a crash, and kill the first process while that still cleans up.
+
+        Args:
+            trainer: of the run.
+            saved: what is saved, for the message.
 
         Raises:
             SystemExit: always.
@@ -254,6 +287,6 @@ class Interruption(pl.Callback):
 
 
 def interruption_of(trainer: pl.Trainer) -> Interruption:
-    """The trainer's own; where it has none, one that never hears of a signal."""
+    """Return the trainer's :class:`Interruption`; where it has none, one that hears no signals."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     return next((callback for callback in callbacks if isinstance(callback, Interruption)), Interruption())

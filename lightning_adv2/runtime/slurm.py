@@ -16,15 +16,15 @@ SECONDS = 30
 
 
 def requeue(trainer: pl.Trainer) -> bool:
-    """Ask SLURM to run this job again, from global rank 0; call it when everything is saved, for it ends the job.
+    """Ask SLURM to run this job again, and return whether the job is in the queue again. Never raises.
 
-    Lightning's own handler saves in the middle of a step and inside the signal handler, which is never exact and can
-    hang with several processes. This takes the handler's place; Lightning's environment stays as it is.
+    Call it on global rank 0 when all is saved, because it ends the job. Lightning's own handler saves in the middle of
+    a step and inside the signal handler, which is never exact and can hang with several processes; this function
+    replaces the handler, and Lightning's environment stays as it is.
 
     Returns:
-        whether the job is in the queue again. False on other ranks, outside SLURM, with
-        ``SLURMEnvironment(auto_requeue=False)``, and where SLURM refuses: then a warning names the command to run by
-        hand. Never raises.
+        False on other ranks, outside SLURM, with ``SLURMEnvironment(auto_requeue=False)``, and where SLURM refuses or
+        does not answer within ``SECONDS``; in the last two cases a warning names the command to run by hand.
     """
     from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
@@ -43,7 +43,7 @@ def requeue(trainer: pl.Trainer) -> bool:
 
 
 def requeues(plugins: Iterable[Any]) -> bool:
-    """Whether a trainer with these plugins puts its job back into the queue.
+    """Return whether a trainer with these plugins puts its job back into the queue.
 
     Args:
         plugins: of the trainer; where no cluster environment is among them, Lightning's own choice counts.
@@ -59,10 +59,9 @@ def requeues(plugins: Iterable[Any]) -> bool:
 
 
 def requeue_job() -> tuple[bool, str]:
-    """Ask SLURM to run this job again; loads nothing.
+    """Ask SLURM to run this job again, and return whether it will, and if not, why not and what to do.
 
-    Returns:
-        Whether the job is in the queue again, and if not, why not and what to do.
+    Never raises, waits at most ``SECONDS`` for an answer, and loads no other module of the package.
     """
     job = job_name(dict(os.environ))
     if job is None:
@@ -89,7 +88,11 @@ def requeue_job() -> tuple[bool, str]:
 
 
 def job_name(variables: dict[str, str]) -> str | None:
-    """What ``scontrol`` calls this job, ``123`` or for one task of an array ``123_4``; None if it cannot be told."""
+    """Return the job's name for ``scontrol``: ``123``, or ``123_4`` for a task of an array; None if unknown.
+
+    Args:
+        variables: the environment's.
+    """
     job = variables.get("SLURM_JOB_ID", "")
     if array := variables.get("SLURM_ARRAY_JOB_ID"):
         job = f"{array}_{variables.get('SLURM_ARRAY_TASK_ID', '')}"
