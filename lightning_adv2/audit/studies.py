@@ -108,10 +108,10 @@ def _flat_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
         yield from same_cells(str(row.get("interpreter")), line, {key: row.get(key) for key in keys})
 
 
-_OLD = {"curves", "detection", "proposition"}
+_OLD = {"detection"}
 """Studies whose files have not the form of findings yet."""
 _KEYS = {
-    "gap": ["rows"], "curves": ["curves"], "transfer": ["rows"], "proposition": ["steps", "tolerance", "rows"],
+    "gap": ["rows"], "curves": ["rows"], "transfer": ["rows"], "proposition": ["settings", "rows"],
     "detection": ["rows", "settings", "scores"], "classifier_transfer": ["details", "rows"],
     "noise": ["details", "rows"], "localization": ["settings", "rows"],
     "resilience": ["settings", "rows"], "map_quality": ["rows"],

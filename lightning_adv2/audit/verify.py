@@ -27,15 +27,15 @@ _SHOWN = 50
 
 
 def verify(folder: Path, images: Path | None = None, sums: bool = True) -> tuple[list[str], list[str]]:
-    """Check a run's folder against itself.
+    """Check a run's files against each other, and return the faults and what was checked.
 
     Args:
         folder: with ``records``, ``manifest.json`` and the files of the report.
-        images: exported pictures; None takes ``images`` in ``folder``, where there is one.
-        sums: whether to compare all files with ``SHA256SUMS``, too.
+        images: exported pictures; None takes ``images`` in ``folder``, where it exists.
+        sums: whether to compare all files with ``SHA256SUMS`` as well.
 
     Returns:
-        What is wrong, one sentence each that names file and image, and what was checked.
+        A sentence for each fault, which names file and image; and a line for each thing that was checked.
     """
     found: list[str] = []
     contents = Contents()
@@ -157,7 +157,7 @@ def _pictures(folder: Path, layout: Layout, header: Row, arrays: dict[str, Array
 
 
 def main(options: Namespace) -> int:
-    """The command; returns the exit code: 0 where all holds, 1 where not.
+    """Run ``verify`` and return its exit code: 0 where all holds, 1 where not.
 
     Args:
         options: of :func:`lightning_adv2.cli.options.verify`.

@@ -31,7 +31,8 @@ class Fitted(NamedTuple):
     Attributes:
         pixels: ``(H, W, 3)`` uint8.
         mask: the object's pixels, ``(H, W)`` bool, or None where nobody knows.
-        boxes: ``(M, 4)`` float32 xmin, ymin, xmax, ymax in pixels, or None; those wholly outside are at the end, zeros.
+        boxes: ``(M, 4)`` float32 xmin, ymin, xmax, ymax in pixels, or None; boxes wholly outside the image are at the
+            end, as zeros.
     """
 
     pixels: Pixels
@@ -40,7 +41,7 @@ class Fitted(NamedTuple):
 
 
 class ResizeAndCrop:
-    """The shorter side becomes ``resize`` (bicubic, antialiased), and the central square of side ``crop`` is kept.
+    """Resize the shorter side to ``resize`` (bicubic, antialiased), and keep the central square of side ``crop``.
 
     Args:
         resize: in pixels, or None.
@@ -104,7 +105,12 @@ class ResizeAndCrop:
 
 
 def boxes_in(boxes: Any, image: Image.Image) -> BoundingBoxes:
-    """Boxes ``(M, 4)`` xmin, ymin, xmax, ymax in pixels, cut off at an image's edges, for transforms to take along."""
+    """Return boxes of an image, cut off at its edges, that any transform takes along.
+
+    Args:
+        boxes: ``(M, 4)`` xmin, ymin, xmax, ymax in pixels, 0-based and half-open.
+        image: the image that they are of.
+    """
     given = torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
     whole = BoundingBoxes(given, format="XYXY", canvas_size=(image.height, image.width))
     clamped: BoundingBoxes = v2.functional.clamp_bounding_boxes(whole)

@@ -21,8 +21,8 @@ class TargetClasses:
     """The targets of a dataset's images, where they are not drawn.
 
     Attributes:
-        description: the same for the same targets, and telling; for the manifest.
-        of_image: index in the dataset -> target class, of each image that has one; the others are not attacked.
+        description: equal for equal targets, in words for the manifest.
+        of_image: index in the dataset -> target class, for each image that has one; the others are not attacked.
     """
 
     description: str
@@ -30,11 +30,11 @@ class TargetClasses:
 
 
 def target_classes(given: TargetClass, dataset: ImageDataset) -> TargetClasses | None:
-    """The targets for a dataset; None where they are drawn.
+    """Return the targets for a dataset; None where they are drawn.
 
     Args:
         given: see :class:`~lightning_adv2.data.attack.AttackDataModule`.
-        dataset: whose labels and names they must fit.
+        dataset: whose labels and names the targets must fit.
 
     Raises:
         FileNotFoundError: no such CSV.

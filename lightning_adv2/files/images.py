@@ -36,15 +36,15 @@ _BYTES_PER_PIXEL, _BESIDE = 8, 2**24
 
 
 def formats() -> list[str]:
-    """Those of :data:`FORMATS` that this Pillow has, for ``Image.open(..., formats=...)``."""
+    """Return the names in :data:`FORMATS` that the installed Pillow reads, for ``Image.open(..., formats=...)``."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
 def image_limit() -> Limit | None:
-    """The size of an image file: 8 bytes for each of ``PIL.Image.MAX_IMAGE_PIXELS``, and 16 MiB (700 MiB together).
+    """Return the largest size of an image file: 8 bytes per pixel of ``PIL.Image.MAX_IMAGE_PIXELS``, and 16 MiB.
 
-    None where this is None.
+    With Pillow's default that is 700 MiB. None, for no limit, where ``MAX_IMAGE_PIXELS`` is None.
     """
     pixels = Image.MAX_IMAGE_PIXELS
     if pixels is None:
@@ -54,10 +54,13 @@ def image_limit() -> Limit | None:
 
 @contextmanager
 def opened_png(path: Path) -> Iterator[Image.Image]:
-    """The image in a PNG file.
+    """Yield the image in a PNG file, not yet decoded, and close the file at the end of the block.
+
+    Args:
+        path: the file; its content decides, not its name.
 
     Raises:
-        OSError: it is no regular file, is too large, or holds no PNG image.
+        OSError: the file is no regular file, is larger than :func:`image_limit`, or holds no PNG image.
     """
     with open_regular(path, image_limit()) as stream:
         try:

@@ -9,12 +9,10 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from lightning_adv2 import files
-from lightning_adv2.report.curves import draw_curves, print_curves
 from lightning_adv2.report.detection import draw_detection, print_detection
 from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.old_tables import tables_of
-from lightning_adv2.report.proposition import draw_proposition, print_proposition
 from lightning_adv2.report.table import Table
 
 
@@ -41,16 +39,6 @@ STUDIES: dict[str, Study] = {
         "Detection",
         _printed(lambda read, to: print_detection(read["rows"], "Share of images detected", to)),
         lambda folder, read: draw_detection(folder, read["rows"]),
-    ),
-    "proposition": Study(
-        "Proposition 1",
-        _printed(lambda read, to: print_proposition(read["rows"], read["steps"], read["tolerance"], to)),
-        lambda folder, read: draw_proposition(folder, read["images"]),
-    ),
-    "curves": Study(
-        "How strong must the attack be?",
-        _printed(lambda read, to: print_curves(read["curves"], read["controls"], to)),
-        lambda folder, read: draw_curves(folder, read["curves"], read["controls"]),
     ),
 }
 """A study's file and figure, ``<name>.json`` and ``figures/<name>.png`` -> how they are shown, in a page's order."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import lightning_adv2.studies  # noqa: F401 - they register themselves, and say how their files are shown
 from lightning_adv2.report.studies import study_tables
 from lightning_adv2.report.table import Table
 from lightning_adv2.reproduction import published
@@ -41,16 +44,19 @@ def studies(plan: Plan, role: str, *names: str) -> list[Table]:
     return [table for name in names for folder in folders for table in study_tables(folder, name)]
 
 
-def table_proposition(plan: Plan) -> Found:
-    """Proposition 1: the gain of the prediction is at most the L1 norm of the difference map (eqs. 11 to 13)."""
-    tables = studies(plan, "attacks", "proposition")
-    return ([], tables) if tables else None
+def study_table(name: str, role: str) -> Callable[[Plan], Found]:
+    """What an item shows of a study: its tables, from the runs of a role.
 
+    Args:
+        name: of the study.
+        role: of the runs whose callbacks include the study.
+    """
 
-def table_curves(plan: Plan) -> Found:
-    """ASR and IoU over epsilon or steps; not in the paper."""
-    tables = studies(plan, "curves", "curves")
-    return ([], tables) if tables else None
+    def table(plan: Plan) -> Found:
+        tables = studies(plan, role, name)
+        return ([], tables) if tables else None
+
+    return table
 
 
 def table_skin(plan: Plan) -> Found:

@@ -169,10 +169,8 @@ def test_the_options_name_what_the_subcommands_take() -> None:
     from lightning_adv2.files.data_root import DATA
     from lightning_adv2.report.html.run_page import FILE as PAGE
     from lightning_adv2.report.wandb.files import FILE as STATE
-    from lightning_adv2.reproduction.items import ITEMS
     from lightning_adv2.reproduction.plan import PAPER_IMAGES
 
-    assert {item.key: item.title for item in ITEMS} == options.PAPER_TABLES
     assert f"{PAPER_IMAGES:,} images" in " ".join(options.reproduce().format_help().split())
     assert "--num-images" in options.demo().format_help()
     assert PAGE in options.report().format_help()

@@ -42,7 +42,7 @@ SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 JobAcctGatherType=jobacct_gather/none
-SchedulerParameters=sched_interval=2
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
 ReturnToService=2
 KillWait=30
 NodeName={host} NodeAddr=127.0.0.1 CPUs=8 State=UNKNOWN
@@ -152,6 +152,8 @@ class Slurm:
 
     def processes(self, job: str) -> list[int]:
         """The tasks of a job's steps, by their numbers."""
+        # Another cluster on this machine numbers its jobs from 1, too.
+        own = {b"SLURM_JOB_ID": job.encode(), b"SLURM_CONF": bytes(self.folder / "slurm.conf")}
         found = {}
         for place in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):
@@ -159,7 +161,7 @@ class Slurm:
                 variables = dict(word.split(b"=", 1) for word in words if b"=" in word)
                 program = (place.parent / "cmdline").read_bytes()
                 task = b"lightning-adv2" in program and b"srun" not in program
-                if task and variables.get(b"SLURM_JOB_ID") == job.encode() and b"SLURM_STEP_ID" in variables:
+                if task and own.items() <= variables.items() and b"SLURM_STEP_ID" in variables:
                     found.setdefault(int(variables[b"SLURM_PROCID"]), int(place.parent.name))
         return [found[rank] for rank in sorted(found)]
 

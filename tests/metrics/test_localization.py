@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_adv2.functional.localization import map_boxes
+from lightning_adv2.functional.localization import boxes_above, thresholds
+from lightning_adv2.functional.masking import resize_map
 from lightning_adv2.metrics.localization import (
     ALPHAS,
     CANDIDATES,
@@ -61,7 +62,9 @@ def test_the_error_is_that_of_the_boxes_which_the_functions_make() -> None:
     images = images_of(located(maps, masks, names))
     row, best = evaluate(images)
     assert best is not None
-    boxes = map_boxes(maps, *CANDIDATES[best], SIZE)
+    rule, alpha = CANDIDATES[best]
+    enlarged = resize_map(maps, SIZE)
+    boxes = boxes_above(enlarged, thresholds(enlarged, rule, [alpha]))[:, 0]
     assert [image.boxes[best].tolist() for image in images] == boxes.tolist()
     missed = []
     for mask, (left, top, right, bottom), name in zip(masks[:, 0], boxes.tolist(), names, strict=True):

@@ -147,14 +147,14 @@ def test_a_split_without_images() -> None:
 @pytest.mark.slow
 def test_ten_thousand_classes_are_counted_without_their_matrix(tmp_path: Path) -> None:
     """A matrix of 10,000 x 10,000 numbers takes 800 MB: the whole test is done in less, on two processes as well."""
-    done = run_python(SCRIPT, tmp_path, 2, "many", folder=tmp_path)
+    done = run_python(SCRIPT, tmp_path, 2, "many", folder=tmp_path, processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     assert found(tmp_path).settings["images"] == 35
     assert max(float(path.read_text()) for path in tmp_path.glob("grown_*")) < 250
 
 
 def test_the_same_on_two_processes_without_duplicates(tmp_path: Path) -> None:
-    done = run_python(SCRIPT, tmp_path / "2", 2, folder=tmp_path)
+    done = run_python(SCRIPT, tmp_path / "2", 2, folder=tmp_path, processes=2)
     assert done.returncode == 0, done.stderr[-3000:]
     run = trainer(tmp_path / "1", ConfusionMatrix())
     run.test(ClassifierModule(victim()), shapes(batch_size=4), verbose=False)

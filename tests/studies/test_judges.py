@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from configurations import DATA, QUIET, classifier
 from lab import attack_data, idls, short_attacks, trainer, victim, victim_weights
-from test_cli import DATA, QUIET, classifier
 
 from lightning_adv2.attacks import adv2_cam, run_attack
 from lightning_adv2.cli import main

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from lab import NUM_TEST, idls, interpreter, run_python, shapes, trainer, untrained_rts, victim
+from lab import NUM_TEST, idls, interpreter, shapes, trainer, untrained_rts, victim
 from matplotlib import pyplot as plt
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_adv2.data import AttackDataModule, ShapesDataModule
-from lightning_adv2.functional.localization import map_boxes
+from lightning_adv2.functional.localization import boxes_above, thresholds
+from lightning_adv2.functional.masking import resize_map
 from lightning_adv2.interpreters import CAM, Interpreter
 from lightning_adv2.metrics.localization import calibrates
 from lightning_adv2.models import Classifier
@@ -118,7 +119,8 @@ def test_the_error_comes_from_the_table_and_the_table_from_the_maps(finished: An
             item = items[one["image_id"]]
             asked = item["images"][None], torch.tensor([item["label"]])
             shown = interpreter(name).explain(victim(), *asked).attribution_map
-            box = map_boxes(shown, row["rule"], row["alpha"], (32, 32))[0].tolist()
+            enlarged = resize_map(shown, (32, 32))
+            box = boxes_above(enlarged, thresholds(enlarged, row["rule"], [row["alpha"]]))[0, 0].tolist()
             assert [int(one[key]) for key in ("xmin", "ymin", "xmax", "ymax")] == pytest.approx(box, abs=1)
 
 
@@ -196,16 +198,3 @@ def test_nothing_during_fit(tmp_path: Path) -> None:
     loop.fit(RTSModule(victim(), untrained_rts(), selector_steps=1), shapes())
     assert not study.rows
     assert not list(tmp_path.rglob("localization.json"))
-
-
-def test_any_number_of_processes(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("localization_processes.py")
-    for devices in (1, 2):
-        (tmp_path / str(devices)).mkdir()
-        done = run_python(script, tmp_path / str(devices), devices, folder=tmp_path)
-        assert done.returncode == 0, done.stderr
-    for name in ("localization.json", "localization.csv", "localization_images.csv", "figures/localization.png"):
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
-    rows = (tmp_path / "1" / "rows_0.txt").read_text()
-    assert rows == (tmp_path / "2" / "rows_0.txt").read_text() == (tmp_path / "2" / "rows_1.txt").read_text()
-    assert len(table(tmp_path / "2")) == 2 * 13
