@@ -114,6 +114,6 @@ class AlteredCAM(CAM):
         super().__init__()
         self.alter = alter
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
-        shown = super().forward(classifier, images, target_class, state)
-        return Interpretation(shown.logits, self.alter(shown.attribution_map, images, target_class), shown.aux)
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
+        shown = super().forward(classifier, images, class_idx, state)
+        return Interpretation(shown.logits, self.alter(shown.attribution_map, images, class_idx), shown.aux)

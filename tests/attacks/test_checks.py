@@ -143,8 +143,8 @@ def test_a_network_that_answers_at_random_is_attacked():
 
 def test_an_interpreter_that_returns_a_wrong_shape_is_refused_in_an_attack():
     class Flat(CAM):
-        def forward(self, classifier, images, target_class, state=()):
-            result = super().forward(classifier, images, target_class, state)
+        def forward(self, classifier, images, class_idx, state=()):
+            result = super().forward(classifier, images, class_idx, state)
             result.attribution_map = result.attribution_map[:, 0]
             return result
 

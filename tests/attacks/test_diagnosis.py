@@ -208,34 +208,34 @@ def test_promise_3_and_20_a_flag_names_its_images_whoever_else_is_in_the_batch()
 
 
 class RoundedMap(CAM):
-    def forward(self, classifier, images, target_class, state=()):
-        result = super().forward(classifier, images, target_class, state)
+    def forward(self, classifier, images, class_idx, state=()):
+        result = super().forward(classifier, images, class_idx, state)
         return Interpretation(result.logits, (result.attribution_map * 10).round() / 10)
 
 
 class DetachedMap(CAM):
-    def forward(self, classifier, images, target_class, state=()):
-        result = super().forward(classifier, images, target_class, state)
+    def forward(self, classifier, images, class_idx, state=()):
+        result = super().forward(classifier, images, class_idx, state)
         return Interpretation(result.logits, result.attribution_map.detach())
 
 
 class NaNSlope(CAM):
-    def forward(self, classifier, images, target_class, state=()):
-        result = super().forward(classifier, images, target_class, state)
+    def forward(self, classifier, images, class_idx, state=()):
+        result = super().forward(classifier, images, class_idx, state)
         return Interpretation(result.logits, result.attribution_map.sqrt())  # the minimum is 0
 
 
 class ConstantMap(CAM):
-    def forward(self, classifier, images, target_class, state=()):
-        result = super().forward(classifier, images, target_class, state)
+    def forward(self, classifier, images, class_idx, state=()):
+        result = super().forward(classifier, images, class_idx, state)
         return Interpretation(result.logits, 0.5 + 0 * result.attribution_map)
 
 
 class RandomMap(CAM):
     generator = torch.Generator().manual_seed(0)
 
-    def forward(self, classifier, images, target_class, state=()):
-        result = super().forward(classifier, images, target_class, state)
+    def forward(self, classifier, images, class_idx, state=()):
+        result = super().forward(classifier, images, class_idx, state)
         noise = torch.rand(result.attribution_map.shape, generator=self.generator)
         return Interpretation(result.logits, 0.9 * result.attribution_map + 0.1 * noise)
 
@@ -286,19 +286,19 @@ class Slow(Interpreter):
         super().__init__()
         self.rounded, self.asked = rounded, 0
 
-    def init_state(self, classifier, images, target_class):
+    def init_state(self, classifier, images, class_idx):
         return (images.new_full((len(images), 1, *images.shape[2:]), 0.5), images.new_zeros(len(images)))
 
-    def advance(self, classifier, images, target_class, state):
+    def advance(self, classifier, images, class_idx, state):
         self.asked += 1
         mask, count = state
         away = images.mean(1, keepdim=True) - mask
         return mask + 0.1 * torch.where((count > 1).view(-1, 1, 1, 1), away, away.sign()), count + 1
 
-    def forward(self, classifier, images, target_class, state=()):
+    def forward(self, classifier, images, class_idx, state=()):
         if not state:
             raise AssertionError("the whole optimisation is too dear for a diagnosis")
-        state = self.advance(classifier, images, target_class, state)
+        state = self.advance(classifier, images, class_idx, state)
         shown = state[0].round() if self.rounded else state[0]
         return Interpretation(classifier(images), shown, state=state)
 

@@ -147,8 +147,8 @@ class NaNForOne(CAM):
         super().__init__()
         self.index = index
 
-    def forward(self, classifier, images, target_class, state=()):
-        result = super().forward(classifier, images, target_class, state)
+    def forward(self, classifier, images, class_idx, state=()):
+        result = super().forward(classifier, images, class_idx, state)
         factor = torch.ones(len(images), 1, 1, 1, dtype=images.dtype)
         factor[self.index] = NAN
         return Interpretation(result.logits, result.attribution_map * factor)
@@ -198,8 +198,8 @@ class NaNAtStep(CAM):
         super().__init__()
         self.calls, self.call = 0, call
 
-    def forward(self, classifier, images, target_class, state=()):
-        result = super().forward(classifier, images, target_class, state)
+    def forward(self, classifier, images, class_idx, state=()):
+        result = super().forward(classifier, images, class_idx, state)
         self.calls += 1
         factor = torch.ones(len(images), 1, 1, 1)
         if self.calls == self.call:
@@ -472,7 +472,7 @@ class ValleyClassifier(Classifier):
 class ValleyMap(Interpreter):
     """A map of two pixels, one of them the valley's height."""
 
-    def forward(self, classifier, images, target_class, state=()):
+    def forward(self, classifier, images, class_idx, state=()):
         height = valley(images, 0.02, 0.15).clamp(0, 1)
         return Interpretation(classifier(images), torch.stack([height, height * 0], 1).view(-1, 1, 1, 2))
 

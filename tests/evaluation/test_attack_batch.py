@@ -238,9 +238,9 @@ class Watched(CAM):
         super().__init__()
         self.rows: list[int] = []
 
-    def explain(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> Interpretation:
+    def explain(self, classifier: Classifier, images: Tensor, class_idx: Tensor) -> Interpretation:
         self.rows.append(len(images))
-        return super().explain(classifier, images, target_class)
+        return super().explain(classifier, images, class_idx)
 
 
 def test_no_image_is_explained_twice_for_the_same_class() -> None:
@@ -291,8 +291,8 @@ class Patchy(CAM):
 
     name = "patchy"
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
-        result = super().forward(classifier, images, target_class, state)
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
+        result = super().forward(classifier, images, class_idx, state)
         dark = images.detach().mean((1, 2, 3)) < 0.45
         result.attribution_map = torch.where(dark.view(-1, 1, 1, 1), torch.nan, result.attribution_map)
         return result

@@ -45,8 +45,8 @@ class Marked(CAM):
         super().__init__()
         self.value = value
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
-        result = super().forward(classifier, images, target_class, state)
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
+        result = super().forward(classifier, images, class_idx, state)
         marked = (images.detach()[:, :, 0, 0] == 0).all(1).view(-1, 1, 1, 1)
         if self.value is not None:
             result.attribution_map = torch.where(marked, self.value, result.attribution_map)

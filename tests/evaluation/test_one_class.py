@@ -31,9 +31,9 @@ class ByClass(Interpreter):
         super().__init__()
         self.register_buffer("maps", torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(1)))
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
         nothing = 0 * images.sum((1, 2, 3)).view(-1, 1, 1, 1)  # a graph to the image
-        return Interpretation(classifier(images), self.maps[target_class] + nothing)
+        return Interpretation(classifier(images), self.maps[class_idx] + nothing)
 
 
 class ByImage(Interpreter):
@@ -41,7 +41,7 @@ class ByImage(Interpreter):
 
     name = "byimage"
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
         return Interpretation(classifier(images), F.avg_pool2d(images.mean(1, keepdim=True), 2))
 
 
@@ -52,9 +52,9 @@ class Partial(CAM):
         super().__init__()
         self.blind, self.known = blind, known
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
-        result = super().forward(classifier, images, target_class, state)
-        hidden = target_class == self.blind
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
+        result = super().forward(classifier, images, class_idx, state)
+        hidden = class_idx == self.blind
         if self.known is not None:
             hidden &= (images.detach()[:, None] != self.known[None]).flatten(2).any(2).all(1)
         result.attribution_map = torch.where(hidden.view(-1, 1, 1, 1), torch.nan, result.attribution_map)
