@@ -55,7 +55,7 @@ def test_test_leaves_everything_and_logs_offline(tmp_path: Path) -> None:
     text = json.dumps(records)
     for key in (
         "running/pgd-fast/cam/asr", "running/adv2-fast/cam/iou", "running/noise/cam/l1",  # while it runs
-        "convergence/test/cam/adv2-fast/l1", "convergence/test/cam/attack_step",  # over the attack's steps
+        "convergence/test/cam/l1",  # over the attack's steps
         "images/test/cam/table", "images/test/cam/overlays", "images/test/cam/gallery",
         "test/adv2-fast/cam/asr", "test/benign/accuracy",  # the final means
         "class_path", "lightning_adv2.modules.IDLS", "num_images",  # the configuration

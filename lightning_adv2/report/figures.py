@@ -56,10 +56,10 @@ def overlay(image: Tensor, attribution_map: Tensor, strength: float = 0.55) -> I
     return shown
 
 
-def amplified(adv_image: Tensor, image: Tensor, factor: int = 10) -> Image:
-    """The perturbation times ``factor`` around mid grey. Two ``(C, H, W)`` uint8 -> ``(H, W, 3)`` uint8."""
+def amplified(adv_image: Tensor, image: Tensor) -> Image:
+    """The perturbation times 10 around mid grey. Two ``(C, H, W)`` uint8 -> ``(H, W, 3)`` uint8."""
     difference = to_numpy(adv_image).astype(np.int16) - to_numpy(image).astype(np.int16)
-    shown: Image = (128 + factor * difference).clip(0, 255).astype(np.uint8)
+    shown: Image = (128 + 10 * difference).clip(0, 255).astype(np.uint8)
     return shown
 
 
@@ -245,8 +245,9 @@ def _bars(
         if stated:
             axis.plot(*zip(*stated, strict=True), "D", color="white", markeredgecolor="black", ms=5, label="paper")
     axis.set_xlim(-0.55, len(groups) - 0.45)
-    lowest = min((row[metric.key] for row in rows if row.get(metric.key) is not None), default=0.0)
-    axis.set_ylim(min(0.0, 1.15 * lowest), metric.limit)
+    shown = [row[metric.key] for row in rows if row.get(metric.key) is not None]
+    lowest, highest = min(shown, default=0.0), metric.limit or max(shown, default=0.0)
+    axis.set_ylim(lowest - 0.12 * (highest - lowest) if lowest < 0 else 0, metric.limit)
     axis.set_ylabel(metric.label)
     if metric.level is not None:
         axis.axhline(metric.level, color="black", linewidth=0.8, linestyle=":")

@@ -11,6 +11,7 @@ from toys import AlteredCAM, nan_of
 
 from lightning_adv2.attacks import (
     Attack,
+    AttackInputs,
     AttackResult,
     GradientStep,
     PixelDelta,
@@ -87,10 +88,18 @@ def _surrogate(attack: Attack):
     return attack.stages[0].step.surrogate
 
 
+def keep(min_confidence: float = 0.8, *, by_map: bool = True) -> Best:
+    """For one black pixel, its target class 0 and a target map of zero."""
+    zero = torch.zeros(1, 1, 1, 1)
+    return Best(
+        AttackInputs(small_classifier(), CAM(), zero, torch.tensor([0]), zero), zero, min_confidence, by_map=by_map
+    )
+
+
 def offer(best: Best, tag: float, confidence: float, score: float) -> None:
     """Offer an image of value ``tag`` whose target class 0 has this probability and whose map has this loss."""
     logits = torch.tensor([[confidence, 1 - confidence]]).log()
-    best.offer(*[torch.full((1, 1, 1, 1), tag)] * 2, logits, torch.full((1, 1, 1, 1), score**0.5))
+    best.offer(*[torch.full((1, 1, 1, 1), tag)] * 2, Interpretation(logits, torch.full((1, 1, 1, 1), score**0.5)))
 
 
 @pytest.mark.parametrize(
@@ -113,8 +122,7 @@ def offer(best: Best, tag: float, confidence: float, score: float) -> None:
     ],
 )
 def test_the_keep_rule(first, second, wins):
-    zero = torch.zeros(1, 1, 1, 1)
-    best = Best(0.8, zero, zero, torch.tensor([0]), zero)
+    best = keep()
     for tag, (confidence, score) in enumerate((first, second), start=1):
         offer(best, float(tag), confidence, score)
     assert best.adv_images.item() == wins
@@ -126,9 +134,8 @@ def test_the_keep_rule(first, second, wins):
 
 
 def test_min_confidence_is_a_parameter():
-    zero = torch.zeros(1, 1, 1, 1)
     for bar, wins in ((0.5, 1), (0.8, 2)):
-        best = Best(bar, zero, zero, torch.tensor([0]), zero)
+        best = keep(bar)
         offer(best, 1.0, 0.6, 0.1)
         offer(best, 2.0, 0.9, 0.2)
         assert best.adv_images.item() == wins
@@ -147,8 +154,7 @@ def test_min_confidence_is_a_parameter():
     ],
 )
 def test_the_keep_rule_without_a_map(first, second, wins):
-    zero = torch.zeros(1, 1, 1, 1)
-    best = Best(0.8, zero, zero, torch.tensor([0]), zero, by_map=False)
+    best = keep(by_map=False)
     for tag, (confidence, score) in enumerate((first, second), start=1):
         offer(best, float(tag), confidence, score)
     assert best.adv_images.item() == wins
@@ -437,7 +443,7 @@ class ValleyClassifier(Classifier):
 class ValleyMap(Interpreter):
     """A map of two pixels, one of them the valley's height."""
 
-    def forward(self, classifier, images, target_class, state=()):
+    def forward(self, classifier, images, class_idx, state=()):
         height = valley(images, 0.02, 0.15).clamp(0, 1)
         return Interpretation(classifier(images), torch.stack([height, height * 0], 1).view(-1, 1, 1, 2))
 

@@ -68,9 +68,9 @@ def black_corner(batch: Batch, *places: int) -> None:
 def test_promise_13_a_map_that_says_nothing(value: float, reason: str) -> None:
     batch = part(6)
     black_corner(batch, 1, 4)
-    expected = attack_batch(victim(), marked(None), batch, short_attacks(), batch_index=0)
+    expected = attack_batch(victim(), marked(None), batch, short_attacks())
     assert len(expected.image_id) == 6
-    record = attack_batch(victim(), marked(value), batch, short_attacks(), batch_index=0)
+    record = attack_batch(victim(), marked(value), batch, short_attacks())
     named = [batch["image_id"][i] for i in (1, 4)]
     assert record.invalid == dict.fromkeys(named, reason)
     assert record.image_id == [name for name in batch["image_id"] if name not in named]
@@ -87,7 +87,7 @@ def test_promise_13_an_image_that_is_no_image(value: float) -> None:
     batch["images"] = batch["images"].clone()
     batch["images"][2, 1, 5, 6] = value
     for name in ("cam", "grad", "rts"):
-        record = attack_batch(victim(), interpreter(name), batch, short_attacks(name), batch_index=0)
+        record = attack_batch(victim(), interpreter(name), batch, short_attacks(name))
         assert record.invalid == {batch["image_id"][2]: "image not finite"}
         assert len(record.image_id) == 5
         assert all(attack.valid.all() for attack in record.attacks)
@@ -111,7 +111,7 @@ def test_promise_13_logits_that_are_no_logits(value: float) -> None:
     black_corner(batch, *range(6))
     batch["images"][5, :, 0, 0] = 0.5
     batch["label"][0] = 0
-    record = attack_batch(classifier.eval(), CAM(), batch, short_attacks(), batch_index=0)
+    record = attack_batch(classifier.eval(), CAM(), batch, short_attacks())
     assert record.invalid == dict.fromkeys(batch["image_id"][:5], "logits not finite")
     assert record.already_wrong == []
     assert record.image_id == batch["image_id"][5:]
@@ -144,7 +144,7 @@ def test_promise_13_a_frozen_attack_is_no_robustness(kind: str, name: str) -> No
     classifier = Brittle(num_classes=7, widths=(8, 12, 16), stem_stride=2).requires_grad_(False).eval()
     classifier.load_state_dict(victim().state_dict())
     classifier.kind, classifier.known = kind, batch["images"]
-    record = attack_batch(classifier, interpreter(name), batch, short_attacks(name), batch_index=0)
+    record = attack_batch(classifier, interpreter(name), batch, short_attacks(name))
     judged = {attack.key: attack.valid for attack in record.attacks if attack.schedule != "control"}
     assert len(record.image_id) > 0 or name == "grad", "GRAD's own map is made of that gradient"
     for valid in judged.values():
@@ -200,7 +200,7 @@ def test_promise_13_weights_that_are_no_numbers(tmp_path: Path) -> None:
         classifier.linear.weight[3, 0] = torch.nan
     with pytest.raises(RuntimeError, match=r"0 wrong, 0 unreadable, 35 with NaN or infinity"):
         run(tmp_path, IDLS(classifier, CAM()))
-    record = attack_batch(classifier, CAM(), part(6), short_attacks(), batch_index=0)
+    record = attack_batch(classifier, CAM(), part(6), short_attacks())
     assert set(record.invalid.values()) == {"logits not finite"}
     assert record.attacks == []
     with pytest.raises(RuntimeError, match=r"cam, no attack: 6 of 6 \(logits not finite 6"):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lab import interpreter, run_fresh_python, short_attacks, test_batch, victim
 
-from lightning_adv2.evaluation.attack_batch import attack_batch
+from lightning_adv2.evaluation.attack_batch import Shared, attack_batch
 from lightning_adv2.evaluation.memory import halving, rows_of
 from lightning_adv2.results import BatchRecord
 from lightning_adv2.types import Batch
@@ -21,7 +21,7 @@ def some(count: int) -> Batch:
 
 
 def attack(batch: Batch) -> BatchRecord:
-    return attack_batch(victim(), interpreter("cam"), batch, short_attacks(), batch_index=3, seed=1)
+    return attack_batch(victim(), interpreter("cam"), batch, short_attacks(), Shared(3, seed=1))
 
 
 @cache

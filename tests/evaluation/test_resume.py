@@ -20,6 +20,7 @@ from benchmarks.kills import BOUND, alive, begun, finished, kill_at_random, note
 from lightning_adv2.attacks import adv2_cam, adv2_mask, pgd
 from lightning_adv2.data import AttackDataModule, ImageFolderDataModule, ShapesDataset
 from lightning_adv2.evaluation import AttackEvaluation, attack_evaluation
+from lightning_adv2.evaluation.attack_batch import Shared
 from lightning_adv2.interpreters import CAM, MASK
 from lightning_adv2.modules import IDLS
 from lightning_adv2.runtime.experiment import DifferentExperimentError
@@ -194,9 +195,9 @@ def test_promise_7_a_damaged_record_is_made_again(
     attacked = []
     original = attack_evaluation.attack_batch
 
-    def counting(*args: object, batch_index: int, **kwargs: object) -> object:
-        attacked.append(batch_index)
-        return original(*args, batch_index=batch_index, **kwargs)  # type: ignore[arg-type]
+    def counting(*args: object, shared: Shared, **kwargs: object) -> object:
+        attacked.append(shared.batch_index)
+        return original(*args, shared=shared, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(attack_evaluation, "attack_batch", counting)
     run()

@@ -15,18 +15,18 @@ from cases import lattice_images, small_classifier
 from torch import Tensor
 from torchmetrics.classification import BinaryJaccardIndex
 
+from lightning_adv2.functional.agreement import map_iou, map_l1, map_l2
 from lightning_adv2.metrics import (
     METRICS,
     AttackSuccessRate,
-    MapIoU,
-    MapL1,
-    MapL2,
+    MapComparison,
     MapQuality,
     MisclassificationConfidence,
     PerturbationNorm,
     PlausibleShare,
     attack_metrics,
 )
+from lightning_adv2.metrics.attack import Agreement
 
 FIELDS = (
     "adv_predicted", "target_class", "confidence", "adv_map", "target_map", "benign_map", "adv_images", "images",
@@ -133,9 +133,6 @@ def test_small_hand_computation_of_each_class() -> None:
     cases: list[tuple[Any, tuple[Tensor, ...], float]] = [
         (AttackSuccessRate(), (torch.tensor([1, 2, 3, 0]), torch.tensor([1, 2, 0, 3])), 0.5),
         (MisclassificationConfidence(), (torch.tensor([0.25, 0.75]),), 0.5),
-        (MapL1(), (half, ones), (0.5 + 0.75) / 2),
-        (MapL2(), (half, ones), (0.5**0.5 + 0.75**0.5) / 2),
-        (MapIoU(), (half, ones), (0.5 + 0.25) / 2),
         # An IoU of exactly one half is not above one half.
         (PlausibleShare(), (half, ones), 0.0),
         (PlausibleShare(), (ones, ones), 1.0),
@@ -144,6 +141,17 @@ def test_small_hand_computation_of_each_class() -> None:
     for metric, arguments, expected in cases:
         metric.update(*arguments)
         assert float(metric.compute()) == pytest.approx(expected, abs=1e-7), type(metric).__name__
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [(map_l1, (0.5 + 0.75) / 2), (map_l2, (0.5**0.5 + 0.75**0.5) / 2), (map_iou, (0.5 + 0.25) / 2)],
+)
+def test_small_hand_computation_of_a_comparison(function: Agreement, expected: float) -> None:
+    half = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]], [[[1.0, 0.0], [0.0, 0.0]]]])
+    metric = MapComparison(function, "first", "second")
+    metric.update(first=half, second=torch.ones(2, 1, 2, 2), third=torch.zeros(2))
+    assert float(metric.compute()) == pytest.approx(expected, abs=1e-7)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
@@ -155,9 +163,6 @@ def test_iou_is_the_mean_of_torchmetrics_per_image(threshold: float) -> None:
         oracle = BinaryJaccardIndex()
         oracle.update((adv_map >= threshold).int(), (target_map >= threshold).int())
         expected.append(float(oracle.compute()))
-    metric = MapIoU(threshold)
-    metric.update(fields["adv_map"], fields["target_map"])
-    assert float(metric.compute()) == pytest.approx(sum(expected) / COUNT, rel=1e-6)
     collected = attack_metrics(threshold)
     collected.update(**fields)
     assert values(collected)["iou"] == pytest.approx(sum(expected) / COUNT, rel=1e-6)
@@ -175,8 +180,8 @@ def test_iou_is_the_mean_of_torchmetrics_per_image(threshold: float) -> None:
 def test_pixels_are_not_pooled_over_images() -> None:
     full, small = torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
     small[0, 0, 0, 0] = 1
-    metric = MapIoU()
-    metric.update(torch.cat([full, small]), torch.cat([full, 1 - small]))
+    metric = MapComparison(map_iou, "adv_map", "target_map")
+    metric.update(adv_map=torch.cat([full, small]), target_map=torch.cat([full, 1 - small]))
     assert float(metric.compute()) == 0.5
 
 
