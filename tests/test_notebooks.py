@@ -51,7 +51,14 @@ def test_committed_without_outputs(path: Path) -> None:
         assert cell.get("execution_count") is None
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+TRAINING = {"aid"}  # for minutes
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.stem in TRAINING else ()) for path in NOTEBOOKS],
+    ids=name,
+)
 def test_it_runs(path: Path, tmp_path: Path) -> None:
     check(path, tmp_path, threads=1)
 

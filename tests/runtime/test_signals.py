@@ -37,6 +37,7 @@ def listen(ignored: bool = False) -> None:
 def test_ctrl_c_inside_an_attack_says_what_is_saved(tmp_path: Path) -> None:
     run = spawn.start(attack_for_minutes, tmp_path, folder=tmp_path)
     wait_until(lambda: len(begun(tmp_path)) >= 1 or run.poll() is not None, 120)
+    assert run.poll() is None, run
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does
     assert run.wait(60) == 130, run.stderr
     assert "Ctrl-C: the run saves and stops; a second Ctrl-C ends it at once" in run.stderr
