@@ -86,7 +86,7 @@ class SqueezedPrediction(LossTerm):
                 leaf = x.requires_grad_()
                 loss = cross_entropy(inputs.classifier(leaf), inputs.target_class)
                 (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-            # Not within epsilon: x+ shows only what the squeezed network can be made to say.
+            # Not within epsilon: x+ only provides a prediction that the squeezed network can reach.
             x = self.squeezer((x.detach() - step_size * gradient.sign()).clamp(0, 1)).detach()
         with torch.no_grad():
             logits: Tensor = inputs.classifier(x)

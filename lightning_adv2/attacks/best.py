@@ -84,7 +84,7 @@ class Best:
             setattr(self, name, kept if rows is None else old.index_copy(0, rows, kept))
 
     def _record(self, rows: Tensor | None, **seen: Tensor) -> None:
-        """One row of the trace; images that are no longer worked on repeat what was last seen of them."""
+        """One row of the trace; images that are no longer moved repeat their last values."""
         if rows is not None and self.trace:
             seen = {name: self.trace[-1][name].index_copy(0, rows, value) for name, value in seen.items()}
         self.trace.append(seen)

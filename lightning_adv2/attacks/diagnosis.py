@@ -141,7 +141,7 @@ MESSAGES = {
     "rounding, thresholds or detached tensors inside, and attack through a smooth stand-in for them",
     "random_map": "two explanations of the same images differ; fix the interpreter's random numbers",
     "constant_map": "the target map, or the map of the adversarial image, has one value everywhere, so that there is "
-    "nothing to match; leave such images out of the map's figures, or mend the interpreter",
+    "nothing to match; leave such images out of the map's figures, or repair the interpreter",
     "no_map_gradient": "the gradient of the map is zero or not finite, so that the attack on it had no direction; give "
     "the step a surrogate for the ReLU (Softplus), or look for rounding inside the interpreter",
     "unused_budget": "failed images have moved by less than half of epsilon; take larger or more steps",
@@ -208,7 +208,7 @@ def _masked_gradient(classifier: Classifier, images: Tensor, target_class: Tenso
 
 
 def _map_flags(attack: Attack, inputs: AttackInputs, result: AttackResult) -> dict[str, Tensor]:
-    """What is wrong with the map at the adversarial images, seen as the attack's joint step sees it.
+    """The flags of the map at the adversarial images, computed as in the attack's joint step, ``(B,)`` bool by name.
 
     Not at the benign ones: the map of a class that is not in the image may be empty there (Grad-CAM) without harm.
     """

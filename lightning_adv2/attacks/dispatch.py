@@ -167,8 +167,8 @@ class ADV2(AttackRecipe):
         return attack
 
     def _refit(self, stage: Stage) -> Stage:
-        """A joint stage with what is asked for in place of its usual terms, weight and surrogate."""
-        # Without further terms not at all: a step without a first move for them would get one.
+        """A joint stage with the terms, weight and surrogate of this recipe."""
+        # Only where there are terms: a step without a first move would get one.
         step = stage.step.extended(self.extra) if self.extra else copy(stage.step)
         asked = {name: value for name in ("map_weight", "surrogate") if (value := getattr(self, name)) is not None}
         if not asked:
@@ -197,7 +197,7 @@ def _weighed(term: LossTerm, weight: Ramp) -> LossTerm:
 
 
 def _threat_model(threat_model: ThreatModel | None, epsilon: float | None) -> ThreatModel:
-    """What may change: ``threat_model``, or pixels within ``epsilon``."""
+    """``threat_model`` where given, otherwise pixels within ``epsilon``."""
     if threat_model is not None and epsilon is not None:
         raise ValueError(
             f"epsilon={epsilon}: threat_model={type(threat_model).__name__}() is given as well; write it as "

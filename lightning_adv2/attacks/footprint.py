@@ -57,7 +57,7 @@ class GraphMeter:
 
 
 class _Held:
-    """A saved tensor that says when its graph is gone."""
+    """A saved tensor that tells the meter when its graph is freed."""
 
     def __init__(self, tensor: Tensor, meter: GraphMeter, address: int, size: int) -> None:
         self.tensor, self._meter, self._place, self._size = tensor, meter, address, size

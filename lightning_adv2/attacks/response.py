@@ -124,7 +124,7 @@ class ResponseStep(Step):
             logits = inputs.classifier(torch.cat(parts))
             margins = margin(logits, target.repeat(len(parts))).view(len(parts), -1).T
             own, found = margins[:, 0], margins[:, 1:]
-            # Beyond the clip more is as good as enough.
+            # Margins beyond the clip count as the clip.
             found = torch.where(wanted >= self.clip, found.clamp(max=self.clip), found)
             found = torch.where(wanted <= -self.clip, found.clamp(min=-self.clip), found)
             loss = F.relu(self.kappa - own) + F.smooth_l1_loss(found, wanted, reduction="none").mean(1)

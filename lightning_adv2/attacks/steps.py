@@ -187,9 +187,9 @@ def loss_gradient(loss: Tensor, parameter: Tensor) -> tuple[Tensor, Tensor]:
         ``(B, ...)`` and ``(B,)`` bool.
     """
     (gradient,) = torch.autograd.grad(loss.sum() * GRADIENT_SCALE, parameter)
-    # The squares too: what overflows there would stop Adam, or a normalised step, without a word.
+    # The squares too: an overflow there would silently stop Adam, or a normalised step.
     finite = (gradient.flatten(1).square().sum(1).isfinite() & loss.isfinite()).detach()
-    # As the parameter lies, however the network has its images.
+    # In the parameter's memory layout, whatever the network's.
     return torch.where(finite.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0.0).contiguous(), finite
 
 

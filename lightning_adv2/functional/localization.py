@@ -22,7 +22,7 @@ import torchvision.ops
 from torch import Tensor
 
 Rule = Literal["value", "energy", "mean"]
-"""How a map becomes a box."""
+"""The rule by which a map becomes a box."""
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 

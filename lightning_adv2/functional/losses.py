@@ -41,7 +41,7 @@ def smoothed_target(target_class: Tensor, num_classes: int, smoothing: Tensor) -
     Raises:
         ValueError: ``target_class`` holds no class indices.
     """
-    # Not F.one_hot: it looks at the values, and so waits for the device.
+    # Not F.one_hot, which reads the values and so waits for the device.
     index = class_indices(target_class, len(smoothing), name="target_class")
     one_hot = smoothing.new_zeros(len(index), num_classes).scatter(1, index[:, None], 1.0)
     s = smoothing[:, None]

@@ -1,4 +1,4 @@
-"""Parameter randomisation: dependence of a map on what the model has learnt (Adebayo et al. 2018)."""
+"""Parameter randomisation: dependence of a map on the learnt parameters (Adebayo et al. 2018)."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def median(images: Tensor, size: int) -> Tensor:
 
 
 def _reflected(side: int, size: int, device: torch.device) -> Tensor:
-    """Places of ``side`` pixels with what the windows need on both sides: 1 0 | 0 1 2 ... n | n n-1."""
+    """Indices of ``side`` pixels with the windows' reflected margins: 1 0 | 0 1 2 ... n | n n-1."""
     index = torch.arange(-(size // 2), side + (size - 1) // 2, device=device)
     index = torch.where(index < 0, -1 - index, index)
     return torch.where(index >= side, 2 * side - 1 - index, index)

@@ -39,12 +39,12 @@ class Interpreter(nn.Module, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__call__" in cls.__dict__:
-            raise TypeError(f"{cls.__name__}: write forward and leave __call__, which checks what goes in and out")
+            raise TypeError(f"{cls.__name__}: write forward and leave __call__, which checks arguments and results")
         if "name" not in cls.__dict__:
             cls.name = cls.__name__.lower()
 
     def _checked(self, classifier: Classifier, images: Tensor, class_idx: Classes, state: State = ()) -> Interpretation:
-        """What :meth:`forward` returns, for class indices of any whole-number type, or for one class for all images.
+        """The result of :meth:`forward`, for class indices of any whole-number type, or for one class for all images.
 
         Raises:
             TypeError: ``class_idx`` holds no numbers, or ``forward`` returns no :class:`Interpretation` of tensors.
@@ -126,7 +126,7 @@ class Interpreter(nn.Module, ABC):
             with torch.no_grad():
                 result = self(classifier, images.detach(), asked)
         except (AttributeError, IndexError, RuntimeError, TypeError):
-            check_answer(classifier, images)  # says so, where it is the classifier that fails
+            check_answer(classifier, images)  # names the fault where the classifier has one
             check_module("classifier", classifier, Classifier)
             raise
         check_range(type(self).__name__, result.attribution_map)

@@ -19,8 +19,8 @@ from lightning_adv2.types import Interpretation, State
 Method = Literal[
     "Saliency", "InputXGradient", "IntegratedGradients", "Occlusion", "DeepLift", "GuidedBackprop", "Deconvolution"
 ]
-# These change what a layer hands back, by hooks on the modules listed, and leave alone without a word what they do not
-# know. Behind a maximum the gradient is what guided back-propagation and deconvolution are defined by.
+# These methods change the gradients of the modules listed, by hooks, and silently ignore other modules. Behind a
+# maximum guided back-propagation and deconvolution take the plain gradient by definition.
 _MAXIMA = {"MaxPool2d", "AdaptiveMaxPool2d", "max_pool2d"}
 _FOLLOWED: dict[str, set[str]] = {
     "DeepLift": {"ReLU", "LeakyReLU", "ELU", "MaxPool2d"},

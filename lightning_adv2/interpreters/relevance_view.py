@@ -21,7 +21,7 @@ _ADD: set[object] = {operator.add, operator.iadd, torch.add, "add", "add_"}
 _RELU = {F.relu, F.relu_, torch.relu, torch.relu_, "relu", "relu_"}
 # Averages without weights: the Norm rule shares out in proportion to the inputs, where the gradient would share evenly.
 _AVERAGE = {torch.mean, "mean", F.avg_pool2d, F.adaptive_avg_pool2d}
-# These only move values about, or pick the largest: their gradient is the right way back for relevance.
+# These only move values, or pick the largest: their gradient propagates relevance correctly.
 _ROUTES: set[object] = {torch.cat, torch.concat, torch.flatten, torch.reshape, torch.permute, torch.transpose}
 _ROUTES |= {operator.getitem, F.pad, F.max_pool2d, F.dropout, torch.chunk, torch.split, torch.max_pool2d}
 _ROUTES |= {"flatten", "reshape", "view", "permute", "transpose", "contiguous", "chunk", "split", "squeeze", "size"}
@@ -29,7 +29,7 @@ _ROUTES |= {getattr, operator.floordiv}  # on shapes
 _LAYERS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
 _LAYERS += (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Identity)
 _LAYERS += (nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.MaxPool2d, nn.AdaptiveMaxPool2d)
-# Linear in the input, or a choice of places: the gradient is what there is to hand back.
+# Linear in the input, or a choice of positions: relevance follows the gradient.
 _STRAIGHT = {"Conv1d", "Conv2d", "Linear", "BatchNorm1d", "BatchNorm2d", "Dropout", "Dropout2d", "Flatten", "Identity"}
 _STRAIGHT |= {"AvgPool2d", "AdaptiveAvgPool2d", "Sum", "Average"}
 _BENT_ROUTES = {"max_pool2d"}
@@ -167,7 +167,7 @@ class _Tracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
-# Two traces at once would restore each other's patches, in the wrong order and for good.
+# Two traces at once would restore each other's patches in the wrong order, permanently.
 _TRACING = threading.Lock()
 
 

@@ -72,7 +72,7 @@ class Surrogate(TorchFunctionMode):
 
 
 def _write(z: Tensor, function: Callable[[Tensor], Tensor], inplace: bool) -> Tensor:
-    """The function's value, in ``z`` itself where a network writes it there and may go on reading ``z``."""
+    """The function's value; written into ``z`` where the network calls the in-place form and reads ``z`` later."""
     return z.copy_(function(z.clone())) if inplace else function(z)
 
 
@@ -105,7 +105,7 @@ def _prelu(mode: Surrogate, input: Tensor, weight: Tensor) -> Tensor:
     return slope * input + (1 - slope) * mode.smooth(input)
 
 
-# Beside each function the same one that writes into its argument.
+# Each function beside its in-place form.
 _STAND_INS: dict[Any, Callable[..., Tensor]] = {
     **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
     **dict.fromkeys((F.relu_, torch.relu_, Tensor.relu_), partial(_relu, inplace=True)),

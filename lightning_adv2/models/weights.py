@@ -197,7 +197,7 @@ def save_weights(tensors: dict[str, Tensor], path: str | Path, metadata: dict[st
         unknown = [f"{name} ({value.dtype})" for name, value in content.items() if value.dtype == error.args[0]]
         raise ValueError(f"tensors: safetensors has no such type: {', '.join(unknown)}; convert them") from error
     with written_whole(path) as temporary:
-        temporary.write_bytes(written)  # the library's own writing says nothing that a full disk is one
+        temporary.write_bytes(written)  # the library's own writing reports a full disk as an unknown error
     return Path(path)
 
 

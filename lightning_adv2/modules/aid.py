@@ -186,7 +186,7 @@ class AIDModule(InterpreterTraining):
         """
         h, images, label = self.hparams, batch["images"], batch["label"]
         generators = image_generators(h["seed"], batch["image_id"], f"aid {self.global_step}")
-        # An attack that goes on from its last perturbation keeps its aim.
+        # An attack that continues from its last perturbation keeps its target class.
         aims = image_generators(h["seed"], batch["image_id"], "target_class") if h["warm_start"] else generators
         target_class = draw_target_class(label, self.classifier.num_classes, aims)
         reacts = h["schedule"] == "weigh" or self.global_step % 2 == 1
@@ -222,7 +222,7 @@ class AIDModule(InterpreterTraining):
         """A(x) ``(B, C, H, W)``; no gradient reaches a parameter, and no lower precision the attack."""
         images, kept = batch["images"], self._perturbations
         if images.is_cuda:
-            torch.cuda.synchronize()  # what was begun before is not the attack's
+            torch.cuda.synchronize()  # work that began earlier does not count as the attack's
         begun = time.perf_counter()
         rows = None if kept is None else kept.rows(batch["image_id"])
         accelerated = AcceleratedCopy(self.fast_classifier(images), self.interpreter)

@@ -176,7 +176,7 @@ class BenignQuality(pl.Callback):
         exceeded = [name for name, limit in self.limits.items() if not measured[name] <= limit]
         held = not highest(trainer, len(exceeded))
         entry = {"step": trainer.global_step, "held": held, **agreement, **measured, "worst": worst, **own}
-        # A validation that a signal broke off is repeated when the run goes on.
+        # An interrupted validation is repeated when the run continues.
         self.validations = [one for one in self.validations if one["step"] != trainer.global_step] + [entry]
         name = _part(pl_module, "interpreter").name
         pl_module.log_dict({f"val/benign/{name}/{key}": value for key, value in (agreement | measured).items()})
@@ -195,8 +195,8 @@ class BenignQuality(pl.Callback):
         elif self._failures() >= self.patience:
             self.stopped = trainer.should_stop = True
             rank_zero_warn(
-                f"Training stops at step {trainer.global_step}: the benign maps of {name} are no longer worth what the "
-                f"teacher's are: {'; '.join(reasons[one] for one in exceeded)}. The weights of step {self.kept_step} "
+                f"Training stops at step {trainer.global_step}: the benign maps of {name} are worse than the "
+                f"teacher's: {'; '.join(reasons[one] for one in exceeded)}. The weights of step {self.kept_step} "
                 "are given back; raise the weight of the benign loss, or the limits of BenignQuality"
             )
 
@@ -206,7 +206,10 @@ class BenignQuality(pl.Callback):
         For the arguments see ``pytorch_lightning.Callback``.
         """
         if not self.validations:
-            rank_zero_warn("BenignQuality: fit ran no validation, so nobody knows what the benign maps are worth now")
+            rank_zero_warn(
+                "BenignQuality: fit ran no validation, so that the quality of the benign maps is unknown; set "
+                "val_check_interval"
+            )
             return
         interpreter, given_back = _part(pl_module, "interpreter"), not self.validations[-1]["held"]
         if given_back:
@@ -214,7 +217,7 @@ class BenignQuality(pl.Callback):
             rank_zero_warn(f"{interpreter.name} has got back its weights of step {self.kept_step}")
         elif (unjudged := trainer.global_step - self.validations[-1]["step"]) > 0:
             rank_zero_warn(
-                f"BenignQuality: nobody looked at the benign maps of {interpreter.name} after the last {unjudged} of "
+                f"BenignQuality: the benign maps of {interpreter.name} were not compared after the last {unjudged} of "
                 f"{trainer.global_step} steps; let a validation fall on the last step (val_check_interval), or take "
                 f"the checkpoint of step {self.validations[-1]['step']}"
             )
@@ -256,7 +259,7 @@ class BenignQuality(pl.Callback):
         self._kept, self.kept_step = {name: value.detach().cpu().clone() for name, value in state.items()}, step
 
     def _failures(self) -> int:
-        """How many of the last validations in a row did not hold."""
+        """The number of validations in a row, up to the last, that exceeded a limit."""
         held = [one["held"] for one in reversed(self.validations)]
         return held.index(True) if True in held else len(held)
 

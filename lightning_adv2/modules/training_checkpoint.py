@@ -92,7 +92,7 @@ class TrainingCheckpoint(Checkpoint):
         folder = self.file(trainer.default_root_dir).parent
         data: Any = getattr(trainer, "datamodule", None)
         if not self.found(trainer.default_root_dir):
-            forget(folder)  # nothing there to go on with
+            forget(folder)  # no checkpoint to continue from
         claim(folder, describe_training(pl_module, data, trainer))
         for rest in folder.glob(".*.ckpt*.tmp"):
             rest.unlink(missing_ok=True)
@@ -122,7 +122,7 @@ class TrainingCheckpoint(Checkpoint):
             OSError: the disk is full or the folder cannot be written; the former checkpoint is untouched.
         """
         if not getattr(trainer, "fast_dev_run", False):
-            # Left at None, Lightning would say each time what it takes it for.
+            # With None, Lightning would print its default at every save.
             trainer.save_checkpoint(self.file(trainer.default_root_dir), weights_only=False)
             self._saved_step = trainer.global_step
 
@@ -210,7 +210,7 @@ class TrainingCheckpoint(Checkpoint):
         kept = checkpoint.get(_KEY)
         if kept is None:
             rank_zero_warn(
-                f"{trainer.ckpt_path} was saved without TrainingCheckpoint: this run goes on, but not exactly"
+                f"{trainer.ckpt_path} was saved without TrainingCheckpoint: this run continues, but not exactly"
             )
         else:
             self._seed = kept["seed"]
@@ -231,5 +231,5 @@ class TrainingCheckpoint(Checkpoint):
         self._order = dict(loaders[0]) if len(loaders) == 1 else None
         self._saved_step = checkpoint["global_step"]
         rank_zero_info(
-            f"Going on from step {checkpoint['global_step']} in epoch {checkpoint['epoch']}: {trainer.ckpt_path}"
+            f"Continuing from step {checkpoint['global_step']} in epoch {checkpoint['epoch']}: {trainer.ckpt_path}"
         )
