@@ -14,14 +14,8 @@ from typing import Any, TypeAlias
 from lightning_adv2.audit.reading import guarded, in_range, is_count, read_table
 from lightning_adv2.audit.recount import Contents, Key, Row
 from lightning_adv2.audit.stated import same_cells
-from lightning_adv2.audit.studies_consistent import (
-    confusion,
-    detection,
-    localization,
-    map_quality,
-    noise,
-    resilience,
-)
+from lightning_adv2.audit.studies_consistent import confusion, localization, map_quality, noise, resilience
+from lightning_adv2.audit.studies_detection import detection
 from lightning_adv2.audit.studies_recounted import classifier_transfer, curves, gap, proposition, transfer
 from lightning_adv2.files import read_json
 
@@ -46,10 +40,9 @@ def study_findings(folder: Path, contents: Contents, table: dict[Key, Row]) -> I
             if path.stem not in _OLD:
                 csv = path.with_suffix(".csv")
                 yield from guarded(csv, lambda path=path, csv=csv: _same_table(csv, read_json(path)["rows"]))  # type: ignore[misc]
-    for name in ("detection", "resilience"):
-        path, source = folder / f"{name}.csv", folder / f"{name}.json"
-        if path.exists() and source.exists():
-            yield from guarded(path, lambda path=path, source=source: _flat_table(path, read_json(source)["rows"]))  # type: ignore[misc]
+    path, source = folder / "resilience.csv", folder / "resilience.json"
+    if path.exists() and source.exists():
+        yield from guarded(path, lambda: _flat_table(path, read_json(source)["rows"]))
 
 
 def _study(path: Path, contents: Contents, table: dict[Key, Row]) -> Iterator[str]:
@@ -108,11 +101,11 @@ def _flat_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
         yield from same_cells(str(row.get("interpreter")), line, {key: row.get(key) for key in keys})
 
 
-_OLD = {"confusion", "detection", "localization", "resilience"}
+_OLD = {"confusion", "localization", "resilience"}
 """Studies whose files have not the form of findings yet."""
 _KEYS = {
     "gap": ["rows"], "curves": ["rows"], "transfer": ["rows"], "proposition": ["settings", "rows"],
-    "detection": ["rows", "settings", "scores"], "classifier_transfer": ["details", "rows"],
+    "detection": ["rows", "settings"], "classifier_transfer": ["details", "rows"],
     "noise": ["details", "rows"], "localization": ["settings", "images", "rows", "calibration"],
     "resilience": ["reference", "rows"], "map_quality": ["rows"],
 }  # fmt: skip

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from lightning_adv2 import files
 from lightning_adv2.report.confusion import draw_confusion, print_confusion
-from lightning_adv2.report.detection import draw_detection, print_detection
 from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.localization import print_localization
@@ -42,11 +41,6 @@ STUDIES: dict[str, Study] = {
         "Who resists",
         _printed(lambda read, to: print_resilience(read["rows"], read["reference"], to)),
         lambda folder, read: draw_resilience(folder, read["rows"], read["tolerance"]),
-    ),
-    "detection": Study(
-        "Detection",
-        _printed(lambda read, to: print_detection(read["rows"], "Share of images detected", to)),
-        lambda folder, read: draw_detection(folder, read["rows"]),
     ),
     "localization": Study("Do the maps find the object?", _printed(print_localization)),
     "confusion": Study("What the classifier takes for what", _printed(print_confusion), draw_confusion),
