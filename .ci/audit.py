@@ -140,7 +140,7 @@ def closure(found: list[Distribution]) -> list[str]:
     """``name==version`` of everything that the package needs to run on this platform."""
     installed = {canonicalize_name(dist.name): dist for dist in found}
     seen: set[str] = set()
-    todo = [(OWN, frozenset({"", "lrp"}))]
+    todo = [(OWN, frozenset({"", "lrp", "test"}))]
     while todo:
         name, extras = todo.pop()
         for word in installed[name].requires or []:

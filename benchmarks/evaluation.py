@@ -119,15 +119,7 @@ def bare(root: Path, images: int, batch_size: int) -> float:
     accelerated = make_accelerated_copy(idls.classifier, idls.interpreter, batches[0]["images"])
     start = time.perf_counter()
     for index, batch in enumerate(batches):
-        attack_batch(
-            idls.classifier,
-            idls.interpreter,
-            batch,
-            attacks(),
-            batch_index=index,
-            accelerated=accelerated,
-            shared=Shared(accelerated=accelerated),
-        )
+        attack_batch(idls.classifier, idls.interpreter, batch, attacks(), Shared(index, copies=lambda _: accelerated))
     return time.perf_counter() - start
 
 

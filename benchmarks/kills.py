@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def start(command: Sequence[str], folder: Path, environment: Mapping[str, str]) 
         return subprocess.Popen(command, stdout=output, stderr=output, env=dict(environment), start_new_session=True)
 
 
-def processes(run: subprocess.Popen[bytes]) -> list[int]:
+def processes(run: Any) -> list[int]:
     """All Python processes of a run by the operating system's account, the first one first."""
     found, todo = [], [run.pid]
     while todo:
@@ -120,15 +121,13 @@ def note_attacks(folder: Path) -> None:
     attack_evaluation.attack_batch = noted
 
 
-def kill_at_random(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], kills: int, wait: float, seed: int = 0
-) -> Outcome:
-    """Start ``command`` again and again, killing one or all of its processes; at the end let it run.
+def kill_at_random(launch: Callable[[], Any], folder: Path, kills: int, wait: float, seed: int = 0) -> Outcome:
+    """Start a run again and again, killing one or all of its processes; at the end let it run.
 
     Args:
-        command: notes what it attacks; see :func:`note_attacks`.
+        launch: starts the run, which notes what it attacks (:func:`note_attacks`); returns a ``subprocess.Popen`` or
+            what has its ``pid``, ``poll`` and ``wait``.
         folder: of the run.
-        environment: of the processes.
         kills: how often.
         wait: longest time in seconds from the round's first attack to the kill.
         seed: of moments and victims.
@@ -140,9 +139,9 @@ def kill_at_random(
     moments, slowest, again, rewritten, done = random.Random(seed), 0.0, 0, 0, 0
     for _ in range(kills):
         before, already = finished(folder), len(begun(folder))
-        run = start(command, folder, environment)
+        run = launch()
 
-        def under_way(run: subprocess.Popen[bytes] = run, already: int = already) -> bool:
+        def under_way(run: Any = run, already: int = already) -> bool:
             return len(begun(folder)) > already or run.poll() is not None
 
         wait_until(under_way, 300)
@@ -158,9 +157,8 @@ def kill_at_random(
         slowest = max(slowest, time.monotonic() - killed)
         again += len(set(begun(folder)[already:]) & before.keys())
         rewritten += sum(finished(folder).get(unit) != stamp for unit, stamp in before.items())
-    run = start(command, folder, environment)
-    if run.wait() != 0:
-        raise RuntimeError(f"the last round failed: see {folder / 'output.txt'}")
+    if launch().wait() != 0:
+        raise RuntimeError(f"the last round failed: see what it printed; the run's folder is {folder}")
     counts = Counter(begun(folder))
     twice = sum(count - 1 for count in counts.values())
     return Outcome(done, len(finished(folder)), twice, again, rewritten, slowest)
@@ -199,9 +197,8 @@ def main() -> None:
     if start(command(root / "whole", 1), root / "whole", environment).wait() != 0:
         raise SystemExit(f"the undisturbed run failed: see {root / 'whole' / 'output.txt'}")
     middle = time.monotonic()
-    outcome = kill_at_random(
-        command(root / "killed", options.processes), root / "killed", environment, options.kills, options.wait
-    )
+    launch = partial(start, command(root / "killed", options.processes), root / "killed", environment)
+    outcome = kill_at_random(launch, root / "killed", options.kills, options.wait)
     names = ("results.json", "images.csv", "status.csv", "manifest.json")
     equal = {n: (root / "whole" / n).read_bytes() == (root / "killed" / n).read_bytes() for n in names}
     found = asdict(outcome) | {

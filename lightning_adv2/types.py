@@ -59,3 +59,8 @@ class Interpretation:
     attribution_map: Tensor
     aux: dict[str, Tensor] = field(default_factory=dict)
     state: State = ()
+
+
+def without_map(logits: Tensor) -> Interpretation:
+    """A decision without an explanation: logits ``(B, K)`` and an empty map ``(B, 1, 0, 0)``."""
+    return Interpretation(logits, logits.new_zeros(len(logits), 1, 0, 0))

@@ -1,13 +1,18 @@
-"""Fixtures of all tests; importing ``cases`` works because pytest puts this folder on the path."""
+"""Fixtures of all tests, and how the tests share the cores.
+
+The whole suite takes all cores, by pytest-xdist; files that are named on the command line take one, unless ``-n`` says
+how many. Importing ``cases`` works because pytest puts this folder on the path.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import spawn
 import torch
 from cases import lattice_images, small_classifier
 from hypothesis import settings
@@ -20,6 +25,9 @@ from lightning_adv2.models import Classifier
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
+# Matplotlib's list of fonts, which takes it seconds, is made once for all processes, whatever their home.
+os.environ.setdefault("MPLCONFIGDIR", str(Path(__file__).parents[1] / "build" / "matplotlib"))
+
 # A shell's background jobs ignore SIGINT, as do their children; tests send it, and a terminal's jobs do not ignore it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -29,9 +37,42 @@ SHARED_DATA = Path(os.environ.get("LIGHTNING_ADV2_SHARED", str(Path(__file__).pa
 if SHARED_DATA.is_dir():
     os.environ["LIGHTNING_ADV2_DATA"] = str(SHARED_DATA)
 
+LONGEST = ("test_slurm_runs.py", "test_readme.py", "test_notebooks.py")
+"""Files whose tests take minutes: begun last, they would run alone at the end."""
+
 # The same examples on every run: a failure in CI can be repeated anywhere.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Let the whole suite run on all cores; runs before xdist looks at its options."""
+    options, worker = config.option, "PYTEST_XDIST_WORKER" in os.environ
+    if worker or not config.pluginmanager.hasplugin("xdist") or config.args != config.getini("testpaths"):
+        return
+    if options.numprocesses is None and options.dist == "no":
+        options.numprocesses = "auto"
+    if options.dist == "no":
+        # Neighbours mostly stay together, and with them what a file's tests share.
+        options.dist = "worksteal"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Longest files first; under ``--dist loadgroup`` a file stays together, and so do all that use SLURM."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+    if getattr(config.option, "loadgroup", False):
+        for item in items:
+            group = "slurm" if "cluster" in getattr(item, "fixturenames", ()) else item.path.name
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running() -> Iterator[None]:
+    yield
+    spawn.end_all()
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,6 +14,9 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 import wandb
+from spawn import run_fresh_python as run_fresh_python
+from spawn import run_python as run_python
+from spawn import wandb_environment as wandb_environment
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -29,6 +30,8 @@ from lightning_adv2.types import Batch
 SIDE = 32
 NUM_TEST = 35
 WIDTHS = (8, 12, 16)
+METRICS_FILES = ("results.json", "results.csv", "images.csv", "status.csv", "manifest.json")
+"""Of a run; equal to the byte where the same is measured."""
 
 
 def shapes(**kwargs: Any) -> ShapesDataModule:
@@ -127,14 +130,6 @@ def map_qualities(folder: Path) -> dict[str, dict[str, float]]:
     }
 
 
-def wandb_environment(folder: Path) -> dict[str, str]:
-    """Variables under which W&B finds no key and writes nothing outside ``folder``."""
-    names = ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR", "HOME")
-    for name in names:
-        (folder / name.lower()).mkdir(parents=True, exist_ok=True)
-    return {name: str(folder / name.lower()) for name in names} | {"NETRC": str(folder / "no-netrc")}
-
-
 def shut_in(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Put this process under ``wandb_environment``."""
     for name in [name for name in os.environ if name.startswith("WANDB_")]:
@@ -151,15 +146,3 @@ def wandb_home(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
     yield folder
     wandb.finish()  # a run left open would be picked up by the next logger
     wandb.teardown()  # and the environment is read when W&B starts
-
-
-def run_python(
-    *words: object, folder: Path, timeout: int = 240, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run Python in ``folder`` on one thread, without the caller's W&B settings."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "COV_"))}
-    variables = inherited | wandb_environment(folder / "wandb_home") | {"OMP_NUM_THREADS": "1"} | environment
-    command = [sys.executable, *map(str, words)]
-    return subprocess.run(
-        command, cwd=folder, env=variables, capture_output=True, text=True, timeout=timeout, check=False
-    )

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from lab import run_python
+from lab import run_fresh_python
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lightning_adv2"
@@ -52,7 +52,7 @@ def test_the_attack_layers_load_neither_lightning_nor_wandb(tmp_path: Path) -> N
         "assert not heavy, heavy\n"
         "print(lightning_adv2.__version__, lightning_adv2.adv2.__name__)"
     )
-    done = run_python("-c", code, folder=tmp_path)
+    done = run_fresh_python("-c", code, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[1] == "adv2"
 

@@ -231,7 +231,9 @@ def _installed(line: str) -> bool:
 
 
 def test_promise_25_ci_audits() -> None:
-    assert re.search(r"^\.venv/bin/python \.ci/audit\.py", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    text = (ROOT / ".ci" / "run").read_text()
+    assert re.search(r"^audit\(\) \{\n(?:  .*\n)*  \.venv/bin/python \.ci/audit\.py", text, re.MULTILINE)
+    assert re.search(r"^start audit$", text, re.MULTILINE)
 
 
 @pytest.mark.slow

@@ -5,8 +5,9 @@ from lightning_adv2.attacks.active import EarlyStopping
 from lightning_adv2.attacks.adaptive import MemberMaps, SqueezedClass, SqueezedPrediction
 from lightning_adv2.attacks.attack import Attack, AttackRecipe, Stage
 from lightning_adv2.attacks.bilevel import BilevelStep
+from lightning_adv2.attacks.checks import checked_inputs
 from lightning_adv2.attacks.dispatch import ADV2, adv2, adv2_attack, with_constant_step
-from lightning_adv2.attacks.engine import AttackResult, run_attack
+from lightning_adv2.attacks.engine import AttackResult, optimise, run_attack
 from lightning_adv2.attacks.objective import (
     AttackInputs,
     EncoderClass,
@@ -66,7 +67,9 @@ __all__ = [
     "adv2_grad",
     "adv2_mask",
     "adv2_rts",
+    "checked_inputs",
     "make_accelerated_copy",
+    "optimise",
     "pgd",
     "run_attack",
     "stadv",

@@ -5,35 +5,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_adv2.attacks.objective import AttackInputs
 from lightning_adv2.functional.agreement import map_iou, map_l1
 from lightning_adv2.functional.classes import of_class
 from lightning_adv2.functional.losses import map_mse
+from lightning_adv2.types import Interpretation
 
 
 class Best:
     """The best iterate of each image: confident ones first, by map loss; then successful ones; then the most likely.
 
     Args:
-        min_confidence: an iterate counts as confident from this target probability on.
-        images: ``(B, C, H, W)``, kept while nothing was offered.
-        parameter: ``(B, ...)``, the same.
-        target_class: ``(B,)``.
-        target_map: ``(B, 1, h, w)``, or None.
-        by_map: False for an attack that ignores the map: in place of the map loss the greater confidence decides.
+        inputs: of B images; the benign images are kept until an iterate is offered.
+        parameter: ``(B, ...)``, that of the benign images.
+        min_confidence: an iterate counts as confident from this target probability on, in [0, 1).
+        by_map: False for an attack that ignores the map: the greater confidence decides, not the map loss.
     """
 
     def __init__(
         self,
-        min_confidence: float,
-        images: Tensor,
+        inputs: AttackInputs,
         parameter: Tensor,
-        target_class: Tensor,
-        target_map: Tensor | None,
+        min_confidence: float,
         *,
         by_map: bool = True,
     ) -> None:
-        self.min_confidence, self.target_class, self.target_map = min_confidence, target_class, target_map
-        self.by_map = by_map
+        images, target_map = inputs.images, inputs.target_map
+        self.target_class, self.target_map = inputs.target_class, target_map
+        self.min_confidence, self.by_map = min_confidence, by_map
         count = len(images)
         self.adv_images, self.parameter = images, parameter.detach()
         self.rank = images.new_full((count,), float("inf"))
@@ -44,21 +43,21 @@ class Best:
         self.trace: list[dict[str, Tensor]] = []
 
     def offer(
-        self,
-        adv_images: Tensor,
-        parameter: Tensor,
-        logits: Tensor,
-        attribution_map: Tensor | None,
-        rows: Tensor | None = None,
+        self, adv_images: Tensor, parameter: Tensor, interpretation: Interpretation, rows: Tensor | None = None
     ) -> None:
-        """Keep it where it is better; an earlier one stays where both are as good.
+        """Keep an iterate for each image for which it ranks better; of equals the earlier one stays.
 
-        ``rows`` ``(b,)`` says which images of the batch these are; None for all.
+        Args:
+            adv_images: ``(b, C, H, W)``, the iterate.
+            parameter: ``(b, ...)``, the perturbation's.
+            interpretation: of the iterate; its map is empty where the attack has none.
+            rows: ``(b,)`` int64, the images' indices in the batch; None for all, b = B.
         """
-        target_class = _at(self.target_class, rows)
-        target_map = None if self.target_map is None or attribution_map is None else _at(self.target_map, rows)
-        new = {"adv_images": adv_images, "parameter": parameter.detach(), **evaluate_logits(logits, target_class)}
-        if attribution_map is not None and target_map is not None:
+        attribution_map = interpretation.attribution_map
+        outcome = evaluate_logits(interpretation.logits, _at(self.target_class, rows))
+        new = {"adv_images": adv_images, "parameter": parameter.detach(), **outcome}
+        if self.target_map is not None and attribution_map.shape[-1]:
+            target_map = _at(self.target_map, rows)
             new |= {"score": map_mse(attribution_map, target_map), "attribution_map": attribution_map}
             l1, iou = map_l1(attribution_map, target_map), map_iou(attribution_map, target_map)
             self._record(rows, confidence=new["confidence"], success=new["success"], l1=l1, iou=iou)

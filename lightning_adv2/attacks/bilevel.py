@@ -18,7 +18,7 @@ from lightning_adv2.functional.classes import of_class
 from lightning_adv2.functional.losses import map_mse
 from lightning_adv2.interpreters import MASK
 from lightning_adv2.models import Classifier
-from lightning_adv2.types import Interpretation, State
+from lightning_adv2.types import Interpretation, State, without_map
 
 
 class BilevelStep(Step):
@@ -148,7 +148,7 @@ class BilevelStep(Step):
         leaf = parameter.requires_grad_()
         with torch.enable_grad():
             shown = perturbation.apply(inputs.images, leaf)
-            interpretation = Interpretation(inputs.classifier(shown), shown.new_zeros(len(shown), 1, 0, 0))
+            interpretation = without_map(inputs.classifier(shown))
             context = Context(inputs, interpretation, progress, shown, leaf)
             gradient, finite = loss_gradient(total_loss(self.terms, context, prepared), leaf)
         moved = perturbation.project(inputs.images, leaf.detach() - self.class_step * _unit(gradient))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Sequence
 
+import torch
+from torch import Generator, Tensor, nn
+
+from lightning_adv2.attacks.attack import Attack
+from lightning_adv2.attacks.objective import AttackInputs
 from lightning_adv2.functional.classes import class_indices
+from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.interpreters.checks import check_answer, check_classes, check_images, check_modes, check_module
 from lightning_adv2.models import Classifier
@@ -38,22 +43,33 @@ def check_gradient(name: str, interpreter: Interpreter) -> None:
         )
 
 
-def check_inputs(
-    name: str,
-    needs_map: bool,
+def checked_inputs(
     classifier: Classifier,
     interpreter: Interpreter | None,
     images: Tensor,
     target_class: Classes,
-    target_map: Tensor | None,
-) -> Tensor:
-    """The target classes as ``(B,)`` int64, once all is found to fit.
+    target_map: Tensor | None = None,
+    generators: Sequence[Generator] | None = None,
+) -> AttackInputs:
+    """The inputs of an attack, checked and without a graph.
+
+    Args:
+        classifier: the victim; must be in eval mode.
+        interpreter: the victim's interpreter, in eval mode; None where the attack ignores the map.
+        images: ``(B, C, H, W)`` in [0, 1], float32 or float64.
+        target_class: ``(B,)`` whole numbers in [0, K), or one for all images.
+        target_map: ``(B, 1, h, w)`` in [0, 1]; None where the attack ignores the map.
+        generators: B CPU generators; None seeds one per image by 0 and the image's index in the batch.
+
+    Returns:
+        The inputs, the target classes as ``(B,)`` int64.
 
     Raises:
-        TypeError: images or classes are of another type, or the classifier returns no tensor; names the argument.
-        ValueError: shapes or ranges do not fit; names the argument.
+        TypeError: an argument is of another type, or the classifier returns no tensor; names the argument.
+        ValueError: shapes, ranges or modes do not fit; names the argument.
         RuntimeError: under ``torch.inference_mode``.
     """
+    check_victim(classifier, interpreter)
     if torch.is_inference_mode_enabled() or (isinstance(images, Tensor) and images.is_inference()):
         raise RuntimeError(
             "an attack needs gradients, but torch.inference_mode is on; use torch.no_grad instead "
@@ -67,16 +83,24 @@ def check_inputs(
         )
     if not bool(images.isfinite().all()):
         raise ValueError("images: values are NaN or infinite, expected [0, 1]; leave such images out")
-    target_class = class_indices(target_class, len(images), images.device)
-    if needs_map and (interpreter is None or target_map is None):
-        raise ValueError(f"attack {name!r} aims at the map: give an interpreter and a target_map")
-    if needs_map and interpreter is not None:
-        check_gradient(name, interpreter)
-    check_classes(target_class, classifier)
+    classes = class_indices(target_class, len(images), images.device, "target_class")
+    check_classes(classes, classifier, "target_class")
     if target_map is not None:
         if target_map.dim() != 4 or target_map.shape[:2] != (len(images), 1):
             raise ValueError(f"target_map: expected ({len(images)}, 1, h, w), got {tuple(target_map.shape)}")
         if len(images) and not (target_map.amin() >= 0 and target_map.amax() <= 1):
             raise ValueError("target_map: expected values in [0, 1] without NaN, as the interpreter's own maps have")
+        target_map = target_map.detach()
     check_answer(classifier, images)
-    return target_class
+    if generators is None:
+        generators = image_generators(0, [str(i) for i in range(len(images))], "attack")
+    return AttackInputs(classifier, interpreter, images.detach(), classes, target_map, generators)
+
+
+def check_aim(attack: Attack, inputs: AttackInputs) -> None:
+    """Raise a ValueError where an attack on the map lacks the map's interpreter, its gradient, or a target map."""
+    if not attack.needs_map:
+        return
+    if inputs.interpreter is None or inputs.target_map is None:
+        raise ValueError(f"attack {attack.name!r} aims at the map: give an interpreter and a target_map")
+    check_gradient(attack.name, inputs.interpreter)

@@ -16,8 +16,8 @@ from torch import Tensor
 from lightning_adv2.attacks.accelerated_copy import settled_state
 from lightning_adv2.attacks.attack import Attack
 from lightning_adv2.attacks.engine import AttackResult
+from lightning_adv2.attacks.objective import AttackInputs
 from lightning_adv2.functional.random import image_generators
-from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 
 # Relative to an image's logits (or to a map's range), what counts as rounding; single precision leaves about 1e-6.
@@ -50,49 +50,29 @@ class Flag:
 
 
 def flags(
-    attack: Attack,
-    classifier: Classifier,
-    interpreter: Interpreter | None,
-    images: Tensor,
-    target_class: Tensor,
-    target_map: Tensor | None,
-    result: AttackResult,
-    network: dict[str, Tensor] | None = None,
+    attack: Attack, inputs: AttackInputs, result: AttackResult, network: dict[str, Tensor] | None = None
 ) -> list[str]:
-    """:func:`diagnose` as text, for a record."""
-    found = diagnose(attack, classifier, interpreter, images, target_class, target_map, result, network)
-    return [str(flag) for flag in found]
+    """The texts of the flags that :func:`diagnose` raises, for a record; the arguments and errors are its own."""
+    return [str(flag) for flag in diagnose(attack, inputs, result, network)]
 
 
 def diagnose(
-    attack: Attack,
-    classifier: Classifier,
-    interpreter: Interpreter | None,
-    images: Tensor,
-    target_class: Tensor,
-    target_map: Tensor | None,
-    result: AttackResult,
-    network: dict[str, Tensor] | None = None,
+    attack: Attack, inputs: AttackInputs, result: AttackResult, network: dict[str, Tensor] | None = None
 ) -> list[Flag]:
-    """Look for signs that an attack failed for want of a usable gradient, loss or step, not of weak points.
+    """The signs that an attack failed for want of a usable gradient, loss or step, not because the victim is robust.
 
-    Takes the arguments of :func:`~lightning_adv2.attacks.run_attack` and its result. Costs five forward passes of the
-    classifier and one backward, unless they are spared by ``network``; where the attack aims at the map, two of the
-    interpreter's and one backward more. It changes nothing in the victim, draws nothing from the global random numbers,
-    and may be called under ``torch.no_grad``. What it says of an image does not depend on the others.
+    Costs five forward passes of the classifier and one backward pass, which ``network`` saves; where the attack aims at
+    the map, two forward passes of the interpreter and one backward pass more. The victim and the global random numbers
+    stay as they are. ``torch.no_grad`` may be active. An image's flags do not depend on the other images.
 
     Args:
-        attack: what was run.
-        classifier: the victim, in eval mode.
-        interpreter: its interpreter; None where the attack ignored the map.
-        images: ``(B, C, H, W)`` in [0, 1], benign.
-        target_class: ``(B,)``.
-        target_map: ``(B, 1, h, w)`` in [0, 1]; None where the attack ignored the map.
-        result: what the attack left.
-        network: what :func:`network_flags` says of these images, for several attacks on them.
+        attack: the attack that was run.
+        inputs: its inputs, of B images; the generators are not used.
+        result: its result.
+        network: the value of :func:`network_flags` for these images, where several attacks share it.
 
     Returns:
-        The flags raised, none for a sound victim.
+        The flags raised; none for a sound victim.
 
     Raises:
         RuntimeError: under ``torch.inference_mode``.
@@ -102,12 +82,12 @@ def diagnose(
             "a diagnosis needs gradients, but torch.inference_mode is on; use torch.no_grad instead "
             "(in Lightning: Trainer(inference_mode=False))"
         )
+    images, adv_images = inputs.images.detach(), result.adv_images.detach()
     if not len(images):
         return []
-    images, adv_images = images.detach(), result.adv_images.detach()
-    found = dict(network or network_flags(classifier, images, target_class))
-    if attack.needs_map and interpreter is not None and target_map is not None:
-        found |= _map_flags(attack, classifier, interpreter, adv_images, target_class, target_map, result)
+    found = dict(network or network_flags(inputs))
+    if attack.needs_map:
+        found |= _map_flags(attack, inputs, result)
     epsilon = getattr(attack.perturbation, "epsilon", None)
     if epsilon is not None:  # a flow has no radius that it could use
         moved = (adv_images - images).abs().flatten(1).amax(1)
@@ -119,12 +99,12 @@ def diagnose(
     ]
 
 
-def network_flags(classifier: Classifier, images: Tensor, target_class: Tensor) -> dict[str, Tensor]:
-    """What is wrong with the classifier at ``images`` ``(B, C, H, W)``, whatever the attack: ``(B,)`` bool by name."""
-    images = images.detach()
+def network_flags(inputs: AttackInputs) -> dict[str, Tensor]:
+    """The flags of the classifier at the benign images, whatever the attack: ``(B,)`` bool by the flag's name."""
+    classifier, images = inputs.classifier, inputs.images.detach()
     with torch.no_grad():
         again = classifier(images)
-    logits, masked = _masked_gradient(classifier, images, target_class)
+    logits, masked = _masked_gradient(classifier, images, inputs.target_class)
     random = _differ(logits, again)
     return {
         "random_network": random,
@@ -209,25 +189,21 @@ def _masked_gradient(classifier: Classifier, images: Tensor, target_class: Tenso
     return logits, (~finite | (heard & ~agreed)) & logits.isfinite().all(1)
 
 
-def _map_flags(
-    attack: Attack,
-    classifier: Classifier,
-    interpreter: Interpreter,
-    adv_images: Tensor,
-    target_class: Tensor,
-    target_map: Tensor,
-    result: AttackResult,
-) -> dict[str, Tensor]:
+def _map_flags(attack: Attack, inputs: AttackInputs, result: AttackResult) -> dict[str, Tensor]:
     """What is wrong with the map at the adversarial images, seen as the attack's joint step sees it.
 
     Not at the benign ones: the map of a class that is not in the image may be empty there (Grad-CAM) without harm.
     """
     step = [stage.step for stage in attack.stages if stage.step.needs_map][-1]
     mode: AbstractContextManager[object] = getattr(step, "surrogate", None) or nullcontext()
+    interpreter, target_map, adv_images = inputs.interpreter, inputs.target_map, result.adv_images.detach()
+    assert interpreter is not None
+    assert target_map is not None  # the attack needed both
 
     def explain(x: Tensor) -> Tensor:
-        state = settled_state(interpreter, classifier, x, target_class)
-        shown: Tensor = interpreter(classifier, x, target_class, state).attribution_map
+        asked = inputs.target_class
+        state = settled_state(interpreter, inputs.classifier, x, asked)
+        shown: Tensor = interpreter(inputs.classifier, x, asked, state).attribution_map
         return shown
 
     leaf = adv_images.clone().requires_grad_()

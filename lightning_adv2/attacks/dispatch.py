@@ -15,8 +15,8 @@ from lightning_adv2.attacks.accelerated_copy import make_accelerated_copy
 from lightning_adv2.attacks.active import EarlyStopping
 from lightning_adv2.attacks.adaptive import MemberMaps
 from lightning_adv2.attacks.attack import Attack, AttackRecipe, Stage, check_restarts
-from lightning_adv2.attacks.checks import check_inputs, check_victim
-from lightning_adv2.attacks.engine import AttackResult, run_attack
+from lightning_adv2.attacks.checks import check_victim, checked_inputs
+from lightning_adv2.attacks.engine import AttackResult, optimise
 from lightning_adv2.attacks.objective import LossTerm, Ramp, TargetMap
 from lightning_adv2.attacks.presets import (
     PAPER_ENCODER_WEIGHT,
@@ -277,21 +277,10 @@ def adv2(
         schedule, steps, threat_model, restarts=restarts, epsilon=epsilon, map_weight=map_weight, surrogate=surrogate
     )
     attack = recipe.against(interpreter)
-    target_class = check_inputs(attack.name, False, classifier, interpreter, images, target_class, target_map)
+    inputs = checked_inputs(classifier, interpreter, images, target_class, target_map)
+    inputs.generators = image_generators(seed, [str(i) for i in range(len(images))], "attack")
     if target_map is None:
         with torch.no_grad():
             predicted = classifier(images).argmax(1)
-        benign = interpreter.explain(classifier, images, predicted)
-        target_map = benign.attribution_map
-    generators = image_generators(seed, [str(i) for i in range(len(images))], "attack")
-    accelerated = make_accelerated_copy(classifier, interpreter, images)
-    return run_attack(
-        attack,
-        classifier,
-        interpreter,
-        images,
-        target_class,
-        target_map,
-        generators=generators,
-        accelerated=accelerated,
-    )
+        inputs.target_map = interpreter.explain(classifier, images, predicted).attribution_map
+    return optimise(attack, inputs, accelerated=make_accelerated_copy(classifier, interpreter, images))

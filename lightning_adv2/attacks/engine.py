@@ -9,7 +9,7 @@ from a notebook, inside ``training_step`` under DDP, or from any other framework
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -19,12 +19,11 @@ from lightning_adv2.attacks.accelerated_copy import AcceleratedCopy
 from lightning_adv2.attacks.active import ActiveSet, Watch
 from lightning_adv2.attacks.attack import Attack, Stage
 from lightning_adv2.attacks.best import Best, evaluate_logits, rank
-from lightning_adv2.attacks.checks import check_inputs, check_victim
+from lightning_adv2.attacks.checks import check_aim, checked_inputs
 from lightning_adv2.attacks.objective import AttackInputs
-from lightning_adv2.functional.random import image_generators
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
-from lightning_adv2.types import Classes
+from lightning_adv2.types import Classes, Interpretation, without_map
 
 
 @dataclass
@@ -92,40 +91,53 @@ def run_attack(
         ValueError: shapes, ranges or modes do not fit; names the argument.
         RuntimeError: under ``torch.inference_mode``.
     """
-    check_victim(classifier, interpreter)
-    target_class = check_inputs(
-        attack.name, attack.needs_map, classifier, interpreter, images, target_class, target_map
-    )
-    images = images.detach()
-    target_map = None if target_map is None else target_map.detach()
-    if generators is None:
-        generators = image_generators(0, [str(i) for i in range(len(images))], "attack")
-    through = accelerated or AcceleratedCopy(classifier, interpreter)
-    shown_by = None if interpreter is None else through.interpreter or interpreter
-    inputs = AttackInputs(through.classifier, shown_by, images, target_class, target_map, generators)
-    first = attack.perturbation.init(images, generators)
+    inputs = checked_inputs(classifier, interpreter, images, target_class, target_map, generators)
+    return optimise(attack, inputs, start=start, accelerated=accelerated, on_step=on_step)
+
+
+def optimise(
+    attack: Attack,
+    inputs: AttackInputs,
+    *,
+    start: Tensor | None = None,
+    accelerated: AcceleratedCopy | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> AttackResult:
+    """Attack a batch whose inputs are checked: :func:`run_attack` without :func:`~.checks.checked_inputs`.
+
+    Args:
+        attack: the attack, fitted to the interpreter.
+        inputs: of B images, from :func:`~lightning_adv2.attacks.checks.checked_inputs`. The attack draws from its
+            generators, so that a second attack needs new ones.
+        start: as in :func:`run_attack`.
+        accelerated: as in :func:`run_attack`.
+        on_step: as in :func:`run_attack`.
+
+    Raises:
+        ValueError: the attack needs an interpreter or a target map that the inputs lack, the interpreter's gradient is
+            not right, or ``start`` is no parameter of the perturbation.
+    """
+    check_aim(attack, inputs)
+    images, perturbation = inputs.images, attack.perturbation
+    seen = inputs if accelerated is None else _through(accelerated, inputs)
+    first = perturbation.init(images, inputs.generators)
     if start is not None:
         check_start(start, first)
-        first = attack.perturbation.project(images, start.detach().to(first))
-    keep = partial(Best, attack.min_confidence, images, first, target_class, target_map, by_map=attack.needs_map)
-    final, valid = keep(), torch.ones(len(images), dtype=torch.bool, device=images.device)
-    planned, trace, taken = 0, {}, torch.zeros_like(target_class)
+        first = perturbation.project(images, start.detach().to(first))
+    keep = partial(Best, inputs, first, attack.min_confidence, by_map=attack.needs_map)
+    final, valid = keep(), torch.ones_like(inputs.target_class, dtype=torch.bool)
+    planned, trace, taken = 0, {}, torch.zeros_like(inputs.target_class)
     for run in range(attack.restarts):
-        parameter, best = attack.perturbation.restart(images, generators) if run else first, keep()
+        parameter, best = perturbation.restart(images, inputs.generators) if run else first, keep()
         for stage in attack.stages:
             on_stage = None if on_step is None else partial(_counted, on_step, planned)
-            parameter, finite, moves = _run_stage(attack, stage, inputs, parameter, best, on_stage)
+            parameter, finite, moves = _run_stage(attack, stage, seen, parameter, best, on_stage)
             valid, taken, planned = valid & finite, taken + moves, planned + stage.steps
         # The loop ranked the iterates by the accelerated copy or the surrogate; the victim itself decides between both.
-        last = attack.perturbation.apply(images, parameter).detach(), parameter.detach()
+        last = perturbation.apply(images, parameter).detach(), parameter.detach()
         candidates = [(best.adv_images, best.parameter), last] if best.trace else [last]
-        for candidate, at in candidates:
-            if interpreter is not None and target_map is not None:
-                shown = interpreter.explain(classifier, candidate, target_class)
-                final.offer(candidate, at, shown.logits, shown.attribution_map)
-            else:
-                with torch.no_grad():
-                    final.offer(candidate, at, classifier(candidate), None)
+        for adv_images, at in candidates:
+            final.offer(adv_images, at, _reported(inputs, adv_images))
         if best.trace and not run:
             trace = {key: torch.stack([row[key] for row in best.trace]) for key in best.trace[0]}
     valid &= final.confidence.isfinite() & final.score.isfinite()
@@ -136,11 +148,25 @@ def run_attack(
         score=final.score,
         attribution_map=final.attribution_map,
         valid=valid,
-        norm=attack.perturbation.norm(images, final.parameter),
+        norm=perturbation.norm(images, final.parameter),
         steps_taken=taken,
         last_images=last[0],
         trace=trace,
     )
+
+
+def _through(accelerated: AcceleratedCopy, inputs: AttackInputs) -> AttackInputs:
+    """The inputs with the copy in the victim's place; the interpreter stays where the copy has none."""
+    interpreter = None if inputs.interpreter is None else accelerated.interpreter or inputs.interpreter
+    return replace(inputs, classifier=accelerated.classifier, interpreter=interpreter)
+
+
+def _reported(inputs: AttackInputs, adv_images: Tensor) -> Interpretation:
+    """Logits and map of the victim itself; an empty map where there is no target map."""
+    if inputs.interpreter is not None and inputs.target_map is not None:
+        return inputs.interpreter.explain(inputs.classifier, adv_images, inputs.target_class)
+    with torch.no_grad():
+        return without_map(inputs.classifier(adv_images))
 
 
 def _run_stage(
@@ -162,14 +188,13 @@ def _run_stage(
         )
         finite = active.spread(seen.finite & (finite if rows is None else finite[rows]), finite)
         moves = moves + 1 if rows is None else moves.index_add(0, rows, torch.ones_like(rows))
-        logits, attribution_map = seen.interpretation.logits, seen.interpretation.attribution_map
         if stage.step.needs_map:
-            best.offer(seen.adv_images, at, logits, attribution_map, rows)
+            best.offer(seen.adv_images, at, seen.interpretation, rows)
         if on_step is not None:
             on_step(k + 1)
         if watch is None:
             continue
-        outcome = evaluate_logits(logits, active.inputs.target_class)
+        outcome = evaluate_logits(seen.interpretation.logits, active.inputs.target_class)
         ranks = active.spread(rank(**outcome, min_confidence=attack.min_confidence), ranks)
         finished = watch.see(best.rank if stage.step.needs_map else ranks)
         if finished is not None:

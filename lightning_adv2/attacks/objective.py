@@ -19,23 +19,23 @@ from lightning_adv2.types import Interpretation, State
 
 @dataclass
 class AttackInputs:
-    """One batch under attack.
+    """The victim and the images of one batch under attack.
 
     Attributes:
         classifier: the victim, in eval mode.
-        interpreter: None where only the classifier is attacked.
+        interpreter: the victim's interpreter, in eval mode; None where only the classifier is attacked.
         images: ``(B, C, H, W)`` in [0, 1], benign.
-        target_class: ``(B,)``, c_t.
+        target_class: ``(B,)`` int64 in [0, K), c_t.
         target_map: ``(B, 1, h, w)`` in [0, 1], m_t; None where only the classifier is attacked.
-        generators: one per image, for whatever an attack draws.
+        generators: B CPU generators, for all random numbers of the attack.
     """
 
     classifier: Classifier
     interpreter: Interpreter | None
     images: Tensor
     target_class: Tensor
-    target_map: Tensor | None
-    generators: Sequence[Generator]
+    target_map: Tensor | None = None
+    generators: Sequence[Generator] = ()
 
 
 @dataclass

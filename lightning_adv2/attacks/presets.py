@@ -8,6 +8,7 @@ the mean square over the map's pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, get_args
 
@@ -76,7 +77,7 @@ def adv2_cam(
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
         warm_start: overrides the number of classification steps before the joint ones.
     """
-    return _joint(threat_model, schedule, steps, 50, (400, 1000), name=name, warm_start=warm_start)
+    return _Joint(50, (400, 1000)).attack(threat_model, schedule, steps, name, warm_start)
 
 
 def adv2_rts(
@@ -97,12 +98,9 @@ def adv2_rts(
         warm_start: overrides the number of classification steps before the joint ones.
         encoder_weight: of l_enc; 0 leaves it out.
     """
-    extra = [EncoderClass(encoder_weight)] if encoder_weight else []
     # 100 steps bear a longer memory: IoU 0.93 against 0.91 on drawn shapes.
-    return _joint(
-        threat_model, schedule, steps, 100, (300, 1000), extra,
-        memory=0.8, name=name, warm_start=warm_start,
-    )  # fmt: skip
+    joint = _Joint(100, (300, 1000), _encoder_terms(encoder_weight), memory=0.8)
+    return joint.attack(threat_model, schedule, steps, name, warm_start)
 
 
 def adv2_grad(
@@ -131,24 +129,20 @@ def adv2_grad(
     if not is_paper(schedule):
         rho = Ramp(rhos[0], rhos[-1]) if smoothing else None
         # The gradient's map is rougher: IoU 0.82 from 2/255 against 0.76 from 4/255.
-        return _joint(
-            threat_model, schedule, steps, 100, (0, 0), surrogate=surrogate or Softplus(), pace=0.5, rho=rho,
-            name=name, warm_start=warm_start,
-        )  # fmt: skip
+        joint = _Joint(100, surrogate=surrogate or Softplus(), pace=0.5, rho=rho)
+        return joint.attack(threat_model, schedule, steps, name, warm_start)
     surrogate = surrogate or PaperReLU()
     if threat_model.paper_steps is not None:
         rho = Ramp(rhos[0], rhos[-1]) if smoothing in (None, True) else None
-        return _joint(
-            threat_model, schedule, steps, 0, (0, 0), surrogate=surrogate, rho=rho, name=name, warm_start=warm_start
-        )
+        return _Joint(surrogate=surrogate, rho=rho).attack(threat_model, schedule, steps, name, warm_start)
     if steps is not None:
         raise ValueError(f"steps={steps}: the paper's schedule for GRAD has four fixed stages; leave it out")
     stages = _stages(threat_model, threat_model.paper, [TargetClass()], 300 if warm_start is None else warm_start)
     for i, (weight, count) in enumerate([(0.001, 301), (0.004, 201), (0.01, 101), (0.05, 101)]):
         rho = Ramp(rhos[i], rhos[i + 1]) if smoothing in (None, True) else None
         # Published for the sum over the 56 x 56 map of a 224-px image; per pixel it holds at any size.
-        joint = [TargetClass(smoothing=rho), TargetMap(weight * 56**2)]
-        stages += _stages(threat_model, threat_model.paper, joint, count, surrogate)
+        terms = [TargetClass(smoothing=rho), TargetMap(weight * 56**2)]
+        stages += _stages(threat_model, threat_model.paper, terms, count, surrogate)
     return Attack(name or joint_name(threat_model), schedule, threat_model.perturbation, stages)
 
 
@@ -174,11 +168,9 @@ def adv2_ensemble(
         encoder_weight: of l_enc, for ensembles with RTS.
         members: names of the members to aim at, for an attacker who knows but these; None takes all.
     """
-    encoder = [EncoderClass(encoder_weight)] if encoder_weight else []
-    return _joint(
-        threat_model, schedule, steps, 100, (400, 1000), encoder,
-        surrogate=surrogate, map_term=partial(MemberMaps, members=members), name=name, warm_start=warm_start,
-    )  # fmt: skip
+    terms, map_term = _encoder_terms(encoder_weight), partial(MemberMaps, members=members)
+    joint = _Joint(100, (400, 1000), terms, surrogate=surrogate, map_term=map_term)
+    return joint.attack(threat_model, schedule, steps, name, warm_start)
 
 
 def _class_only(threat_model: ThreatModel, schedule: Schedule, steps: int, name: str) -> Attack:
@@ -186,35 +178,54 @@ def _class_only(threat_model: ThreatModel, schedule: Schedule, steps: int, name:
     return Attack(name, schedule, threat_model.perturbation, _stages(threat_model, move, [TargetClass()], steps))
 
 
-def _joint(
-    threat_model: ThreatModel | None,
-    schedule: Schedule,
-    steps: int | None,
-    fast_steps: int,
-    paper_steps: tuple[int, int],
-    extra: Sequence[LossTerm] = (),
-    *,
-    surrogate: Surrogate | None = None,
-    memory: float | None = None,
-    pace: float = 1.0,
-    rho: Ramp | None = None,
-    map_term: Callable[[Ramp], LossTerm] = TargetMap,
-    name: str | None = None,
-    warm_start: int | None = None,
-) -> Attack:
-    """Classification steps, then joint ones, under either schedule."""
-    threat_model = threat_model or Pixels()
-    if is_paper(schedule):
-        warm, published = threat_model.paper_steps or paper_steps
-        steps, move, weight = or_default(steps, published), threat_model.paper, PAPER_MAP_WEIGHT
-    else:
-        warm, steps, weight = 0, or_default(steps, fast_steps), Ramp(FAST_MAP_WEIGHT, FAST_MAP_WEIGHT)
-        rule = threat_model.fast.rule if memory is None else optim.adam(memory, memory)
-        move = Move(rule, Ramp(pace * threat_model.fast.step_size.start, 0.0))
-    joint = [TargetClass(smoothing=rho), map_term(weight), *extra]
-    stages = _stages(threat_model, move, [TargetClass()], warm if warm_start is None else warm_start)
-    stages += _stages(threat_model, move, joint, steps, surrogate)
-    return Attack(name or joint_name(threat_model), schedule, threat_model.perturbation, stages)
+@dataclass(frozen=True)
+class _Joint:
+    """Classification steps, then joint steps, under either schedule.
+
+    Attributes:
+        fast_steps: joint steps of the fast schedule.
+        paper_steps: classification and joint steps of the paper's schedule, where the threat model names none.
+        extra: terms of the joint steps beside class and map.
+        surrogate: smooth ReLU of the joint steps.
+        memory: both of Adam's decay rates in the fast schedule; None takes the threat model's rule.
+        pace: factor of the fast schedule's first step size.
+        rho: label smoothing of the joint steps.
+        map_term: makes the term of the map from its weight.
+    """
+
+    fast_steps: int = 0
+    paper_steps: tuple[int, int] = (0, 0)
+    extra: Sequence[LossTerm] = ()
+    surrogate: Surrogate | None = None
+    memory: float | None = None
+    pace: float = 1.0
+    rho: Ramp | None = None
+    map_term: Callable[[Ramp], LossTerm] = TargetMap
+
+    def attack(
+        self,
+        threat_model: ThreatModel | None,
+        schedule: Schedule,
+        steps: int | None,
+        name: str | None,
+        warm_start: int | None,
+    ) -> Attack:
+        threat_model = threat_model or Pixels()
+        if is_paper(schedule):
+            warm, published = threat_model.paper_steps or self.paper_steps
+            steps, move, weight = or_default(steps, published), threat_model.paper, PAPER_MAP_WEIGHT
+        else:
+            warm, steps, weight = 0, or_default(steps, self.fast_steps), Ramp(FAST_MAP_WEIGHT, FAST_MAP_WEIGHT)
+            rule = threat_model.fast.rule if self.memory is None else optim.adam(self.memory, self.memory)
+            move = Move(rule, Ramp(self.pace * threat_model.fast.step_size.start, 0.0))
+        terms = [TargetClass(smoothing=self.rho), self.map_term(weight), *self.extra]
+        stages = _stages(threat_model, move, [TargetClass()], warm if warm_start is None else warm_start)
+        stages += _stages(threat_model, move, terms, steps, self.surrogate)
+        return Attack(name or joint_name(threat_model), schedule, threat_model.perturbation, stages)
+
+
+def _encoder_terms(weight: float) -> list[LossTerm]:
+    return [EncoderClass(weight)] if weight else []
 
 
 def _stages(

@@ -16,7 +16,7 @@ from lightning_adv2.attacks.objective import AttackInputs, Context, LossTerm, Ra
 from lightning_adv2.attacks.perturbation import Perturbation
 from lightning_adv2.functional.optim import Rule
 from lightning_adv2.models import Surrogate
-from lightning_adv2.types import Interpretation, State
+from lightning_adv2.types import Interpretation, State, without_map
 
 # A fooled classifier's cross entropy has gradients around exp(-margin), which become denormal numbers on their way to
 # the input: a CPU then runs the same step ten times slower. The rules do not depend on the gradient's scale, and a
@@ -107,7 +107,7 @@ class GradientStep(Step):
             assert inputs.interpreter is not None  # the engine checks
             result: Interpretation = inputs.interpreter(inputs.classifier, adv_images, inputs.target_class)
             return result
-        return Interpretation(inputs.classifier(adv_images), adv_images.new_zeros(len(adv_images), 1, 0, 0))
+        return without_map(inputs.classifier(adv_images))
 
 
 def total_loss(terms: Sequence[LossTerm], context: Context, prepared: Sequence[State]) -> Tensor:
@@ -116,7 +116,7 @@ def total_loss(terms: Sequence[LossTerm], context: Context, prepared: Sequence[S
     return torch.stack(losses).sum(0)
 
 
-def loss_gradient(loss: Tensor, parameter: Tensor, *, retain_graph: bool = False) -> tuple[Tensor, Tensor]:
+def loss_gradient(loss: Tensor, parameter: Tensor) -> tuple[Tensor, Tensor]:
     """The gradient of each image's loss, up to a common factor, and where it is finite.
 
     sign(NaN) is 0 and Adam would spread a NaN for ever: such an image gets a zero gradient, stays and is reported.
@@ -124,12 +124,11 @@ def loss_gradient(loss: Tensor, parameter: Tensor, *, retain_graph: bool = False
     Args:
         loss: ``(B,)``.
         parameter: ``(B, ...)``, requires grad.
-        retain_graph: whether the graph is needed again.
 
     Returns:
         ``(B, ...)`` and ``(B,)`` bool.
     """
-    (gradient,) = torch.autograd.grad(loss.sum() * GRADIENT_SCALE, parameter, retain_graph=retain_graph)
+    (gradient,) = torch.autograd.grad(loss.sum() * GRADIENT_SCALE, parameter)
     # The squares too: what overflows there would stop Adam, or a normalised step, without a word.
     finite = (gradient.flatten(1).square().sum(1).isfinite() & loss.isfinite()).detach()
     # As the parameter lies, however the network has its images.

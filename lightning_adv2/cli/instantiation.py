@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from jsonargparse import _typehints
-
-from lightning_adv2.cli.patching import replaced
+from lightning_adv2.cli.patching import ACTION, TYPES, function, replaced
 
 
 class _Raised(BaseException):
@@ -32,8 +30,8 @@ def with_errors_of_classes(make: Callable[[], None]) -> None:
         Exception: of the class, with a note of its key and class path:
             ``at model.init_args.classifier (lightning_adv2.models.ResidualClassifier)``.
     """
-    adapt: Any = getattr(_typehints, "adapt_class_type", None)
-    instantiate: Any = getattr(_typehints.ActionTypeHint, "instantiate_classes", None)
+    adapt = function(TYPES, "adapt_class_type")
+    instantiate = function(ACTION, "instantiate_classes")
 
     def adapt_class(value: Any, serialize: bool, instantiate_classes: bool, *args: Any, **kwargs: Any) -> Any:
         if not instantiate_classes:
@@ -53,8 +51,8 @@ def with_errors_of_classes(make: Callable[[], None]) -> None:
 
     try:
         with (
-            replaced(_typehints, adapt_class_type=adapt_class),
-            replaced(_typehints.ActionTypeHint, instantiate_classes=instantiate_key),
+            replaced(TYPES, adapt_class_type=adapt_class),
+            replaced(ACTION, instantiate_classes=instantiate_key),
         ):
             return make()
     except _Raised as raised:

@@ -32,8 +32,10 @@ from lightning_adv2.report import default_logger
 from lightning_adv2.report.wandb.about import job_type_of
 from lightning_adv2.report.wandb.logger import attempt
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
+from lightning_adv2.runtime.early import WATCH
 from lightning_adv2.runtime.ownership import owned
 from lightning_adv2.runtime.signals import Interruption
+from lightning_adv2.runtime.slurm import requeues
 from lightning_adv2.runtime.tasks import check_tasks
 
 
@@ -109,7 +111,8 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer; by default it seals checkpoints, keeps one while training, and logs to W&B."""
         config = self._get(self.config_init, "trainer", default={})
-        given = _listed(config.get("callbacks"))
+        given, plugins = _listed(config.get("callbacks")), _listed(config.get("plugins"))
+        WATCH.decide(requeues(plugins))
         interruption = Interruption()
         added: list[pl.Callback] = [interruption]
         if config.get("enable_progress_bar") is not False and not any(isinstance(bar, AnyProgressBar) for bar in given):
@@ -118,7 +121,6 @@ class CLI(LightningCLI):
         if self.subcommand == "fit" and wanted and not any(isinstance(one, TrainingCheckpoint) for one in given):
             added.append(TrainingCheckpoint())
         self.trainer_defaults["callbacks"] = added
-        plugins = _listed(config.get("plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, SealedCheckpointIO()]
         if config.get("logger") is None and "logger" not in kwargs:

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from jsonargparse import Namespace, _typehints
-from jsonargparse._util import NestedArg
+from jsonargparse import Namespace
 
-from lightning_adv2.cli.patching import replaced
+from lightning_adv2.cli.patching import TYPES, NestedArg, function, replaced
 
 
 @contextmanager
@@ -23,7 +22,7 @@ def starting_anew() -> Iterator[None]:
     argument two classes down, which it passes on as the text ``None``. Dotted overrides of the last class in a list
     (``--trainer.callbacks.init_args.seed 1``), ``+=``, and the same class given again at the same key merge as before.
     """
-    adapt: Any = _typehints.adapt_typehints
+    adapt = function(TYPES, "adapt_typehints")
 
     def adapt_anew(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(val, NestedArg) and "." in val.key and isinstance(typehint, type) and _has_none(val.val):
@@ -38,7 +37,7 @@ def starting_anew() -> Iterator[None]:
                 if key in prev_val:
                     prev_val.pop(key)
 
-    with replaced(_typehints, adapt_typehints=adapt_anew, discard_init_args_on_class_path_change=discard_all):
+    with replaced(TYPES, adapt_typehints=adapt_anew, discard_init_args_on_class_path_change=discard_all):
         yield
 
 

@@ -11,15 +11,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import _typehints
-from jsonargparse._util import NestedArg
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_adv2.cli.commands import COMMANDS, no_command
 from lightning_adv2.cli.help import ALL
 from lightning_adv2.cli.likeness import alike
-from lightning_adv2.cli.names import PACKAGES, exports, names
-from lightning_adv2.cli.patching import replaced
+from lightning_adv2.cli.names import PACKAGES, exports, names, place_of
+from lightning_adv2.cli.patching import TYPES, NestedArg, function, options, replaced
 from lightning_adv2.errors import shorten
 
 _NOISE = re.compile(
@@ -36,6 +34,7 @@ _ABSTRACT = re.compile(r"Expected an instantiatable class, but ([\w.]+) is abstr
 _ARGUMENT = re.compile(r"(?:Option|Key) '([\w.]+)' is not (?:accepted|expected)")
 _OPTION = re.compile(r"[Uu]nrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'")
 _UNKNOWN = re.compile(r"there is no \w+ '([\w.]+)'; available: ([\w, ]+)")
+_OWN_PATH = re.compile(r"\blightning_adv2(?:\.\w+)*\.([A-Za-z]\w*)\b")
 _NAME = re.compile(r"Expected a dot import path string: ([\w.]+)|has no attribute '(\w+)'|given class_path '([\w.]+)'")
 _COMMAND = re.compile(r"argument subcommand: invalid choice: '([^']*)'")
 _NO_CONFIG = re.compile(r"File does not exist: '?([^']+?)'?$")
@@ -61,7 +60,7 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         print(f"error: {shorten(plain(message))}", file=sys.stderr)
         asked = getattr(ex, "subcommand_parser", self)  # a file's error comes from the outer parser
-        meant = suggestion(message, {option.lstrip("-") for option in asked._option_string_actions})
+        meant = suggestion(message, options(asked))
         if meant is not None:
             print(f"did you mean {meant}?", file=sys.stderr)
         command, _, name = self.prog.replace(" [options]", "").partition(" ")
@@ -76,7 +75,7 @@ def plain_unions() -> Iterator[None]:
     Of a file that holds such an error, jsonargparse (seen in 4.53) says that it contains itself: it reads the file once
     more. That attempt is made to fail as others do, so that the first error stays.
     """
-    read_part: Any = getattr(_typehints, "adapt_subconfig_path", None)
+    read_part = function(TYPES, "adapt_subconfig_path")
 
     def choose(subtypes: Any, value: Any, errors: list[Exception]) -> NoReturn:
         closer = [error for error in errors if not str(error).lstrip("\n- ").startswith(_OTHER_TYPE)]
@@ -92,8 +91,8 @@ def plain_unions() -> Iterator[None]:
         except TypeError as error:
             raise ValueError(str(error)) from error
 
-    merged: Callable[..., NoReturn] = vars(_typehints).get("raise_union_unexpected_value", choose)
-    with replaced(_typehints, raise_union_unexpected_value=choose, adapt_subconfig_path=read_once):
+    merged: Callable[..., NoReturn] = function(TYPES, "raise_union_unexpected_value", choose)
+    with replaced(TYPES, raise_union_unexpected_value=choose, adapt_subconfig_path=read_once):
         yield
 
 
@@ -189,6 +188,8 @@ def suggestion(message: str, options: Iterable[str]) -> str | None:
             return alike(found[1] or found[2], options)
         if found := _COMMAND.search(line):
             return alike(found[1], COMMANDS)
+    if (moved := _OWN_PATH.search(message)) and (path := place_of(moved[1])) not in (None, moved[0]):
+        return path
     for found in _NAME.finditer(message):
         name = next(filter(None, found.groups())).rsplit(".", 1)[-1]
         if (meant := alike(name, names())) not in (None, name):

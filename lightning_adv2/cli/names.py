@@ -8,10 +8,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, get_type_hints
 
-from jsonargparse import _typehints
-
 from lightning_adv2.cli.likeness import alike
-from lightning_adv2.cli.patching import replaced
+from lightning_adv2.cli.patching import TYPES, function, replaced
 
 PACKAGES = ("interpreters", "attacks", "evaluation", "studies", "data", "detectors", "metrics", "models", "modules")
 
@@ -23,7 +21,7 @@ def short_names() -> Iterator[None]:
     jsonargparse finds a class by the last part of its class path, but not a function that returns an object of the
     class, and of an unknown name it reports that the name has no dot (versions 4.40 and 4.53).
     """
-    resolve: Any = getattr(_typehints, "resolve_class_path_by_name", None)
+    resolve = function(TYPES, "resolve_class_path_by_name")
 
     def resolve_anew(kind: Any, name: str) -> str:
         if isinstance(kind, tuple):  # the first that knows it
@@ -43,9 +41,14 @@ def short_names() -> Iterator[None]:
             return offered(kind).get(path, path)
         return path
 
-    classes: Callable[[type], list[str]] = getattr(_typehints, "get_all_subclass_paths", lambda kind: [])
-    with replaced(_typehints, resolve_class_path_by_name=resolve_anew):
+    classes: Callable[[type], list[str]] = function(TYPES, "get_all_subclass_paths", lambda kind: [])
+    with replaced(TYPES, resolve_class_path_by_name=resolve_anew):
         yield
+
+
+def place_of(name: str) -> str | None:
+    """The class path of a class or function of the package, by its last part; None where there is none."""
+    return next((f"lightning_adv2.{package}.{name}" for package in PACKAGES if name in exports(package)), None)
 
 
 def offered(kind: type) -> dict[str, str]:

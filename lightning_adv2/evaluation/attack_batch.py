@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from lightning_adv2.attacks import (
     AcceleratedCopy,
@@ -17,49 +17,71 @@ from lightning_adv2.attacks import (
     AttackInputs,
     AttackRecipe,
     AttackResult,
-    PixelDelta,
-    run_attack,
+    checked_inputs,
+    optimise,
 )
 from lightning_adv2.attacks.diagnosis import flags, network_flags
 from lightning_adv2.attacks.targets import BenignMap, Target, TargetRequest
-from lightning_adv2.evaluation.evaluated_images import EvaluatedImages, evaluate_images, evaluated_record
-from lightning_adv2.functional.agreement import perturbation_norm
-from lightning_adv2.functional.projection import quantize
-from lightning_adv2.functional.random import draw_target_class, image_generators, per_image
+from lightning_adv2.evaluation.controls import control_records
+from lightning_adv2.evaluation.evaluated_images import EvaluatedImages, evaluate_images
+from lightning_adv2.functional.random import draw_target_class, image_generators
 from lightning_adv2.functional.validity import is_finite, unfit_images, unfit_maps
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.results.records import AttackRecord, BatchRecord, record_key, to_uint8
 from lightning_adv2.types import Batch
 
-Progress = Callable[[Attack, int], None]
+Progress: TypeAlias = Callable[[Attack, int], None]
+"""Called with an attack and the number of its steps done."""
+
+Copies: TypeAlias = Callable[[Interpreter | None], AcceleratedCopy]
+"""Makes the victim's accelerated copy for the attacks on an interpreter, or on the classifier alone."""
 
 
 @dataclass
-class Timed:
-    """An attack's result for all images that the classifier gets right, and the seconds that it took.
-
-    ``flags`` say why its figures may not be robustness.
-    """
+class TimedResult:
+    """An attack's result, its wall-clock seconds, and the flags that say why its figures may not be robustness."""
 
     result: AttackResult
     seconds: float
     flags: list[str]
 
+    def rows(self, keep: list[int]) -> TimedResult:
+        """The result of some of the images; seconds and flags stay those of all."""
+        values = {f.name: getattr(self.result, f.name) for f in fields(self.result)}
+        chosen: dict[str, Any] = {name: value[keep] for name, value in values.items() if isinstance(value, Tensor)}
+        trace = {name: curve[:, keep] for name, curve in self.result.trace.items()}
+        return replace(self, result=replace(self.result, **chosen, trace=trace))
+
 
 @dataclass
 class Shared:
-    """What several interpreters of one batch need done only once.
+    """An evaluation's settings for one batch, and the results that all interpreters of the batch share.
 
     Attributes:
-        attacks: what attacks that ignore the map did, by their keys.
-        accelerated: what attacks that ignore the map take their gradients through.
-        network: what :func:`~lightning_adv2.attacks.diagnosis.network_flags` says of all images that are right.
+        batch_index: the batch's index in the manifest; names the record.
+        seed: for target classes, target maps, noise and all random numbers of the attacks.
+        target: makes the target maps.
+        copies: makes the copies of the victim that attacks take their gradients through; None takes the victim itself.
+        attacks: results of the attacks that ignore the map, by their keys, for all images that the classifier gets
+            right.
+        network: :func:`~lightning_adv2.attacks.diagnosis.network_flags` of the same images.
     """
 
-    attacks: dict[str, Timed] = field(default_factory=dict)
+    batch_index: int = 0
+    seed: int = 0
+    target: Target = field(default_factory=BenignMap)
+    copies: Copies | None = None
+    attacks: dict[str, TimedResult] = field(default_factory=dict)
     network: dict[str, Tensor] = field(default_factory=dict)
-    accelerated: AcceleratedCopy | None = None
+
+    def copy_for(self, interpreter: Interpreter | None) -> AcceleratedCopy | None:
+        """The copy for the attacks on an interpreter, or on the classifier alone; None for the victim itself."""
+        return None if self.copies is None else self.copies(interpreter)
+
+    def for_part(self) -> Shared:
+        """The same settings, without results, for a part of the batch."""
+        return replace(self, attacks={}, network={})
 
 
 def attack_batch(
@@ -67,176 +89,147 @@ def attack_batch(
     interpreter: Interpreter,
     batch: Batch,
     attacks: Sequence[AttackRecipe],
-    *,
-    batch_index: int,
-    seed: int = 0,
-    target: Target | None = None,
-    on_step: Progress | None = None,
     shared: Shared | None = None,
-    place: int = 0,
-    accelerated: AcceleratedCopy | None = None,
+    on_step: Progress | None = None,
 ) -> BatchRecord:
-    """Run the controls and every attack on the images of a batch that the classifier gets right.
+    """The record of a batch: the controls and every attack, on the images that the classifier gets right.
 
-    The controls make the numbers readable: ``noise`` is uniform noise within the first pixel attack's epsilon (0.031
-    without one), on a grey image the same in all channels unless that attack has ``keep_grey=False``; ``target_class``
-    is the *benign* image explained for the target class, so it shows how far the map moves by the question alone. For
-    the same reason every image, benign and attacked, is explained for the true and for the target class: between two
-    maps for one class the question is the same, and what differs is the attack's.
+    Every image, benign and attacked, is explained for the true class and for the target class: two maps for one class
+    differ by the attack alone. See :func:`~lightning_adv2.evaluation.controls.control_records` for the controls.
 
     Args:
         classifier: the victim, in eval mode.
         interpreter: the victim's interpreter, in eval mode.
         batch: as the dataloaders yield it; without ``target_class`` one is drawn per image.
         attacks: in the order of the table; each is fitted to the interpreter.
-        batch_index: names the record.
-        seed: for target classes, target maps, noise and whatever an attack draws.
-        target: makes the target maps; None takes the benign ones.
+        shared: the settings, and the results for other interpreters of this batch; missing results are added. None
+            takes the defaults.
         on_step: called with the attack and the number of its steps done.
-        shared: what was done for another interpreter of this very batch; what it lacks is done and added.
-        place: the interpreter's place among several, for the record.
-        accelerated: what attacks on the map take their gradients through; see
-            :func:`~lightning_adv2.attacks.make_accelerated_copy`.
+
+    Returns:
+        The record of n <= B images, with ``place`` 0. Images that cannot be classified or explained, or have no finite
+        target map, are left out and named in ``invalid``.
+
+    Raises:
+        TypeError: the classifier, or the interpreter, is of another type or returns another type.
+        ValueError: shapes, ranges or modes do not fit; names the argument.
+        RuntimeError: under ``torch.inference_mode``, or out of memory.
     """
-    target, shared = target or BenignMap(), Shared() if shared is None else shared
+    shared = Shared() if shared is None else shared
     with torch.no_grad():
         logits = classifier(batch["images"])
-    # NaN never counts as robust: what cannot be classified or explained, or has no target, is not attacked but named.
     unfit, correct = unfit_images(batch["images"], logits), (logits.argmax(1) == batch["label"]).tolist()
     invalid = {name: reason for name, reason in zip(batch["image_id"], unfit, strict=True) if reason}
-    right = [i for i, reason in enumerate(unfit) if correct[i] and not reason]
-    names = [batch["image_id"][i] for i in right]
-    images, label = batch["images"][right], batch["label"][right]
-    if "target_class" in batch:
-        target_class = batch["target_class"][right]
-    else:
-        target_class = draw_target_class(label, classifier.num_classes, image_generators(seed, names, "target_class"))
-    benign_map = target_map = interpreter.explain(classifier, batch["images"], batch["label"]).attribution_map[right]
-    if right:
+    rows = [i for i, reason in enumerate(unfit) if correct[i] and not reason]
+    names, label = [batch["image_id"][i] for i in rows], batch["label"][rows]
+    right = AttackInputs(classifier, None, batch["images"][rows], _target_class(classifier, batch, rows, shared.seed))
+    benign_map = interpreter.explain(classifier, batch["images"], batch["label"]).attribution_map[rows]
+    target_map = benign_map
+    if rows:
         others = [batch.get("other_images"), batch.get("other_label")]
-        generators = image_generators(seed, names, "target_map")
-        request = TargetRequest(
-            classifier, interpreter, images, label, target_class, benign_map, names, generators,
-            *(None if other is None else other[right] for other in others),
+        target_map = shared.target(
+            TargetRequest(
+                classifier, interpreter, right.images, label, right.target_class, benign_map, names,
+                image_generators(shared.seed, names, "target_map"),
+                *(None if other is None else other[rows] for other in others),
+            )
         )  # fmt: skip
-        target_map = target(request)
     unfit = unfit_maps(benign_map, target_map)
     invalid |= {name: reason for name, reason in zip(names, unfit, strict=True) if reason}
     keep = [k for k, reason in enumerate(unfit) if not reason]
-    ids = [names[k] for k in keep]
+    ids, label, benign_map, target_map = [names[k] for k in keep], label[keep], benign_map[keep], target_map[keep]
     record = BatchRecord(
-        batch_index=batch_index,
+        batch_index=shared.batch_index,
         image_id=ids,
-        label=label[keep].cpu(),
-        target_class=target_class[keep].cpu(),
-        images=to_uint8(images[keep]),
-        benign_map=benign_map[keep].float().cpu(),
-        benign_map_target_class=benign_map[keep].float().cpu(),  # below, where there is an image
-        target_map=target_map[keep].float().cpu(),
+        label=label.cpu(),
+        target_class=right.target_class[keep].cpu(),
+        images=to_uint8(right.images[keep]),
+        benign_map=benign_map.float().cpu(),
+        benign_map_target_class=torch.empty(benign_map.shape),
+        target_map=target_map.float().cpu(),
         already_wrong=[name for i, name in enumerate(batch["image_id"]) if not correct[i] and name not in invalid],
         invalid=invalid,
         skipped=dict(batch.get("skipped", {})),
         attacks=[],
         interpreter=interpreter.name,
-        place=place,
-        target=target.name,
+        target=shared.target.name,
     )
     if not ids:
         return record
-    inputs = AttackInputs(classifier, interpreter, images[keep], target_class[keep], target_map[keep], [])
-    bound = [attack.against(interpreter) for attack in attacks]
-    look = partial(evaluate_images, inputs, label[keep])
-    shared.network = shared.network or network_flags(classifier, images, target_class)
-    run = partial(_run, on_step=on_step)
-    record.attacks += _controls(inputs, look, benign_map[keep], bound, image_generators(seed, ids, "noise"))
-    record.benign_map_target_class = record.attacks[1].adv_map  # that control is just this
-    for attack in bound:
+    inputs = checked_inputs(classifier, interpreter, right.images[keep], right.target_class[keep], target_map)
+    shared.network = shared.network or network_flags(right)
+    evaluate = partial(evaluate_images, inputs, label)
+    fitted = [attack.against(interpreter) for attack in attacks]
+    noise = image_generators(shared.seed, ids, "noise")
+    record.attacks += control_records(replace(inputs, generators=noise), evaluate, benign_map, fitted)
+    for attack in fitted:
         if attack.needs_map:
-            network = {name: concerned[keep] for name, concerned in shared.network.items()}
-            timed = run(attack, replace(inputs, generators=image_generators(seed, ids, "attack")), network, accelerated)
-            result = timed.result
+            timed = _attack_map(attack, inputs, ids, keep, shared, on_step)
         else:
-            if (key := record_key(attack.name, attack.schedule)) not in shared.attacks:
-                # On all that are right, so that it does not matter which of them an interpreter can explain.
-                generators = image_generators(seed, names, "attack")
-                alone = AttackInputs(classifier, None, images, target_class, None, generators)
-                shared.attacks[key] = run(attack, alone, shared.network, shared.accelerated)
-            timed = shared.attacks[key]
-            result = _rows(timed.result, keep)
-        # An attack that aims at the map hands over what its images show for the target class.
-        aimed = result.attribution_map if result.attribution_map.numel() else None
-        evaluated = look(result.adv_images, target_class_map=aimed)
-        kept = evaluated_record(
-            attack.name, attack.schedule, timed.seconds, result.adv_images, evaluated, result.norm,
-            role="joint" if attack.needs_map else "class", threat_model=attack.perturbation.threat_model,
-        )  # fmt: skip
-        kept.steps, kept.unit, kept.flags = attack.steps, attack.perturbation.unit, timed.flags
-        kept.epsilon = getattr(attack.perturbation, "epsilon", None)
-        kept.valid &= result.valid.cpu()
-        kept.steps_taken = result.steps_taken.cpu()
-        kept.trace = {name: curve.float().cpu() for name, curve in result.trace.items()}
-        record.attacks.append(kept)
-    for kept in record.attacks:  # without it there is nothing to compare the target class's map with
+            timed = _attack_class(attack, right, names, shared, on_step).rows(keep)
+        # An attack that aims at the map hands over the maps of its images for the target class.
+        aimed = timed.result.attribution_map if timed.result.attribution_map.numel() else None
+        record.attacks.append(_attack_record(attack, timed, evaluate(timed.result.adv_images, target_class_map=aimed)))
+    record.benign_map_target_class = record.attacks[1].adv_map  # the control of that name
+    for kept in record.attacks:  # maps for the target class are compared with the benign one
         kept.valid &= is_finite(record.benign_map_target_class)
     return record
 
 
-def _controls(
-    inputs: AttackInputs,
-    look: Callable[..., EvaluatedImages],
-    benign_map: Tensor,
-    attacks: Sequence[Attack],
-    generators: Sequence[Generator],
-) -> list[AttackRecord]:
-    start = time.perf_counter()
-    images, shape = inputs.images, inputs.images.shape[1:]
-    pixels = next((a.perturbation for a in attacks if isinstance(a.perturbation, PixelDelta)), PixelDelta())
-    epsilon = pixels.epsilon
-    noise = pixels.first_channel(
-        images, per_image(lambda g: 2 * torch.rand(shape, generator=g) - 1, generators, images)
-    )
-    noisy = quantize((images + epsilon * noise).clamp(0, 1), images, epsilon)
-    evaluated, norm = look(noisy), perturbation_norm(noisy, images)
-    first = evaluated_record("noise", "control", time.perf_counter() - start, noisy, evaluated, norm)
-    first.epsilon = epsilon
-    start = time.perf_counter()
-    evaluated = look(images, true_class_map=benign_map, explained=inputs.target_class)
-    second = evaluated_record(
-        "target_class", "control", time.perf_counter() - start, images, evaluated, torch.zeros_like(norm),
-        threat_model="none",
-    )  # fmt: skip
-    second.epsilon = 0.0  # the benign images themselves
-    return [first, second]
+def _target_class(classifier: Classifier, batch: Batch, rows: Sequence[int], seed: int) -> Tensor:
+    """The target classes of some images of a batch, ``(n,)``: the batch's own, or drawn from each image's generator."""
+    if "target_class" in batch:
+        return batch["target_class"][rows]
+    generators = image_generators(seed, [batch["image_id"][i] for i in rows], "target_class")
+    return draw_target_class(batch["label"][rows], classifier.num_classes, generators)
 
 
-def _run(
+def _attack_map(
+    attack: Attack, inputs: AttackInputs, ids: list[str], keep: list[int], shared: Shared, on_step: Progress | None
+) -> TimedResult:
+    """The result of an attack that aims at the map, on the images ``keep`` of those that the classifier gets right."""
+    inputs = replace(inputs, generators=image_generators(shared.seed, ids, "attack"))
+    network = {name: concerned[keep] for name, concerned in shared.network.items()}
+    return _timed(attack, inputs, network, shared.copy_for(inputs.interpreter), on_step)
+
+
+def _attack_class(
+    attack: Attack, right: AttackInputs, names: list[str], shared: Shared, on_step: Progress | None
+) -> TimedResult:
+    """The result of an attack that ignores the map, on all images that the classifier gets right; run once a batch.
+
+    Which of these images an interpreter can explain so makes no difference to it.
+    """
+    key = record_key(attack.name, attack.schedule)
+    if key not in shared.attacks:
+        inputs = replace(right, generators=image_generators(shared.seed, names, "attack"))
+        shared.attacks[key] = _timed(attack, inputs, shared.network, shared.copy_for(None), on_step)
+    return shared.attacks[key]
+
+
+def _timed(
     attack: Attack,
     inputs: AttackInputs,
     network: dict[str, Tensor],
     accelerated: AcceleratedCopy | None,
-    *,
     on_step: Progress | None,
-) -> Timed:
+) -> TimedResult:
     start = time.perf_counter()
-    result = run_attack(
-        attack,
-        inputs.classifier,
-        inputs.interpreter,
-        inputs.images,
-        inputs.target_class,
-        inputs.target_map,
-        generators=inputs.generators,
-        accelerated=accelerated,
-        on_step=None if on_step is None else partial(on_step, attack),
-    )
+    told = None if on_step is None else partial(on_step, attack)
+    result = optimise(attack, inputs, accelerated=accelerated, on_step=told)
     result.adv_images.cpu()  # waits for the device, so the time is taken after it
     seconds = time.perf_counter() - start
-    looked_at = inputs.classifier, inputs.interpreter, inputs.images, inputs.target_class, inputs.target_map
-    return Timed(result, seconds, flags(attack, *looked_at, result, network))
+    return TimedResult(result, seconds, flags(attack, inputs, result, network))
 
 
-def _rows(result: AttackResult, keep: list[int]) -> AttackResult:
-    """The result for some of the images."""
-    values = {f.name: getattr(result, f.name) for f in fields(result)}
-    chosen: dict[str, Any] = {name: value[keep] for name, value in values.items() if isinstance(value, Tensor)}
-    return replace(result, **chosen, trace={name: curve[:, keep] for name, curve in result.trace.items()})
+def _attack_record(attack: Attack, timed: TimedResult, evaluated: EvaluatedImages) -> AttackRecord:
+    result, perturbation = timed.result, attack.perturbation
+    record = AttackRecord(
+        attack.name, attack.schedule, attack.steps, timed.seconds,
+        role="joint" if attack.needs_map else "class", threat_model=perturbation.threat_model,
+        adv_images=to_uint8(result.adv_images), size=result.norm.float().cpu(), unit=perturbation.unit,
+        steps_taken=result.steps_taken.cpu(), flags=timed.flags, epsilon=getattr(perturbation, "epsilon", None),
+        trace={name: curve.float().cpu() for name, curve in result.trace.items()}, **evaluated.record_fields(),
+    )  # fmt: skip
+    record.valid &= result.valid.cpu()
+    return record

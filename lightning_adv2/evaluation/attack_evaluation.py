@@ -33,6 +33,7 @@ from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.finish import finish
 from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.html.run_page import FILE
+from lightning_adv2.report.wandb.sync import log_run
 from lightning_adv2.results import Summary, write_record
 from lightning_adv2.results.records import check_name, record_key
 from lightning_adv2.results.run import Run
@@ -180,10 +181,11 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
 
     def _attack(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, index: int) -> None:
         plan = [(interpreter, self.attacks_on(interpreter)) for interpreter in interpreters_of(pl_module)]
-        parts = [part for place, (one, attacks) in enumerate(plan) for a in attacks if a.needs_map or not place
+        parts = [part for k, (one, attacks) in enumerate(plan) for a in attacks if a.needs_map or not k
                  for part in parts_of(one.name, a)]  # fmt: skip
         classifier: Any = pl_module.classifier
-        interruption, shared, count = interruption_of(trainer), Shared(), 0
+        copies = partial(self._attacker.accelerated, classifier, images=batch["images"])
+        interruption, shared, count = interruption_of(trainer), Shared(index, self.seed, self.target, copies), 0
         with StepProgress(trainer, parts, self._pace, len(batch["images"]), self._running.values()) as progress:
             for place, (interpreter, attacks) in enumerate(plan):
 
@@ -197,18 +199,12 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
                         self._rehearsed = True
                         rehearse(classifier, [one for one, _ in plan[place:]], batch)
                     if progress.shows and self._pace.new:
-                        accelerated = partial(self._attacker.accelerated, classifier, images=batch["images"])
                         with interruption.abandonable():
-                            self._pace.tried = pilot(classifier, plan, batch, accelerated)
-                    shared.accelerated = self._attacker.accelerated(classifier, None, batch["images"])
-                    run = partial(
-                        attack_batch, classifier, interpreter, attacks=attacks, batch_index=index,
-                        seed=self.seed, target=self.target, place=place, on_step=on_step,
-                        accelerated=self._attacker.accelerated(classifier, interpreter, batch["images"]),
-                    )  # fmt: skip
+                            self._pace.tried = pilot(classifier, plan, batch, copies)
+                    run = partial(attack_batch, classifier, interpreter, attacks=attacks, on_step=on_step)
                     with interruption.abandonable():
                         record = self._attacker.attack(run, batch, interpreter.name, shared)
-                    record.experiment = self._experiment
+                    record.experiment, record.place = self._experiment, place
                     (results_folder(trainer) / SUMS).unlink(missing_ok=True)  # from here on files change
                     write_record(record, results_folder(trainer) / "records")
                 self._running.update(record)
@@ -238,6 +234,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
         if idle(trainer) and self.run is not None:
             with harmless(self.run.folder / SUMS, SAME):
                 write_sums(self.run.folder)
+            log_run(trainer.logger, self.run)
         elif self.run is not None and finish(self.run, trainer.logger):
             print(f"{self.run.folder / FILE}: open it in a browser", flush=True)
         self._until_end.close()

@@ -32,17 +32,33 @@ class Attacker:
         self._copies = {}
 
     def accelerated(self, classifier: Classifier, interpreter: Interpreter | None, images: Tensor) -> AcceleratedCopy:
-        """What the attacks on this interpreter, or on the classifier alone, take their gradients through."""
+        """The copy for the attacks on an interpreter, or on the classifier alone (None), made at the first call.
+
+        Args:
+            classifier: the victim, in eval mode.
+            interpreter: in eval mode; None for attacks that ignore the map.
+            images: ``(B, C, H, W)``; only their shape, type and device count.
+        """
         name = "" if interpreter is None else interpreter.name
         if name not in self._copies:
             self._copies[name] = make_accelerated_copy(classifier, interpreter, images, self._acceleration)
         return self._copies[name]
 
     def attack(self, run: Callable[..., BatchRecord], batch: Batch, interpreter: str, shared: Shared) -> BatchRecord:
-        """Attack, in parts where the memory is too small; what interpreters share is of the whole batch."""
+        """The record of a batch, attacked in parts where the memory is too small for the whole.
+
+        Args:
+            run: :func:`~lightning_adv2.evaluation.attack_batch.attack_batch` of a batch and ``shared``.
+            batch: of B images.
+            interpreter: the interpreter's name, by which the number of images that fit is remembered.
+            shared: the settings, and the results for other interpreters of the whole batch.
+
+        Raises:
+            RuntimeError: a single image does not fit.
+        """
 
         def attack(part: Batch) -> BatchRecord:
-            return run(part, shared=shared if part is batch else Shared(accelerated=shared.accelerated))
+            return run(part, shared=shared if part is batch else shared.for_part())
 
         record = halving(attack, batch, self._fitting.get(interpreter))
         if record.pieces > 1 and interpreter not in self._fitting:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_adv2.attacks import AttackInputs
 from lightning_adv2.functional.validity import is_finite
-from lightning_adv2.results.records import AttackRecord, Role, to_uint8
 
 
 class EvaluatedImages(NamedTuple):
@@ -24,6 +23,14 @@ class EvaluatedImages(NamedTuple):
     adv_map_target_class: Tensor
     adv_predicted: Tensor
     confidence: Tensor
+
+    def record_fields(self) -> dict[str, Any]:
+        """The record's fields by name, on the CPU, with ``valid``: ``(n,)``, nothing is NaN or infinite."""
+        maps = self.adv_map, self.adv_map_true_class, self.adv_map_target_class
+        valid = torch.stack([is_finite(one) for one in maps]).all(0) & self.confidence.isfinite()
+        values = {name: value.float() for name, value in self._asdict().items() if name != "adv_predicted"}
+        values |= {"adv_predicted": self.adv_predicted, "valid": valid}
+        return {name: value.cpu() for name, value in values.items()}
 
 
 def evaluate_images(
@@ -67,36 +74,3 @@ def evaluate_images(
     if third.any():
         adv_map[third] = explain(adv_images[third], asked[third]).attribution_map
     return EvaluatedImages(adv_map, true_class_map, target_class_map, predicted, confidence)
-
-
-def evaluated_record(
-    name: str,
-    schedule: str,
-    seconds: float,
-    adv_images: Tensor,
-    evaluated: EvaluatedImages,
-    norm: Tensor,
-    *,
-    role: Role = "control",
-    threat_model: str = "linf",
-) -> AttackRecord:
-    """The record of an attack that took no steps and raised no flags, on the CPU; ``norm`` is ``(n,)``."""
-    maps = evaluated.adv_map, evaluated.adv_map_true_class, evaluated.adv_map_target_class
-    valid = torch.stack([is_finite(one) for one in maps]).all(0) & evaluated.confidence.isfinite()
-    return AttackRecord(
-        name,
-        schedule,
-        role=role,
-        threat_model=threat_model,
-        steps=0,
-        seconds=seconds,
-        adv_images=to_uint8(adv_images),
-        adv_map=evaluated.adv_map.float().cpu(),
-        adv_map_true_class=evaluated.adv_map_true_class.float().cpu(),
-        adv_map_target_class=evaluated.adv_map_target_class.float().cpu(),
-        adv_predicted=evaluated.adv_predicted.cpu(),
-        confidence=evaluated.confidence.float().cpu(),
-        valid=valid.cpu(),
-        size=norm.float().cpu(),
-        steps_taken=torch.zeros(len(norm), dtype=torch.int64),
-    )

@@ -21,8 +21,6 @@ import torch
 import torchvision.ops
 from torch import Tensor
 
-from lightning_adv2.functional.masking import resize_map
-
 Rule = Literal["value", "energy", "mean"]
 """How a map becomes a box."""
 
@@ -81,22 +79,6 @@ def boxes_above(attribution_map: Tensor, cut: Tensor) -> Tensor:
         edges.append((first, size - present.flip(-1).int().argmax(-1)))
     (left, right), (top, bottom) = edges
     return torch.stack([left, top, right, bottom], dim=-1)
-
-
-def map_boxes(attribution_map: Tensor, rule: Rule, alpha: float, size: Sequence[int]) -> Tensor:
-    """The box that a map makes by a rule; the whole image for a map that is constant, zero or below the threshold.
-
-    Args:
-        attribution_map: ``(B, 1, h, w)`` in [0, 1]; enlarged to ``size`` bilinearly.
-        rule: see :func:`thresholds`.
-        alpha: of the rule.
-        size: H, W of the image.
-
-    Returns:
-        ``(B, 4)`` int64, in pixels of the image.
-    """
-    enlarged = resize_map(attribution_map, size)
-    return boxes_above(enlarged, thresholds(enlarged, rule, [alpha]))[:, 0]
 
 
 def mask_boxes(mask: Tensor) -> Tensor:

@@ -67,29 +67,13 @@ class MisclassificationConfidence(PerImageMean):
         self.accumulate(confidence)
 
 
-class MapL1(PerImageMean):
-    """Mean L1 distance of adversarial and target map, per pixel (Figure 5)."""
-
-    def update(self, adv_map: Tensor, target_map: Tensor) -> None:
-        """``(B, 1, h, w)`` twice."""
-        self.accumulate(map_l1(adv_map, target_map))
-
-
-class MapL2(PerImageMean):
-    """Mean L2 distance of adversarial and target map, over the root of the pixels (Table 12)."""
-
-    def update(self, adv_map: Tensor, target_map: Tensor) -> None:
-        """``(B, 1, h, w)`` twice."""
-        self.accumulate(map_l2(adv_map, target_map))
-
-
-class MapIoU(PerImageMean):
-    """Mean of the per-image IoU of the thresholded maps (Figure 6); pixels are never pooled over images.
+class PlausibleShare(PerImageMean):
+    """Share of the images whose map is plausible: an IoU with the target map above 0.5 (section 4).
 
     Images whose two maps are both empty have no IoU and are left out.
 
     Args:
-        threshold: where a map is cut, in [0, 1].
+        threshold: a pixel belongs to a map's region when its value is at least this, in [0, 1].
     """
 
     def __init__(self, threshold: float = 0.5, **kwargs: Any) -> None:
@@ -97,15 +81,7 @@ class MapIoU(PerImageMean):
         self.threshold = threshold
 
     def update(self, adv_map: Tensor, target_map: Tensor) -> None:
-        """``(B, 1, h, w)`` twice."""
-        self.accumulate_defined(map_iou(adv_map, target_map, self.threshold))
-
-
-class PlausibleShare(MapIoU):
-    """Share of the images with an IoU whose map is plausible: IoU above 0.5 (section 4)."""
-
-    def update(self, adv_map: Tensor, target_map: Tensor) -> None:
-        """``(B, 1, h, w)`` twice."""
+        """Add a batch: two maps ``(B, 1, h, w)`` in [0, 1]."""
         iou = map_iou(adv_map, target_map, self.threshold)
         self.accumulate((iou > 0.5)[~iou.isnan()])
 

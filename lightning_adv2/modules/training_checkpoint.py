@@ -14,9 +14,10 @@ from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO, previous
 from lightning_adv2.runtime.experiment import claim, forget
+from lightning_adv2.runtime.lightning import accumulates, begin_epoch, validation_due
 from lightning_adv2.runtime.ownership import is_owned, owned
 from lightning_adv2.runtime.processes import on_rank_zero
-from lightning_adv2.runtime.progress import begin_epoch, mend, validation_due
+from lightning_adv2.runtime.progress import mend
 from lightning_adv2.runtime.seeds import derived, run_seed, seed_global_generators
 from lightning_adv2.runtime.signals import interruption_of
 from lightning_adv2.runtime.threads import arithmetic
@@ -144,7 +145,7 @@ class TrainingCheckpoint(Checkpoint):
 
     def _save_new(self, trainer: pl.Trainer) -> None:
         # Between two batches whose gradients are accumulated, the first one's would be lost.
-        self._put_off = trainer.fit_loop._should_accumulate()
+        self._put_off = accumulates(trainer)
         if trainer.global_step != self._saved_step and not self._put_off:
             self.save(trainer)
 

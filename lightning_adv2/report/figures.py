@@ -33,6 +33,8 @@ _BY_ROLE = {
 }
 FORMULA = "formula"
 """``gid`` of a text of this package that is mathematics."""
+_NO_TICKS: dict[str, Any] = {"xticks": [], "yticks": []}
+"""For axes that are off: matplotlib makes and measures ticks all the same, which takes longer than the picture."""
 
 
 def overlay(image: Tensor, attribution_map: Tensor, strength: float = 0.55) -> Image:
@@ -54,10 +56,10 @@ def overlay(image: Tensor, attribution_map: Tensor, strength: float = 0.55) -> I
     return shown
 
 
-def amplified(adv_image: Tensor, image: Tensor, factor: int = 10) -> Image:
-    """The perturbation times ``factor`` around mid grey. Two ``(C, H, W)`` uint8 -> ``(H, W, 3)`` uint8."""
+def amplified(adv_image: Tensor, image: Tensor) -> Image:
+    """The perturbation times 10 around mid grey. Two ``(C, H, W)`` uint8 -> ``(H, W, 3)`` uint8."""
     difference = to_numpy(adv_image).astype(np.int16) - to_numpy(image).astype(np.int16)
-    shown: Image = (128 + factor * difference).clip(0, 255).astype(np.uint8)
+    shown: Image = (128 + 10 * difference).clip(0, 255).astype(np.uint8)
     return shown
 
 
@@ -92,7 +94,7 @@ def grid(rows: Sequence[Sequence[Cell]], title: str) -> Figure:
     columns = max(len(row) for row in rows)
     figure = Figure(figsize=(1.62 * columns, 1.98 * len(rows) + 0.4), layout="constrained")
     heading(figure, title)
-    axes = figure.subplots(len(rows), columns, squeeze=False)
+    axes = figure.subplots(len(rows), columns, squeeze=False, subplot_kw=_NO_TICKS)
     for line, row in zip(axes, rows, strict=True):
         for axis in line:
             axis.set_axis_off()
@@ -114,7 +116,7 @@ def map_sheet(images: Tensor, maps: Tensor, names: Sequence[str], limit: int = 1
     count = min(limit, len(images))
     rows = -(-count // 4)
     figure = Figure(figsize=(12.4, 1.9 * rows), layout="constrained")
-    axes = figure.subplots(rows, 8, squeeze=False)
+    axes = figure.subplots(rows, 8, squeeze=False, subplot_kw=_NO_TICKS)
     for axis in axes.flat:
         axis.set_axis_off()
     for i in range(count):
@@ -243,8 +245,9 @@ def _bars(
         if stated:
             axis.plot(*zip(*stated, strict=True), "D", color="white", markeredgecolor="black", ms=5, label="paper")
     axis.set_xlim(-0.55, len(groups) - 0.45)
-    lowest = min((row[metric.key] for row in rows if row.get(metric.key) is not None), default=0.0)
-    axis.set_ylim(min(0.0, 1.15 * lowest), metric.limit)
+    shown = [row[metric.key] for row in rows if row.get(metric.key) is not None]
+    lowest, highest = min(shown, default=0.0), metric.limit or max(shown, default=0.0)
+    axis.set_ylim(lowest - 0.12 * (highest - lowest) if lowest < 0 else 0, metric.limit)
     axis.set_ylabel(metric.label)
     if metric.level is not None:
         axis.axhline(metric.level, color="black", linewidth=0.8, linestyle=":")

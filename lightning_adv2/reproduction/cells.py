@@ -56,9 +56,9 @@ def mean_cell(values: Sequence[float], images: Sequence[str], seeds: int = 1) ->
     return Cell(sum(values) / len(values), low, high, len(set(images)), seeds)
 
 
-def share_cell(successes: int, n: int, seeds: int = 1) -> Cell:
+def share_cell(successes: int, n: int) -> Cell:
     """A share of images with Wilson's interval."""
-    return Cell(successes / n, *share_interval(successes, n), n, seeds) if n else NOTHING
+    return Cell(successes / n, *share_interval(successes, n), n) if n else NOTHING
 
 
 @dataclass(frozen=True)

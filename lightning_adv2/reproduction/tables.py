@@ -42,15 +42,13 @@ PLACES = ("classifier", "interpreter", "attack")
 def table_2(plan: Plan) -> Found:
     """Localisation error."""
     found = evaluation(plan, "localization")
-    contents = found.files("localization.json") if found else []
     rows = []
-    for content in contents:
-        for row in content["rows"]:
-            if row["n"]:
-                rule = f"{row['rule']} {row['alpha']:g}" if "rule" in row else "baseline"
-                cells = {"error": share_cell(round(row["error"] * row["n"]), row["n"])}
-                stated = published.LOCALIZATION.rows.get((row["interpreter"],), {})
-                rows.append(Measured((row["interpreter"], rule), cells, stated))
+    for row in found.rows("localization") if found else []:
+        if row["error"] is not None:
+            rule = "baseline" if row["baseline"] else f"{row['rule']} {row['alpha']:g}"
+            cells = {"error": share_cell(round(row["error"] * row["n"]), row["n"])}
+            stated = published.LOCALIZATION.rows.get((row["interpreter"],), {})
+            rows.append(Measured((row["interpreter"], rule), cells, stated))
     if not rows:
         return None
     note = (

@@ -12,28 +12,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytorch_lightning as pl
-
 Loops = dict[str, Any]
 
 
-def validation_due(trainer: pl.Trainer) -> bool:
-    """Inside ``on_train_batch_end``: whether a validation follows."""
-    fit = trainer.fit_loop
-    return fit._data_fetcher is not None and fit.epoch_loop._should_check_val_fx(fit._data_fetcher)
-
-
 def mend(loops: Loops, validation_due: bool, by_steps: bool, left_validation: bool = False) -> bool:
-    """Rewrite the progress of the fit loop, in place, so that Lightning goes on right behind it.
+    """Correct the progress of the fit loop in a checkpoint, in place, so that Lightning goes on right behind it.
 
     Args:
         loops: ``checkpoint["loops"]["fit_loop"]``.
-        validation_due: what :func:`validation_due` said when it was saved.
+        validation_due: the result of :func:`~lightning_adv2.runtime.lightning.validation_due` at the time of the save.
         by_steps: whether the run that goes on is limited by ``max_steps``.
-        left_validation: whether a signal broke off the validation that it was saved in.
+        left_validation: whether a signal broke off the validation in which the checkpoint was saved.
 
     Returns:
-        Whether :func:`begin_epoch` must be called in ``on_train_start``.
+        Whether :func:`~lightning_adv2.runtime.lightning.begin_epoch` must be called in ``on_train_start``.
     """
     epoch, batch = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
     validation = loops["epoch_loop.val_loop.batch_progress"]
@@ -61,11 +53,6 @@ def mend(loops: Loops, validation_due: bool, by_steps: bool, left_validation: bo
         else:
             counts.update(validation["current"])
     return False
-
-
-def begin_epoch(trainer: pl.Trainer) -> None:
-    """Count the first epoch as new, and call the hooks at its start; Lightning takes it for one that is under way."""
-    trainer.fit_loop.reset_restart_stage()
 
 
 def _add(progress: dict[str, Any], name: str, count: int) -> None:

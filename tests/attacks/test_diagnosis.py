@@ -4,9 +4,12 @@ import pytest
 import torch
 from cases import ATTACKS, BY_NAME, AttackCase, lattice_images, other_class, small_classifier
 from torch import Tensor
+from toys import AlteredCAM
 
 from lightning_adv2.attacks import (
     Attack,
+    AttackInputs,
+    AttackResult,
     GradientStep,
     PixelDelta,
     Pixels,
@@ -16,8 +19,9 @@ from lightning_adv2.attacks import (
     TargetMap,
     adv2_cam,
     adv2_grad,
+    checked_inputs,
+    optimise,
     pgd,
-    run_attack,
 )
 from lightning_adv2.attacks.diagnosis import diagnose, flags
 from lightning_adv2.functional import optim
@@ -28,6 +32,9 @@ from lightning_adv2.types import Interpretation
 COUNT = 6
 EVERYONE = tuple(range(COUNT))
 each = pytest.mark.parametrize("case", ATTACKS, ids=lambda case: case.name)
+
+
+GENERATOR = torch.Generator().manual_seed(0)
 
 
 class Around(Classifier):
@@ -55,10 +62,8 @@ class Around(Classifier):
 
 
 class Random(Around):
-    generator = torch.Generator().manual_seed(0)
-
     def before(self, images: Tensor) -> Tensor:
-        return images + 0.02 * torch.randn(images.shape, generator=self.generator)
+        return images + 0.02 * torch.randn(images.shape, generator=GENERATOR)
 
 
 class Softmax(Around):
@@ -116,14 +121,14 @@ class StraightThrough(Around):
 
 def attacked(
     attack: Attack, classifier: Classifier, interpreter: Interpreter | None = None, target_map: Tensor | None = None
-) -> tuple[object, ...]:
+) -> tuple[Attack, AttackInputs, AttackResult]:
     """All that a diagnosis takes, once the attack has run."""
     images = lattice_images(COUNT, seed=4)
     target_class = other_class(small_classifier(), images)
     if target_map is None and interpreter is not None:
         target_map = interpreter.explain(classifier, images, (target_class - 1) % 4).attribution_map
-    result = run_attack(attack, classifier, interpreter, images, target_class, target_map)
-    return attack, classifier, interpreter, images, target_class, target_map, result
+    inputs = checked_inputs(classifier, interpreter, images, target_class, target_map)
+    return attack, inputs, optimise(attack, inputs)
 
 
 def found(*given: object) -> dict[str, tuple[int, ...]]:
@@ -168,8 +173,8 @@ def test_promise_20_a_sound_interpreter_raises_no_flag(name):
 )
 def test_promise_20_a_broken_classifier_raises_its_flag_for_every_image(victim, flag):
     broken = victim(small_classifier())
-    given = list(attacked(pgd(steps=2), Sound(small_classifier())))
-    given[1] = broken
+    given = attacked(pgd(steps=2), Sound(small_classifier()))
+    given[1].classifier = broken
     raised = found(*given)
     assert raised.pop(flag) == EVERYONE
     assert raised.keys() <= {"unused_budget"}, "one cause, one flag"
@@ -195,64 +200,36 @@ class RoundedDark(Around):
 
 
 def test_promise_3_and_20_a_flag_names_its_images_whoever_else_is_in_the_batch():
-    given = list(attacked(pgd(steps=2), Sound(small_classifier())))
-    given[1] = RoundedDark(small_classifier())
-    given[3] = given[3].clone()
-    given[3][:, :, 0, 0] = torch.tensor([0.2, 0.8, 0.8, 0.2, 0.8, 0.2])[:, None]
+    given = attacked(pgd(steps=2), Sound(small_classifier()))
+    inputs = given[1]
+    inputs.classifier, inputs.images = RoundedDark(small_classifier()), inputs.images.clone()
+    inputs.images[:, :, 0, 0] = torch.tensor([0.2, 0.8, 0.8, 0.2, 0.8, 0.2])[:, None]
     assert found(*given)["masked_gradient"] == (0, 3, 5)
     (flag,) = [f for f in diagnose(*given) if f.name == "masked_gradient"]
     assert "3 of 6 images" in str(flag)
 
 
-class RoundedMap(CAM):
-    def forward(self, classifier, images, target_class, state=()):
-        result = super().forward(classifier, images, target_class, state)
-        return Interpretation(result.logits, (result.attribution_map * 10).round() / 10)
-
-
-class DetachedMap(CAM):
-    def forward(self, classifier, images, target_class, state=()):
-        result = super().forward(classifier, images, target_class, state)
-        return Interpretation(result.logits, result.attribution_map.detach())
-
-
-class NaNSlope(CAM):
-    def forward(self, classifier, images, target_class, state=()):
-        result = super().forward(classifier, images, target_class, state)
-        return Interpretation(result.logits, result.attribution_map.sqrt())  # the minimum is 0
-
-
-class ConstantMap(CAM):
-    def forward(self, classifier, images, target_class, state=()):
-        result = super().forward(classifier, images, target_class, state)
-        return Interpretation(result.logits, 0.5 + 0 * result.attribution_map)
-
-
-class RandomMap(CAM):
-    generator = torch.Generator().manual_seed(0)
-
-    def forward(self, classifier, images, target_class, state=()):
-        result = super().forward(classifier, images, target_class, state)
-        noise = torch.rand(result.attribution_map.shape, generator=self.generator)
-        return Interpretation(result.logits, 0.9 * result.attribution_map + 0.1 * noise)
+def noisy(shown: Tensor, *_: Tensor) -> Tensor:
+    return 0.9 * shown + 0.1 * torch.rand(shown.shape, generator=GENERATOR)
 
 
 @pytest.mark.parametrize(
-    ("interpreter", "expected"),
+    ("alter", "expected"),
     [
-        (RoundedMap(), {"no_map_gradient"}),
-        (DetachedMap(), {"no_map_gradient"}),
-        (NaNSlope(), {"no_map_gradient"}),
-        (ConstantMap(), {"constant_map", "no_map_gradient"}),
-        (RandomMap(), {"random_map"}),
+        pytest.param(lambda shown, *_: (shown * 10).round() / 10, {"no_map_gradient"}, id="rounded"),
+        pytest.param(lambda shown, *_: shown.detach(), {"no_map_gradient"}, id="detached"),
+        # The minimum is 0.
+        pytest.param(lambda shown, *_: shown.sqrt(), {"no_map_gradient"}, id="slope is NaN"),
+        pytest.param(lambda shown, *_: 0.5 + 0 * shown, {"constant_map", "no_map_gradient"}, id="constant"),
+        pytest.param(noisy, {"random_map"}, id="random"),
     ],
-    ids=lambda value: type(value).__name__,
 )
-def test_promise_20_a_broken_interpreter_raises_its_flag_for_every_image(interpreter, expected):
-    given = list(attacked(adv2_cam(steps=12, threat_model=Pixels(0.1)), small_classifier(), CAM()))
-    given[2] = interpreter
+def test_promise_20_a_broken_interpreter_raises_its_flag_for_every_image(alter, expected):
+    given = attacked(adv2_cam(steps=12, threat_model=Pixels(0.1)), small_classifier(), CAM())
+    inputs = given[1]
+    inputs.interpreter = AlteredCAM(alter)
     if "constant_map" in expected:
-        given[5] = torch.full_like(given[5], 0.5)
+        inputs.target_map = torch.full_like(inputs.target_map, 0.5)
     assert found(*given) == dict.fromkeys(expected, EVERYONE)
 
 
@@ -268,11 +245,11 @@ def test_promise_20_grad_needs_a_surrogate_and_the_steps_own_is_used(surrogate, 
 
 
 def test_promise_20_a_map_without_variety_is_named_by_image():
-    given = list(attacked(adv2_cam(steps=12, threat_model=Pixels(0.1)), small_classifier(), CAM()))
-    given[5] = given[5].clone()
-    given[5][2] = 0.0
-    given[6].attribution_map[4] = 1.0
-    assert found(*given) == {"constant_map": (2, 4)}
+    attack, inputs, result = attacked(adv2_cam(steps=12, threat_model=Pixels(0.1)), small_classifier(), CAM())
+    inputs.target_map = inputs.target_map.clone()
+    inputs.target_map[2] = 0.0
+    result.attribution_map[4] = 1.0
+    assert found(attack, inputs, result) == {"constant_map": (2, 4)}
 
 
 class Slow(Interpreter):
@@ -282,31 +259,31 @@ class Slow(Interpreter):
         super().__init__()
         self.rounded, self.asked = rounded, 0
 
-    def init_state(self, classifier, images, target_class):
+    def init_state(self, classifier, images, class_idx):
         return (images.new_full((len(images), 1, *images.shape[2:]), 0.5), images.new_zeros(len(images)))
 
-    def advance(self, classifier, images, target_class, state):
+    def advance(self, classifier, images, class_idx, state):
         self.asked += 1
         mask, count = state
         away = images.mean(1, keepdim=True) - mask
         return mask + 0.1 * torch.where((count > 1).view(-1, 1, 1, 1), away, away.sign()), count + 1
 
-    def forward(self, classifier, images, target_class, state=()):
+    def forward(self, classifier, images, class_idx, state=()):
         if not state:
             raise AssertionError("the whole optimisation is too dear for a diagnosis")
-        state = self.advance(classifier, images, target_class, state)
+        state = self.advance(classifier, images, class_idx, state)
         shown = state[0].round() if self.rounded else state[0]
         return Interpretation(classifier(images), shown, state=state)
 
 
 @pytest.mark.parametrize("rounded", [False, True])
-def test_promise_20_an_iterative_interpreter_is_judged_by_a_step_in_the_middle(rounded):
-    given = list(attacked(pgd(epsilon=0.1), small_classifier()))
+def test_promise_20_an_iterative_interpreter_is_diagnosed_by_a_step_in_the_middle(rounded):
+    _, inputs, result = attacked(pgd(epsilon=0.1), small_classifier())
     interpreter = Slow(rounded)
     step = GradientStep([TargetClass(), TargetMap(50.0)], optim.sign(), Ramp(1 / 255, 1 / 255))
-    given[0] = Attack("adv2", "mine", PixelDelta(0.1), [Stage(step, 1)])
-    given[2], given[5] = interpreter, given[3].mean(1, keepdim=True)
-    assert found(*given) == ({"no_map_gradient": EVERYONE} if rounded else {})
+    attack = Attack("adv2", "mine", PixelDelta(0.1), [Stage(step, 1)])
+    inputs.interpreter, inputs.target_map = interpreter, inputs.images.mean(1, keepdim=True)
+    assert found(attack, inputs, result) == ({"no_map_gradient": EVERYONE} if rounded else {})
     assert interpreter.asked <= 10
 
 
@@ -315,7 +292,7 @@ def test_promise_20_too_small_a_step_leaves_the_budget_unused(size, expected):
     step = GradientStep([TargetClass()], optim.sign(), Ramp(size, size))
     attack = Attack("pgd", "mine", PixelDelta(8 / 255), [Stage(step, 10)])
     given = attacked(attack, small_classifier())
-    failed = tuple((~given[6].success).nonzero()[:, 0].tolist())
+    failed = tuple((~given[2].success).nonzero()[:, 0].tolist())
     assert failed or not expected, "all succeeded: nothing was tested"
     assert found(*given) == ({"unused_budget": failed} if expected else {})
 
@@ -332,7 +309,8 @@ def test_promise_23_nothing_changes_and_nothing_is_drawn():
     given = attacked(adv2_grad(steps=3), classifier, Gradient(pool=2))
     first = next(classifier.parameters())
     first.grad = torch.ones_like(first)
-    images, before = given[3], (weights_hash(classifier), torch.get_rng_state(), given[3].clone())
+    images = given[1].images
+    before = weights_hash(classifier), torch.get_rng_state(), images.clone()
     text = flags(*given)
     with torch.no_grad():
         assert flags(*given) == text
@@ -346,16 +324,16 @@ def test_promise_23_nothing_changes_and_nothing_is_drawn():
 
 
 def test_the_text_names_the_flag_and_the_remedy():
-    given = list(attacked(pgd(steps=2), Sound(small_classifier())))
-    given[1] = Softmax(small_classifier())
+    given = attacked(pgd(steps=2), Sound(small_classifier()))
+    given[1].classifier = Softmax(small_classifier())
     texts = flags(*given)
     assert any(t.startswith("softmax_outputs: ") and "before the softmax" in t and "6 of 6" in t for t in texts)
 
 
 def test_an_empty_batch_raises_no_flag():
-    attack, classifier, _, images, target_class, _, _ = attacked(pgd(steps=1), small_classifier())
-    nothing = run_attack(attack, classifier, None, images[:0], target_class[:0])
-    assert diagnose(attack, classifier, None, images[:0], target_class[:0], None, nothing) == []
+    attack, inputs, _ = attacked(pgd(steps=1), small_classifier())
+    empty = checked_inputs(inputs.classifier, None, inputs.images[:0], inputs.target_class[:0])
+    assert diagnose(attack, empty, optimise(attack, empty)) == []
 
 
 def test_promise_23_inference_mode_gives_a_clear_error():

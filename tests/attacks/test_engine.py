@@ -7,9 +7,11 @@ import pytest
 import torch
 from cases import BY_NAME, SIDE, lattice_images, other_class, small_classifier
 from torch import Tensor, nn
+from toys import AlteredCAM, nan_of
 
 from lightning_adv2.attacks import (
     Attack,
+    AttackInputs,
     AttackResult,
     GradientStep,
     PixelDelta,
@@ -86,10 +88,18 @@ def _surrogate(attack: Attack):
     return attack.stages[0].step.surrogate
 
 
+def keep(min_confidence: float = 0.8, *, by_map: bool = True) -> Best:
+    """For one black pixel, its target class 0 and a target map of zero."""
+    zero = torch.zeros(1, 1, 1, 1)
+    return Best(
+        AttackInputs(small_classifier(), CAM(), zero, torch.tensor([0]), zero), zero, min_confidence, by_map=by_map
+    )
+
+
 def offer(best: Best, tag: float, confidence: float, score: float) -> None:
     """Offer an image of value ``tag`` whose target class 0 has this probability and whose map has this loss."""
     logits = torch.tensor([[confidence, 1 - confidence]]).log()
-    best.offer(*[torch.full((1, 1, 1, 1), tag)] * 2, logits, torch.full((1, 1, 1, 1), score**0.5))
+    best.offer(*[torch.full((1, 1, 1, 1), tag)] * 2, Interpretation(logits, torch.full((1, 1, 1, 1), score**0.5)))
 
 
 @pytest.mark.parametrize(
@@ -112,8 +122,7 @@ def offer(best: Best, tag: float, confidence: float, score: float) -> None:
     ],
 )
 def test_the_keep_rule(first, second, wins):
-    zero = torch.zeros(1, 1, 1, 1)
-    best = Best(0.8, zero, zero, torch.tensor([0]), zero)
+    best = keep()
     for tag, (confidence, score) in enumerate((first, second), start=1):
         offer(best, float(tag), confidence, score)
     assert best.adv_images.item() == wins
@@ -125,26 +134,11 @@ def test_the_keep_rule(first, second, wins):
 
 
 def test_min_confidence_is_a_parameter():
-    zero = torch.zeros(1, 1, 1, 1)
     for bar, wins in ((0.5, 1), (0.8, 2)):
-        best = Best(bar, zero, zero, torch.tensor([0]), zero)
+        best = keep(bar)
         offer(best, 1.0, 0.6, 0.1)
         offer(best, 2.0, 0.9, 0.2)
         assert best.adv_images.item() == wins
-
-
-class NaNForOne(CAM):
-    """A map that is NaN for one image of the batch."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__()
-        self.index = index
-
-    def forward(self, classifier, images, target_class, state=()):
-        result = super().forward(classifier, images, target_class, state)
-        factor = torch.ones(len(images), 1, 1, 1, dtype=images.dtype)
-        factor[self.index] = NAN
-        return Interpretation(result.logits, result.attribution_map * factor)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +154,7 @@ class NaNForOne(CAM):
     ],
 )
 def test_the_keep_rule_without_a_map(first, second, wins):
-    zero = torch.zeros(1, 1, 1, 1)
-    best = Best(0.8, zero, zero, torch.tensor([0]), zero, by_map=False)
+    best = keep(by_map=False)
     for tag, (confidence, score) in enumerate((first, second), start=1):
         offer(best, float(tag), confidence, score)
     assert best.adv_images.item() == wins
@@ -173,7 +166,7 @@ def test_promise_13_a_nan_map_is_invalid_and_leaves_its_neighbours_alone(attack)
     target_class = other_class(classifier, images)
     target_map = CAM().explain(classifier, images, target_class).attribution_map
     clean = run_attack(attack, classifier, CAM(), images, target_class, target_map)
-    broken = run_attack(attack, classifier, NaNForOne(2), images, target_class, target_map)
+    broken = run_attack(attack, classifier, AlteredCAM(nan_of(2)), images, target_class, target_map)
     assert clean.valid.all()
     assert clean.success[2], "the broken image would have failed anyway: nothing was tested"
     assert broken.valid.tolist() == [True, True, False, True]
@@ -185,27 +178,11 @@ def test_promise_13_a_nan_map_is_invalid_and_leaves_its_neighbours_alone(attack)
     assert broken.adv_images.isfinite().all()
 
 
-class NaNAtStep(CAM):
-    """A map that is NaN once, in the middle."""
-
-    def __init__(self, call: int) -> None:
-        super().__init__()
-        self.calls, self.call = 0, call
-
-    def forward(self, classifier, images, target_class, state=()):
-        result = super().forward(classifier, images, target_class, state)
-        self.calls += 1
-        factor = torch.ones(len(images), 1, 1, 1)
-        if self.calls == self.call:
-            factor[0] = NAN
-        return Interpretation(result.logits, result.attribution_map * factor)
-
-
 def test_promise_13_a_nan_at_one_step_is_not_forgotten():
     classifier, images = small_classifier(), lattice_images(2)
     target_class = other_class(classifier, images)
     target_map = CAM().explain(classifier, images, target_class).attribution_map
-    result = run_attack(adv2_cam(steps=8), classifier, NaNAtStep(4), images, target_class, target_map)
+    result = run_attack(adv2_cam(steps=8), classifier, AlteredCAM(nan_of(0, call=4)), images, target_class, target_map)
     assert result.valid.tolist() == [False, True]
     assert not result.success[0]
     assert result.adv_images.isfinite().all()
@@ -432,7 +409,7 @@ def test_promise_13_a_nan_in_one_run_is_not_forgotten(call):
     setting = Setting("cam")
     attack = again(setting.attack, 2)
     setting.classifier, setting.images = setting.classifier.float(), setting.images.float()
-    setting.interpreter, setting.target_map = NaNAtStep(call), setting.target_map.float()
+    setting.interpreter, setting.target_map = AlteredCAM(nan_of(0, call=call)), setting.target_map.float()
     result = setting.run(attack)
     assert result.valid.tolist() == [False, *[True] * 5]
     assert result.adv_images.isfinite().all()
@@ -466,7 +443,7 @@ class ValleyClassifier(Classifier):
 class ValleyMap(Interpreter):
     """A map of two pixels, one of them the valley's height."""
 
-    def forward(self, classifier, images, target_class, state=()):
+    def forward(self, classifier, images, class_idx, state=()):
         height = valley(images, 0.02, 0.15).clamp(0, 1)
         return Interpretation(classifier(images), torch.stack([height, height * 0], 1).view(-1, 1, 1, 2))
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from build_records import make_record
 from damage import flip_data
-from lab import attack_data, idls, run_python, shapes, trainer, victim, wandb_home
+from lab import attack_data, idls, run_fresh_python, run_python, shapes, trainer, victim, wandb_home
 from PIL import Image
 
 import lightning_adv2
@@ -94,7 +94,7 @@ def test_the_command_needs_neither_torch_nor_lightning(word: str, run: Path) -> 
         "heavy = {'torch', 'pytorch_lightning', 'wandb', 'matplotlib', 'torchmetrics'} & set(sys.modules)\n"
         "print('heavy:', sorted(heavy)); sys.exit(code)"
     )
-    done = run_python("-c", code, word, run, folder=run.parent)
+    done = run_fresh_python("-c", code, word, run, folder=run.parent)
     assert "heavy: []" in done.stdout, done.stdout + done.stderr
     assert done.returncode == 0
     flip_data(record_path(run / "records", "cam", 2))
@@ -395,7 +395,7 @@ def set_row(content: Any, key: str, value: Any) -> None:
 )  # fmt: skip
 def test_a_changed_figure_in_the_results(run: Path, key: str, value: Callable[[Any], Any]) -> None:
     edit(run, "results.json", partial(set_row, key=key, value=value))
-    found_in(run, "results.json: cam/pgd/fast", f"{key} is", "from the records")
+    found_in(run, "results.json: cam/pgd/fast", f"{key} is", "counted again")
 
 
 def test_rounding_in_the_results_is_no_change(run: Path) -> None:

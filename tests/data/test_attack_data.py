@@ -1,65 +1,24 @@
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
+import spawn
 import torch
-from torch import Tensor, nn
+from data.collect import Collect, attack_data, two_always
+from lab import trainer
 from torch.utils.data import DistributedSampler
+from toys import Always
 
 from lightning_adv2.data import (
-    AttackBatch,
     AttackDataModule,
     BatchShard,
     Manifest,
     ManifestEntry,
-    ShapesDataModule,
 )
 from lightning_adv2.data.manifest import content_hash
-
-
-class Constant(nn.Module):
-    """Sees class 2 everywhere, so that one image in seven is classified correctly."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(nn.functional.one_hot(torch.tensor(2), 7).float())
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.bias.expand(len(images), -1)
-
-
-class Collect(pl.LightningModule):
-    """Keeps the batches that the loops hand it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.classifier = Constant()
-        self.batches: list[AttackBatch] = []
-
-    def test_step(self, batch: AttackBatch) -> None:
-        self.batches.append(batch)
-
-    validation_step = test_step
-
-    def predict_step(self, batch: AttackBatch) -> list[str]:
-        return batch["image_id"]
-
-
-def trainer(folder: Path) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, inference_mode=False, default_root_dir=folder
-    )
-
-
-def attack_data(**kwargs: Any) -> AttackDataModule:
-    return AttackDataModule(ShapesDataModule(num_val=20, num_test=91), **{"num_images": 10, "batch_size": 4} | kwargs)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -98,16 +57,16 @@ def test_without_a_trainer() -> None:
         data.test_dataloader()
     with pytest.raises(RuntimeError, match="without one call manifest_for"):
         data.setup("test")
-    manifest = data.manifest_for(Constant())
+    manifest = data.manifest_for(two_always())
     assert data.manifest is manifest
     assert len(list(data.test_dataloader())) == len(data.test_dataloader()) == 3
-    assert replace(manifest, classifier_sha256="") == attack_data().manifest_for(lambda images: Constant()(images))
+    assert replace(manifest, classifier_sha256="") == attack_data().manifest_for(lambda images: two_always()(images))
 
 
 def test_the_classifier_returns_to_its_device() -> None:
-    class Traveller(Constant):
+    class Traveller(Always):
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__(2, 7)
             self.stops: list[torch.device] = []
 
         def to(self, device: torch.device | str) -> Traveller:  # type: ignore[override]
@@ -129,20 +88,27 @@ def test_a_module_needs_a_classifier(tmp_path: Path) -> None:
             attack_data(**{name: 0})
 
 
+def shares(folder: Path) -> list[list[tuple[int, list[str]]]]:
+    """The batches that this one of two processes gets, of two images and of ten."""
+    found = []
+    for num_images in (2, 10):
+        module = Collect()
+        loop = trainer(folder / ("few" if num_images == 2 else "all"), devices=2, strategy="ddp")
+        loop.test(module, attack_data(num_images=num_images), verbose=False)
+        found.append([(batch["batch_index"], batch["image_id"]) for batch in module.batches])
+    return found
+
+
 def test_two_processes_share_the_batches_out(tmp_path: Path) -> None:
-    # ddp_spawn shares memory between the ranks; only separate processes are the real thing.
-    script = Path(__file__).with_name("two_processes.py")
-    subprocess.run([sys.executable, script, tmp_path], check=True, timeout=120, cwd=tmp_path)
-    alone = attack_data().manifest_for(Constant())
+    few, ranks = zip(*spawn.run(shares, tmp_path, folder=tmp_path, processes=2), strict=True)
+    alone = attack_data().manifest_for(two_always())
     assert Manifest.load(tmp_path / "all" / "manifest.json") == alone
-    ranks = [json.loads((tmp_path / f"all-{rank}.json").read_text()) for rank in range(2)]
     assert [[number for number, _ in own] for own in ranks] == [[0, 2], [1, -1]]
-    assert ranks[1][1] == [-1, []]
+    assert ranks[1][1] == (-1, [])
     names = dict(ranks[0] + ranks[1])
     assert names[0] + names[1] + names[2] == [entry.image_id for entry in alone.entries]
-    few = [json.loads((tmp_path / f"few-{rank}.json").read_text()) for rank in range(2)]
     assert [number for number, _ in few[0]] == [0]
-    assert few[1] == [[-1, []]]
+    assert few[1] == [(-1, [])]
 
 
 @pytest.mark.parametrize("num_batches", [1, 2, 13, 128])
@@ -240,7 +206,7 @@ def test_partners_in_a_trainer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("with_partners", [False, True])
 def test_the_empty_batch_has_the_right_shapes(with_partners: bool) -> None:
     data = attack_data(num_images=2, partners=with_partners)
-    data.manifest_for(Constant())
+    data.manifest_for(two_always())
     batches = data.test_dataloader().dataset
     assert len(batches) == 2
     empty = batches[BatchShard(1, num_replicas=3, rank=2)._own[0]]

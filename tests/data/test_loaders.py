@@ -1,20 +1,22 @@
 from __future__ import annotations
 
-import json
 import pickle
 import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
+import spawn
 import torch
-from lab import run_python
+from lab import shapes, trainer, untrained_rts, victim
 
 from lightning_adv2.data import ImageDataModule, ImageDataset, ShapesDataset
 from lightning_adv2.data.data_module import Split
 from lightning_adv2.data.images import Item, UnreadableImageError
 from lightning_adv2.data.loaders import BatchLoader
 from lightning_adv2.data.sampling import EpochOrder
+from lightning_adv2.modules import ClassifierModule, RTSModule
 
 
 class Holes(ShapesDataset):
@@ -195,15 +197,28 @@ def test_the_error_survives_pickling() -> None:
     assert (error.image_id, error.reason) == ("val/cat/3.jpg", "empty")
 
 
+def validate(folder: Path, devices: int) -> dict[str, object]:
+    """What validations log on so many processes, and the steps of a fit with a validation."""
+    pl.seed_everything(3, verbose=False)
+    options = {"devices": devices, "strategy": "ddp" if devices > 1 else "auto"}
+    found: dict[str, object] = {}
+    for batch_size in (3, 20):
+        data = shapes(num_val=13, batch_size=batch_size)
+        modules = {"classifier": ClassifierModule(victim()), "rts": RTSModule(victim(), untrained_rts())}
+        for name, module in modules.items():
+            (found[f"{batch_size} {name}"],) = trainer(folder, **options).validate(module, data, verbose=False)
+    # Five batches of validation, which two or three processes cannot share evenly: with uneven counts this would hang.
+    loop = trainer(folder, max_epochs=1, **options)
+    loop.fit(ClassifierModule(victim(), learning_rate=1e-12), shapes(num_train=12 * devices, num_val=13, batch_size=3))
+    return found | {"fit": loop.global_step}
+
+
 @pytest.mark.slow
 def test_promise_2_validation_is_equal_on_one_two_and_three_processes(tmp_path: Path) -> None:
     """Thirteen images in batches of three or twenty; 1 to 3 processes, of which some get no batch at all."""
-    script = Path(__file__).with_name("validating.py")
-    found = {}
-    for devices in (1, 2, 3):
-        done = run_python(script, tmp_path, devices, folder=tmp_path)
-        assert done.returncode == 0, done.stderr[-3000:]
-        found[devices] = json.loads((tmp_path / f"{devices}.json").read_text())
+    found = {
+        devices: spawn.run(validate, tmp_path, devices, folder=tmp_path, processes=devices)[0] for devices in (1, 2, 3)
+    }
     assert found[2] == found[1]
     assert found[3] == found[1]
     assert set(found[1]) == {"3 classifier", "20 classifier", "3 rts", "20 rts", "fit"}

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from lab import interpreter, short_attacks, test_batch, victim
 from torch import Tensor
+from toys import AlteredCAM
 
 from lightning_adv2.attacks import Attack, GradientStep, PixelDelta, Ramp, Stage, TargetClass, adv2_attack, pgd
 from lightning_adv2.attacks.attack import AttackRecipe
@@ -36,7 +35,7 @@ def part(count: int, target: bool = True) -> Batch:
 
 
 def attacked(name: str = "cam", count: int = 10, **kwargs: object) -> BatchRecord:
-    return attack_batch(victim(), interpreter(name), part(count), short_attacks(name), batch_index=4, **kwargs)  # type: ignore[arg-type]
+    return attack_batch(victim(), interpreter(name), part(count), short_attacks(name), Shared(4, **kwargs))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -103,7 +102,7 @@ def test_images_already_wrong_are_left_out_and_named() -> None:
         seen = victim()(batch["images"]).argmax(1)
     batch["label"][:] = seen
     batch["label"][[1, 7]] = (seen[[1, 7]] + 1) % 7
-    record = attack_batch(victim(), interpreter("cam"), batch, [pgd(steps=1)], batch_index=0)
+    record = attack_batch(victim(), interpreter("cam"), batch, [pgd(steps=1)])
     names = batch["image_id"]
     assert record.already_wrong == [names[1], names[7]]
     assert record.image_id == [name for name in names if name not in record.already_wrong]
@@ -116,7 +115,7 @@ def test_a_batch_without_any_right_image(name: str) -> None:
     batch = part(5)
     with torch.no_grad():
         batch["label"] = (victim()(batch["images"]).argmax(1) + 1) % 7
-    record = attack_batch(victim(), interpreter(name), batch, short_attacks(name), batch_index=1)
+    record = attack_batch(victim(), interpreter(name), batch, short_attacks(name), Shared(1))
     assert record.already_wrong == batch["image_id"]
     assert record.image_id == []
     assert record.attacks == []
@@ -126,19 +125,19 @@ def test_a_batch_without_any_right_image(name: str) -> None:
 
 def test_a_batch_without_target_class_draws_one_per_image() -> None:
     batch = part(12, target=False)
-    first = attack_batch(victim(), interpreter("cam"), batch, [pgd(steps=1)], batch_index=0, seed=1)
+    first = attack_batch(victim(), interpreter("cam"), batch, [pgd(steps=1)], Shared(seed=1))
     assert (first.target_class != first.label).all()
     assert ((first.target_class >= 0) & (first.target_class < 7)).all()
     # The draw belongs to the image and the seed, not to the place in the batch.
     turned: Batch = {k: (v[::-1] if isinstance(v, list) else v.flip(0)) for k, v in batch.items()}  # type: ignore[assignment,attr-defined]
-    other = attack_batch(victim(), interpreter("cam"), turned, [pgd(steps=1)], batch_index=9, seed=1)
+    other = attack_batch(victim(), interpreter("cam"), turned, [pgd(steps=1)], Shared(9, seed=1))
     assert dict(zip(first.image_id, first.target_class.tolist(), strict=True)) == dict(
         zip(other.image_id, other.target_class.tolist(), strict=True)
     )
     noise = {name: image for name, image in zip(other.image_id, other.attacks[0].adv_images, strict=True)}  # noqa: C416
     for name, image in zip(first.image_id, first.attacks[0].adv_images, strict=True):
         assert torch.equal(noise[name], image)
-    reseeded = attack_batch(victim(), interpreter("cam"), batch, [pgd(steps=1)], batch_index=0, seed=2)
+    reseeded = attack_batch(victim(), interpreter("cam"), batch, [pgd(steps=1)], Shared(seed=2))
     assert not torch.equal(first.target_class, reseeded.target_class)
 
 
@@ -146,7 +145,7 @@ def test_the_noise_has_the_size_of_the_attack() -> None:
     for epsilon, levels in ((2 / 255, 2), (0.1, 25)):
         attack = pgd(steps=1, epsilon=epsilon)
         assert isinstance(attack.perturbation, PixelDelta)
-        record = attack_batch(victim(), interpreter("cam"), part(6), [attack], batch_index=0)
+        record = attack_batch(victim(), interpreter("cam"), part(6), [attack])
         difference = (record.attacks[0].adv_images.int() - record.images.int()).abs()
         assert difference.max() == levels
 
@@ -159,7 +158,7 @@ def test_the_noise_on_a_grey_image_is_grey_where_the_attack_is(keep_grey: bool) 
         batch["label"] = victim()(batch["images"]).argmax(1)
     batch["target_class"] = (batch["label"] + 1) % 7
     attack = pgd(steps=2, keep_grey=keep_grey)
-    record = attack_batch(victim(), interpreter("cam"), batch, [attack], batch_index=0)
+    record = attack_batch(victim(), interpreter("cam"), batch, [attack])
     for kept in (record.attacks[0], record.attacks[2]):
         changed = kept.adv_images.int() - record.images.int()
         assert is_grey(changed).flatten().tolist() == [keep_grey, False] * 4
@@ -168,7 +167,9 @@ def test_the_noise_on_a_grey_image_is_grey_where_the_attack_is(keep_grey: bool) 
 
 def test_progress_is_told() -> None:
     told: list[tuple[str, int]] = []
-    attacked(count=4, on_step=lambda attack, done: told.append((attack.name, done)))
+    attack_batch(
+        victim(), interpreter("cam"), part(4), short_attacks(), on_step=lambda a, done: told.append((a.name, done))
+    )
     assert told == [(name, step) for name in ("pgd", "adv2") for step in range(1, 7)]
 
 
@@ -178,7 +179,7 @@ def test_nothing_changes_in_the_victim(name: str) -> None:
     for parameter in classifier.parameters():
         parameter.requires_grad_(True)
     before = weights_hash(classifier), weights_hash(explainer), batch["images"].clone(), torch.get_rng_state()
-    attack_batch(classifier, explainer, batch, short_attacks(name), batch_index=0)
+    attack_batch(classifier, explainer, batch, short_attacks(name))
     assert weights_hash(classifier) == before[0]
     assert weights_hash(explainer) == before[1]
     assert torch.equal(batch["images"], before[2])
@@ -208,7 +209,7 @@ def test_nan_in_the_network_is_invalid_and_not_robust() -> None:
 
     classifier = Blind(num_classes=7, widths=(8, 12, 16), stem_stride=2)
     classifier.load_state_dict(victim().state_dict())
-    record = attack_batch(classifier, interpreter("cam"), part(6), short_attacks(), batch_index=0)
+    record = attack_batch(classifier, interpreter("cam"), part(6), short_attacks())
     by_key = {attack.key: attack for attack in record.attacks}
     assert len(record.image_id) > 3
     assert by_key["target_class"].valid.all()
@@ -223,7 +224,7 @@ def test_promise_13_an_image_that_cannot_be_explained_is_named_and_not_attacked(
     images[1] = float("nan")
     batch = Batch(images=images, label=label, image_id=["a", "b", "c"])
     for explainer in (Gradient(), CAM()):
-        record = attack_batch(classifier, explainer, batch, [pgd(steps=2)], batch_index=0)
+        record = attack_batch(classifier, explainer, batch, [pgd(steps=2)])
         assert (record.image_id, record.already_wrong) == (["a", "c"], [])
         assert record.invalid == {"b": "image not finite"}
         assert bool(record.attacks[-1].valid.all())
@@ -236,14 +237,14 @@ class Watched(CAM):
         super().__init__()
         self.rows: list[int] = []
 
-    def explain(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> Interpretation:
+    def explain(self, classifier: Classifier, images: Tensor, class_idx: Tensor) -> Interpretation:
         self.rows.append(len(images))
-        return super().explain(classifier, images, target_class)
+        return super().explain(classifier, images, class_idx)
 
 
 def test_no_image_is_explained_twice_for_the_same_class() -> None:
     watched = Watched()
-    record = attack_batch(victim(), watched, part(20), short_attacks(), batch_index=0)
+    record = attack_batch(victim(), watched, part(20), short_attacks())
     n, (noise, _, plain, adv2) = len(record.image_id), record.attacks
 
     def neither(attack: AttackRecord) -> list[int]:
@@ -262,20 +263,19 @@ def test_no_image_is_explained_twice_for_the_same_class() -> None:
 
 def test_an_attack_without_a_map_runs_once_for_all_interpreters() -> None:
     told: list[str] = []
+
+    def tell(attack: Attack, _: int) -> None:
+        told.append(attack.name)
+
     shared = Shared()
     classifier, batch = victim(), part(10)
-    options: dict[str, Any] = {
-        "batch_index": 0,
-        "shared": shared,
-        "on_step": lambda attack, _: told.append(attack.name),
-    }
     records = []
-    for place, name in enumerate(NAMES):
+    for name in NAMES:
         attacks = short_attacks(name)
-        records.append(attack_batch(classifier, interpreter(name), batch, attacks, place=place, **options))
+        records.append(attack_batch(classifier, interpreter(name), batch, attacks, shared, tell))
     assert told.count("pgd") == 6
     assert told.count("adv2") == 18
-    assert [(record.interpreter, record.place) for record in records] == [(n, i) for i, n in enumerate(NAMES)]
+    assert [record.interpreter for record in records] == NAMES
     for record, name in zip(records, NAMES, strict=True):
         alone = attacked(name)
         assert record.attacks[2].seconds == records[0].attacks[2].seconds > 0
@@ -285,27 +285,20 @@ def test_an_attack_without_a_map_runs_once_for_all_interpreters() -> None:
             assert torch.equal(one.size, other.size)
 
 
-class Patchy(CAM):
-    """Cannot explain what is darker than the others."""
-
-    name = "patchy"
-
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
-        result = super().forward(classifier, images, target_class, state)
-        dark = images.detach().mean((1, 2, 3)) < 0.45
-        result.attribution_map = torch.where(dark.view(-1, 1, 1, 1), torch.nan, result.attribution_map)
-        return result
+def without_dark(shown: Tensor, images: Tensor, target_class: Tensor) -> Tensor:
+    """No map of what is darker than the others."""
+    dark = images.detach().mean((1, 2, 3)) < 0.45
+    return torch.where(dark.view(-1, 1, 1, 1), torch.nan, shown)
 
 
 def test_what_one_interpreter_cannot_explain_the_next_can() -> None:
     """In either order, and every image keeps its own result."""
-    batch, pairs = part(16), ((CAM, Patchy), (Patchy, CAM))
-    for pair in pairs:
-        shared = Shared()
-        found = {}
-        for build in pair:
-            found[build] = attack_batch(victim(), build(), batch, [pgd(steps=3)], batch_index=0, shared=shared)
-        full, less = found[CAM], found[Patchy]
+    batch, pair = part(16), (CAM(), AlteredCAM(without_dark, "patchy"))
+    for both in (pair, pair[::-1]):
+        shared, found = Shared(), {}
+        for one in both:
+            found[one.name] = attack_batch(victim(), one, batch, [pgd(steps=3)], shared)
+        full, less = found["cam"], found["patchy"]
         assert len(less.invalid) > 0
         assert 0 < len(less.image_id) < len(full.image_id)
         assert set(full.image_id) == set(less.image_id) | set(less.invalid)
@@ -340,7 +333,7 @@ def test_other_images_follow_the_images_kept() -> None:
     batch["other_label"] = (batch["target_class"] + 1) % 7
     batch["label"][[0, 5]] += 1
     batch["label"] %= 7
-    record = attack_batch(victim(), CAM(), batch, [pgd(steps=1)], batch_index=0, target=RandomClass())
+    record = attack_batch(victim(), CAM(), batch, [pgd(steps=1)], Shared(target=RandomClass()))
     keep = [i for i in range(12) if i not in (0, 5)]
     expected = CAM().explain(victim(), batch["other_images"][keep], batch["other_label"][keep]).attribution_map
     assert record.target == "class"
@@ -375,7 +368,7 @@ def test_the_size_of_a_perturbation_has_its_unit() -> None:
         # 8-bit rounding towards the benign image takes less than a level.
         assert ((attack.size - moved >= -1e-6) & (attack.size - moved < 1 / 255)).all()
     assert (record.attacks[1].size == 0).all()
-    spatial = attack_batch(victim(), CAM(), part(6), [flow], batch_index=0)
+    spatial = attack_batch(victim(), CAM(), part(6), [flow])
     assert [attack.unit for attack in spatial.attacks] == ["Linf", "Linf", "px"]
     assert ((spatial.attacks[2].size > 0) & (spatial.attacks[2].size < (2 * 0.3**2) ** 0.5 + 1e-6)).all()
     assert torch.equal(spatial.attacks[0].adv_images, record.attacks[0].adv_images), "noise of 0.031 all the same"
@@ -392,7 +385,7 @@ def test_an_attack_fits_itself_to_the_interpreter() -> None:
             return Attack(self.name, self.schedule, ready.perturbation, stages)
 
     for name in ("cam", "grad"):
-        record = attack_batch(victim(), interpreter(name), part(6), [Generic()], batch_index=0)
+        record = attack_batch(victim(), interpreter(name), part(6), [Generic()])
         assert record.attacks[-1].key == "adv2-generic-fast"
         assert record.attacks[-1].steps == 3
 
@@ -400,6 +393,6 @@ def test_an_attack_fits_itself_to_the_interpreter() -> None:
 def test_promise_20_flags_of_an_attack_are_kept() -> None:
     """One small step in a wide ball cannot tell whether the victim is robust; fifty can."""
     weak, sound = pgd(steps=1, epsilon=0.2, name="weak"), pgd()
-    record = attack_batch(victim(), interpreter("cam"), part(8), [weak, sound], batch_index=0)
+    record = attack_batch(victim(), interpreter("cam"), part(8), [weak, sound])
     found = {attack.attack: [flag.split(":")[0] for flag in attack.flags] for attack in record.attacks}
     assert found == {"noise": [], "target_class": [], "weak": ["unused_budget"], "pgd": []}

@@ -11,15 +11,16 @@ import pytest
 import torch
 from lab import attack_data, interpreter, short_attacks, test_batch, trainer, victim
 from torch import Tensor
+from toys import AlteredCAM
 
 from lightning_adv2.attacks.targets import Target, TargetRequest
 from lightning_adv2.evaluation import AttackEvaluation, attack_batch
 from lightning_adv2.interpreters import CAM
-from lightning_adv2.models import Classifier, ResidualClassifier
+from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import IDLS
 from lightning_adv2.results.summary import check_invalid
 from lightning_adv2.results.tables import summarize
-from lightning_adv2.types import Batch, Interpretation
+from lightning_adv2.types import Batch
 
 NAMES = {"dataset": "shapes", "classifier": "tiny"}
 
@@ -38,19 +39,14 @@ def part(count: int) -> Batch:
     return batch
 
 
-class Marked(CAM):
+def marked(value: float | None) -> AlteredCAM:
     """Gives ``value`` as the map of images whose first pixel is black, or that map over again where it is None."""
 
-    def __init__(self, value: float | None) -> None:
-        super().__init__()
-        self.value = value
+    def alter(shown: Tensor, images: Tensor, target_class: Tensor) -> Tensor:
+        black = (images.detach()[:, :, 0, 0] == 0).all(1).view(-1, 1, 1, 1)
+        return shown if value is None else torch.where(black, value, shown)
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
-        result = super().forward(classifier, images, target_class, state)
-        marked = (images.detach()[:, :, 0, 0] == 0).all(1).view(-1, 1, 1, 1)
-        if self.value is not None:
-            result.attribution_map = torch.where(marked, self.value, result.attribution_map)
-        return result
+    return AlteredCAM(alter)
 
 
 def black_corner(batch: Batch, *places: int) -> None:
@@ -72,9 +68,9 @@ def black_corner(batch: Batch, *places: int) -> None:
 def test_promise_13_a_map_that_says_nothing(value: float, reason: str) -> None:
     batch = part(6)
     black_corner(batch, 1, 4)
-    expected = attack_batch(victim(), Marked(None), batch, short_attacks(), batch_index=0)
+    expected = attack_batch(victim(), marked(None), batch, short_attacks())
     assert len(expected.image_id) == 6
-    record = attack_batch(victim(), Marked(value), batch, short_attacks(), batch_index=0)
+    record = attack_batch(victim(), marked(value), batch, short_attacks())
     named = [batch["image_id"][i] for i in (1, 4)]
     assert record.invalid == dict.fromkeys(named, reason)
     assert record.image_id == [name for name in batch["image_id"] if name not in named]
@@ -91,7 +87,7 @@ def test_promise_13_an_image_that_is_no_image(value: float) -> None:
     batch["images"] = batch["images"].clone()
     batch["images"][2, 1, 5, 6] = value
     for name in ("cam", "grad", "rts"):
-        record = attack_batch(victim(), interpreter(name), batch, short_attacks(name), batch_index=0)
+        record = attack_batch(victim(), interpreter(name), batch, short_attacks(name))
         assert record.invalid == {batch["image_id"][2]: "image not finite"}
         assert len(record.image_id) == 5
         assert all(attack.valid.all() for attack in record.attacks)
@@ -115,7 +111,7 @@ def test_promise_13_logits_that_are_no_logits(value: float) -> None:
     black_corner(batch, *range(6))
     batch["images"][5, :, 0, 0] = 0.5
     batch["label"][0] = 0
-    record = attack_batch(classifier.eval(), CAM(), batch, short_attacks(), batch_index=0)
+    record = attack_batch(classifier.eval(), CAM(), batch, short_attacks())
     assert record.invalid == dict.fromkeys(batch["image_id"][:5], "logits not finite")
     assert record.already_wrong == []
     assert record.image_id == batch["image_id"][5:]
@@ -148,7 +144,7 @@ def test_promise_13_a_frozen_attack_is_no_robustness(kind: str, name: str) -> No
     classifier = Brittle(num_classes=7, widths=(8, 12, 16), stem_stride=2).requires_grad_(False).eval()
     classifier.load_state_dict(victim().state_dict())
     classifier.kind, classifier.known = kind, batch["images"]
-    record = attack_batch(classifier, interpreter(name), batch, short_attacks(name), batch_index=0)
+    record = attack_batch(classifier, interpreter(name), batch, short_attacks(name))
     judged = {attack.key: attack.valid for attack in record.attacks if attack.schedule != "control"}
     assert len(record.image_id) > 0 or name == "grad", "GRAD's own map is made of that gradient"
     for valid in judged.values():
@@ -204,7 +200,7 @@ def test_promise_13_weights_that_are_no_numbers(tmp_path: Path) -> None:
         classifier.linear.weight[3, 0] = torch.nan
     with pytest.raises(RuntimeError, match=r"0 wrong, 0 unreadable, 35 with NaN or infinity"):
         run(tmp_path, IDLS(classifier, CAM()))
-    record = attack_batch(classifier, CAM(), part(6), short_attacks(), batch_index=0)
+    record = attack_batch(classifier, CAM(), part(6), short_attacks())
     assert set(record.invalid.values()) == {"logits not finite"}
     assert record.attacks == []
     with pytest.raises(RuntimeError, match=r"cam, no attack: 6 of 6 \(logits not finite 6"):

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lab import interpreter, run_python, short_attacks, test_batch, victim
+from lab import interpreter, run_fresh_python, short_attacks, test_batch, victim
 
-from lightning_adv2.evaluation.attack_batch import attack_batch
+from lightning_adv2.evaluation.attack_batch import Shared, attack_batch
 from lightning_adv2.evaluation.memory import halving, rows_of
 from lightning_adv2.results import BatchRecord
 from lightning_adv2.types import Batch
@@ -21,11 +21,22 @@ def some(count: int) -> Batch:
 
 
 def attack(batch: Batch) -> BatchRecord:
-    return attack_batch(victim(), interpreter("cam"), batch, short_attacks(), batch_index=3, seed=1)
+    return attack_batch(victim(), interpreter("cam"), batch, short_attacks(), Shared(3, seed=1))
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()])
-@pytest.mark.parametrize(("fits", "pieces"), [(7, 1), (4, 2), (2, 4), (1, 7)])
+@cache
+def of_all() -> BatchRecord:
+    return attack(some(7))
+
+
+CUDA = torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize(
+    ("fits", "pieces", "error"),
+    [(7, 1, CUDA), (4, 2, CUDA), (4, 2, MemoryError()), (2, 4, MemoryError()), (1, 7, CUDA)],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
 def test_promise_17_halved_until_it_fits_and_the_same_results(fits: int, pieces: int, error: Exception) -> None:
     tried = []
 
@@ -35,7 +46,7 @@ def test_promise_17_halved_until_it_fits_and_the_same_results(fits: int, pieces:
             raise error
         return attack(batch)
 
-    record, whole = halving(limited, some(7)), attack(some(7))
+    record, whole = halving(limited, some(7)), of_all()
     assert record.pieces == pieces
     assert sum(count for count in tried if count <= fits) == 7
     assert record.image_id == whole.image_id
@@ -124,7 +135,7 @@ def test_promise_17_a_machine_with_too_little_memory_finishes_and_says_so(tmp_pa
     """A real limit by the operating system, under which torch's allocator really fails."""
     outputs = {}
     for limit in ("all", "300"):
-        done = run_python(
+        done = run_fresh_python(
             "-c",
             SCRIPT,
             Path(__file__).parents[1],

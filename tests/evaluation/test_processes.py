@@ -5,19 +5,39 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import map_qualities, run_python
+import spawn
+from lab import METRICS_FILES, attack_data, map_qualities, shapes, short_attacks, trainer, untrained_rts, victim
 
-SCRIPT = Path(__file__).with_name("processes.py")
+from lightning_adv2.attacks.targets import RandomPatch
+from lightning_adv2.evaluation import AttackEvaluation
+from lightning_adv2.interpreters import CAM, Interpreter
+from lightning_adv2.modules import IDLS
+from lightning_adv2.studies import MapQualityEvaluation
+
+
+def evaluate(folder: Path, devices: int) -> None:
+    """The same evaluations on 1, 2 or 3 processes."""
+    strategy = "ddp" if devices > 1 else "auto"
+    for num_images in (13, 2):
+        interpreter: Interpreter = CAM() if num_images == 13 else untrained_rts()
+        callbacks = AttackEvaluation(short_attacks(interpreter.name), seed=1), MapQualityEvaluation(order=False)
+        run = trainer(folder / str(num_images), *callbacks, devices=devices, strategy=strategy)
+        run.test(IDLS(victim(), interpreter), attack_data(num_images=num_images), verbose=False)
+    several = IDLS(victim(), [untrained_rts(), CAM()])
+    callbacks = AttackEvaluation(short_attacks(), seed=1, target=RandomPatch()), MapQualityEvaluation(order=False)
+    run = trainer(folder / "several", *callbacks, devices=devices, strategy=strategy)
+    run.test(several, attack_data(num_images=5, batch_size=2), verbose=False)
+    # Lightning's own sampler pads: 35 images in batches of 16 become 36 on two processes.
+    padded = trainer(folder / "padded", AttackEvaluation(short_attacks()), devices=devices, strategy=strategy)
+    padded.test(IDLS(victim(), CAM()), shapes(), verbose=False)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     folders = {}
     for devices in (1, 2, 3):
-        # Real processes: ddp_spawn shares memory between the ranks and so counts twice.
         folders[devices] = tmp_path_factory.mktemp(f"processes{devices}")
-        done = run_python(SCRIPT, folders[devices], devices, folder=folders[devices])
-        assert done.returncode == 0, done.stderr[-3000:]
+        spawn.run(evaluate, folders[devices], devices, folder=folders[devices], processes=devices)
     return folders
 
 
@@ -27,9 +47,6 @@ def results(folder: Path) -> dict[str, Any]:
 
 def stamp(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "stamp.json").read_text())
-
-
-METRICS_FILES = ("results.json", "results.csv", "images.csv", "status.csv", "manifest.json")
 
 
 @pytest.mark.parametrize("num_images", ["13", "2"])

@@ -13,26 +13,38 @@ import termios
 from pathlib import Path
 
 import pytest
-from lab import attack_data, idls, run_python, short_attacks, trainer, wandb_environment
+import spawn
+from lab import attack_data, idls, short_attacks, trainer
+from pytorch_lightning.callbacks import RichProgressBar
 
-from lightning_adv2.evaluation import AttackEvaluation
+from lightning_adv2.attacks import adv2_cam, pgd
+from lightning_adv2.evaluation import AttackEvaluation, progress
 from lightning_adv2.evaluation.pace import Pace, make_pace
 from lightning_adv2.evaluation.progress import ProgressBar
 from lightning_adv2.results.records import record_path
 
-SCRIPT = Path(__file__).with_name("watched.py")
 LINE = re.compile(
     r"batch (\d) of 3, (pgd fast|adv2 fast cam)(, ASR (\d+)%, IoU \d\.\d\d)?, "
     r"[\d.]+ (images/s|s/image), \d:\d\d:\d\d left"
 )
 
 
+def watch(folder: Path, seconds: float, quiet: bool = False) -> None:
+    """An evaluation with Lightning's rich bar, or without; a line in a file every so many seconds."""
+    progress.LINE_SECONDS = seconds
+    attacks = AttackEvaluation([pgd(steps=25), adv2_cam(steps=25)])
+    bars = [] if quiet else [RichProgressBar()]
+    loop = trainer(folder, attacks, *bars, enable_progress_bar=not quiet)
+    print("begin", flush=True)
+    loop.test(idls("cam"), attack_data(num_images=12), verbose=False)
+
+
 def in_terminal(folder: Path, columns: int) -> str:
     """All that a terminal of that width is sent."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    environment = os.environ | wandb_environment(folder / "home") | {"OMP_NUM_THREADS": "1", "TERM": "xterm-256color"}
-    command = [sys.executable, str(SCRIPT), str(folder / "run"), "0"]
+    environment = spawn.environment(folder, TERM="xterm-256color")
+    command = [sys.executable, *spawn.call(watch, folder / "run", 0)]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=folder) as process:
         os.close(theirs)
         sent = b""
@@ -84,8 +96,8 @@ def test_a_terminal_shows_pace_and_means_and_keeps_nothing(columns: int, tmp_pat
 
 
 def test_a_pipe_gets_plain_lines(tmp_path: Path) -> None:
-    done = run_python(SCRIPT, tmp_path / "run", 0, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = spawn.start(watch, tmp_path / "run", 0, folder=tmp_path)
+    assert done.wait(240) == 0, done.stderr
     found = [match for line in done.stdout.splitlines() if (match := LINE.fullmatch(line))]
     assert len(found) == 3 * 2 * 25, "each step, at this interval"
     assert [match[1] for match in found] == sorted(match[1] for match in found)
@@ -95,10 +107,11 @@ def test_a_pipe_gets_plain_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("3600",), ("0", "quiet")])
-def test_a_pipe_gets_none_before_the_time_or_without_a_bar(words: tuple[str, ...], tmp_path: Path) -> None:
-    done = run_python(SCRIPT, tmp_path / "run", *words, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize(("seconds", "quiet"), [(3600, False), (0, True)])
+def test_a_pipe_gets_none_before_the_time_or_without_a_bar(seconds: float, quiet: bool, tmp_path: Path) -> None:
+    done = spawn.start(watch, tmp_path / "run", seconds, quiet, folder=tmp_path)
+    assert done.wait(240) == 0, done.stderr
+    assert "begin" in done.stdout
     assert "batch " not in done.stdout
 
 

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -13,31 +11,42 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lab import attack_data, idls, run_python, shapes, short_attacks, trainer, untrained_rts, victim
+import spawn
+from lab import attack_data, idls, shapes, short_attacks, trainer, untrained_rts, victim
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.kills import BOUND, alive, begun, finished, kill_at_random, processes, start, wait_until
-from lightning_adv2.attacks import adv2_cam, pgd
+from benchmarks.kills import BOUND, alive, begun, finished, kill_at_random, note_attacks, processes, wait_until
+from lightning_adv2.attacks import adv2_cam, adv2_mask, pgd
 from lightning_adv2.data import AttackDataModule, ImageFolderDataModule, ShapesDataset
 from lightning_adv2.evaluation import AttackEvaluation, attack_evaluation
-from lightning_adv2.interpreters import CAM
+from lightning_adv2.evaluation.attack_batch import Shared
+from lightning_adv2.interpreters import CAM, MASK
 from lightning_adv2.modules import IDLS
 from lightning_adv2.runtime.experiment import DifferentExperimentError
-
-SCRIPT = Path(__file__).with_name("interrupted.py")
-
-
-def command(folder: Path, devices: int, kind: str = "cam") -> list[str]:
-    return [sys.executable, str(SCRIPT), str(folder), str(devices), kind]
+from lightning_adv2.runtime.signals import Interruption
 
 
-def environment() -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")} | {"OMP_NUM_THREADS": "1"}
+def evaluate(folder: Path, devices: int, kind: str = "cam") -> None:
+    """Something to interrupt, which notes every attack that it begins."""
+    note_attacks(folder)
+    if kind == "mask":  # one batch that takes minutes
+        evaluation = AttackEvaluation([adv2_mask(schedule="paper")])
+        module, data = IDLS(victim(), MASK()), attack_data(num_images=4, batch_size=2)
+    else:
+        evaluation = AttackEvaluation([pgd(steps=150), adv2_cam(steps=100)], seed=1)
+        module, data = IDLS(victim(), [CAM(), untrained_rts()]), attack_data(num_images=13, batch_size=1)
+    strategy = "ddp" if devices > 1 else "auto"
+    trainer(folder, Interruption(), evaluation, devices=devices, strategy=strategy).test(module, data, verbose=False)
 
 
-def launch(folder: Path, devices: int, kind: str = "cam") -> subprocess.Popen[bytes]:
-    return start(command(folder, devices, kind), folder, environment())
+def launch(folder: Path, devices: int, kind: str = "cam") -> spawn.Spawned:
+    """The first process, which starts the others."""
+    return spawn.start(evaluate, folder, devices, kind, folder=folder, processes=devices)
+
+
+def finish(folder: Path, devices: int) -> None:
+    spawn.run(evaluate, folder, devices, folder=folder, processes=devices)
 
 
 def gone(pids: list[int]) -> bool:
@@ -48,8 +57,7 @@ def gone(pids: list[int]) -> bool:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The metrics of a run on one process that nobody disturbed."""
     folder = tmp_path_factory.mktemp("whole")
-    done = run_python(SCRIPT, folder, 1, "cam", folder=folder)
-    assert done.returncode == 0, done.stderr[-3000:]
+    finish(folder, 1)
     assert len(begun(folder)) == 13 * 2
     return (folder / "results.json").read_bytes()
 
@@ -57,7 +65,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.mark.slow
 def test_promise_1_and_11_killed_at_random_and_started_again(tmp_path: Path, whole: bytes) -> None:
     """SIGKILL for one or all of two processes at random moments; the last round runs to its end."""
-    outcome = kill_at_random(command(tmp_path, 2), tmp_path, environment(), kills=6, wait=2.0)
+    outcome = kill_at_random(partial(launch, tmp_path, 2), tmp_path, kills=6, wait=2.0)
     print(outcome)
     assert outcome.kills >= 4
     assert outcome.units == 26
@@ -72,12 +80,10 @@ def test_promise_1_and_11_killed_at_random_and_started_again(tmp_path: Path, who
 def test_promise_1_the_number_of_processes_may_change(tmp_path: Path, whole: bytes, counts: tuple[int, int]) -> None:
     run = launch(tmp_path, counts[0])
     wait_until(lambda: len(finished(tmp_path)) >= 4 or run.poll() is not None, 120)
-    os.killpg(run.pid, signal.SIGKILL)
-    run.wait()
+    run.kill()
     kept = finished(tmp_path)
     assert kept
-    done = run_python(SCRIPT, tmp_path, counts[1], "cam", folder=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    finish(tmp_path, counts[1])
     assert (tmp_path / "results.json").read_bytes() == whole
     assert {key: finished(tmp_path)[key] for key in kept} == kept
 
@@ -102,14 +108,12 @@ def test_promise_10_a_signal_ends_an_evaluation_and_it_goes_on(
     wait_until(partial(gone, everyone))
     seconds = time.monotonic() - told
     print(f"{kind}, {number.name}, {who}: ended after {seconds:.1f} s")
-    text = (tmp_path / "output.txt").read_text()
-    assert f"{number.name}: finished batches are saved; run the same command again to go on" in text
+    assert f"{number.name}: finished batches are saved; run the same command again to go on" in str(run)
     assert not (tmp_path / "results.json").exists()
     assert not list((tmp_path / "records").rglob("*.tmp")), "nothing half written stays"
     if kind == "cam":
         kept = finished(tmp_path)
-        done = run_python(SCRIPT, tmp_path, 2, kind, folder=tmp_path)
-        assert done.returncode == 0, done.stderr[-3000:]
+        finish(tmp_path, 2)
         assert (tmp_path / "results.json").read_bytes() == whole
         assert {key: finished(tmp_path)[key] for key in kept} == kept
 
@@ -163,19 +167,17 @@ def test_promise_5_another_experiment_is_refused_by_name(tmp_path: Path) -> None
     assert {p: b for p, b in after.items() if p not in timed} == {p: b for p, b in before.items() if p not in timed}
 
 
+def evaluate_with_seed(folder: Path, seed: int) -> None:
+    trainer(folder, AttackEvaluation(short_attacks(), seed=seed)).test(idls(), attack_data(num_images=2), verbose=False)
+
+
 def test_promise_5_a_refusal_names_the_remedy_and_the_command_fails(tmp_path: Path) -> None:
     """As a user meets it: a real process, its exit status and its last line."""
-    program = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
-        "from lab import *; from lightning_adv2.callbacks import AttackEvaluation;"
-        "trainer(Path(sys.argv[2]), AttackEvaluation(short_attacks(), seed=int(sys.argv[3])))"
-        ".test(idls(), attack_data(num_images=2), verbose=False)"
-    )
-    for seed, status in (("1", 0), ("2", 1)):
-        done = run_python("-c", program, Path(__file__).parents[1], tmp_path / "run", seed, folder=tmp_path)
-        assert done.returncode == status, done.stderr[-2000:]
-    assert "seed: 1 before, 2 now" in done.stderr
-    assert "--trainer.default_root_dir" in done.stderr
+    spawn.run(evaluate_with_seed, tmp_path / "run", 1, folder=tmp_path)
+    again = spawn.start(evaluate_with_seed, tmp_path / "run", 2, folder=tmp_path)
+    assert again.wait(240) == 1
+    assert "seed: 1 before, 2 now" in again.stderr
+    assert "--trainer.default_root_dir" in again.stderr
 
 
 def test_promise_7_a_damaged_record_is_made_again(
@@ -193,9 +195,9 @@ def test_promise_7_a_damaged_record_is_made_again(
     attacked = []
     original = attack_evaluation.attack_batch
 
-    def counting(*args: object, batch_index: int, **kwargs: object) -> object:
-        attacked.append(batch_index)
-        return original(*args, batch_index=batch_index, **kwargs)  # type: ignore[arg-type]
+    def counting(*args: object, shared: Shared, **kwargs: object) -> object:
+        attacked.append(shared.batch_index)
+        return original(*args, shared=shared, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(attack_evaluation, "attack_batch", counting)
     run()

@@ -1,30 +1,40 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import spawn
 import torch
-from lab import attack_data, idls, short_attacks, trainer, victim_weights, wandb_environment
+from lab import METRICS_FILES, WIDTHS, attack_data, idls, shapes, short_attacks, trainer, victim_weights
 
-from evaluation.test_processes import METRICS_FILES
+from lightning_adv2.attacks import adv2_grad, pgd
+from lightning_adv2.data import AttackDataModule
 from lightning_adv2.evaluation import AttackEvaluation
+from lightning_adv2.interpreters import Gradient
+from lightning_adv2.models import ResidualClassifier
+from lightning_adv2.modules import IDLS
 from lightning_adv2.runtime.experiment import DifferentExperimentError
 from lightning_adv2.runtime.threads import arithmetic
 
-SCRIPT = Path(__file__).with_name("threads.py")
+
+def evaluate(folder: Path, weights: Path, devices: int, threads: int | None) -> None:
+    """37 images by GRAD; the environment decides how many threads each process has."""
+    classifier = ResidualClassifier(num_classes=7, widths=WIDTHS, stem_stride=2, weights=str(weights))
+    evaluation = AttackEvaluation([pgd(steps=8), adv2_grad(steps=20)], seed=1, threads=threads)
+    run = trainer(folder, evaluation, devices=devices, strategy="ddp" if devices > 1 else "auto")
+    data = AttackDataModule(shapes(num_test=120), num_images=37, batch_size=4)
+    run.test(IDLS(classifier, Gradient()), data, verbose=False)
 
 
-def run(folder: Path, devices: int, omp: str = "", threads: int = 0) -> subprocess.CompletedProcess[str]:
-    """An evaluation of 37 images by GRAD, with ``OMP_NUM_THREADS`` as given, or without it."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_") and k != "OMP_NUM_THREADS"}
-    environment = kept | wandb_environment(folder / "wandb_home") | ({"OMP_NUM_THREADS": omp} if omp else {})
+def run(
+    folder: Path, devices: int, omp: str | None = None, threads: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """That evaluation with ``OMP_NUM_THREADS`` as given, or without: fresh Pythons, which read it at their start."""
     weights = victim_weights(folder)  # trained by one number of threads
-    command = [sys.executable, str(SCRIPT), str(folder), str(weights), str(devices), str(threads)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    words = spawn.call(evaluate, folder, weights, devices, threads)
+    return spawn.run_fresh_python(*words, folder=folder, timeout=400, OMP_NUM_THREADS=omp)
 
 
 def metrics(folder: Path) -> list[bytes]:
@@ -42,9 +52,11 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("devices", "omp", "threads"), [(2, "1", 0), (3, "1", 0), (1, "", 1), (2, "", 1), (3, "3", 1)])
+@pytest.mark.parametrize(
+    ("devices", "omp", "threads"), [(2, "1", None), (3, "1", None), (1, None, 1), (2, None, 1), (3, "3", 1)]
+)
 def test_promise_2_equal_for_any_number_of_processes_of_so_many_threads(
-    tmp_path: Path, alone: list[bytes], devices: int, omp: str, threads: int
+    tmp_path: Path, alone: list[bytes], devices: int, omp: str | None, threads: int | None
 ) -> None:
     done = run(tmp_path, devices, omp, threads)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -11,17 +11,18 @@ from torchvision.ops import box_iou, masks_to_boxes
 
 from lightning_adv2.functional.localization import (
     RULES,
+    Rule,
     best_iou,
     boxes_above,
     boxes_to_masks,
     central_box,
     energy_inside,
-    map_boxes,
     mask_boxes,
     pointing_game,
     region_iou,
     thresholds,
 )
+from lightning_adv2.functional.masking import resize_map
 
 SIZE = (20, 30)
 
@@ -42,22 +43,28 @@ def oracle(region: Tensor) -> list[int]:
     return [columns.start, rows.start, columns.stop, rows.stop]
 
 
+def box(maps: Tensor, rule: Rule, alpha: float, size: tuple[int, int] = SIZE) -> list[list[int]]:
+    """The box that each map makes by a rule, once it is enlarged to the image."""
+    enlarged = resize_map(maps, size)
+    return boxes_above(enlarged, thresholds(enlarged, rule, [alpha]))[:, 0].tolist()  # type: ignore[no-any-return]
+
+
 corners = st.tuples(st.integers(0, 28), st.integers(0, 18), st.integers(1, 30), st.integers(1, 20)).map(
     lambda c: (c[0], c[1], min(c[0] + c[2], 30), min(c[1] + c[3], 20))
 )
 
 
 @given(corners, st.sampled_from([("value", 0.05), ("value", 0.95), ("energy", 0.05), ("energy", 0.95), ("mean", 0.99)]))
-def test_a_rectangle_gives_itself(corner: tuple[int, int, int, int], how: tuple[str, float]) -> None:
+def test_a_rectangle_gives_itself(corner: tuple[int, int, int, int], how: tuple[Rule, float]) -> None:
     shown = rectangle(*corner).float()
-    assert map_boxes(shown, how[0], how[1], SIZE).tolist() == [list(corner)]  # type: ignore[arg-type]
+    assert box(shown, *how) == [list(corner)]
 
 
 def test_mean_thresholding_asks_for_more_than_a_rectangle_has() -> None:
     """A rectangle of a tenth of the image is ten times as bright as the mean: alpha 9.9 keeps it, 10.1 nothing."""
     shown = rectangle(4, 3, 14, 9).float()  # 60 of 600 pixels
-    assert map_boxes(shown, "mean", 9.9, SIZE).tolist() == [[4, 3, 14, 9]]
-    assert map_boxes(shown, "mean", 10.1, SIZE).tolist() == [[0, 0, 30, 20]]
+    assert box(shown, "mean", 9.9) == [[4, 3, 14, 9]]
+    assert box(shown, "mean", 10.1) == [[0, 0, 30, 20]]
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.3, 0.7, 0.95])
@@ -65,16 +72,16 @@ def test_value_is_of_the_map_brought_to_0_and_1(alpha: float) -> None:
     for shown in noise(8) ** 6:
         scaled = (shown[0] - shown.min()) / (shown.max() - shown.min())
         expected = oracle(scaled.double() >= alpha)
-        assert map_boxes(shown[None], "value", alpha, SIZE).tolist() == [expected]
+        assert box(shown[None], "value", alpha) == [expected]
         moved = 0.2 + 0.7 * scaled[None, None]
-        assert map_boxes(moved, "value", alpha + 1e-6, SIZE).tolist() == [oracle(scaled.double() >= alpha + 1e-6)]
+        assert box(moved, "value", alpha + 1e-6) == [oracle(scaled.double() >= alpha + 1e-6)]
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 1.7, 1.95])
 def test_mean(alpha: float) -> None:
     for shown in noise(8, seed=1):
         region = shown[0].double() >= alpha * shown.double().mean()
-        assert map_boxes(shown[None], "mean", alpha, SIZE).tolist() == [oracle(region)]
+        assert box(shown[None], "mean", alpha) == [oracle(region)]
 
 
 @given(st.integers(0, 10_000), st.floats(0.01, 0.99), st.sampled_from([1, 6]), st.booleans())
@@ -88,7 +95,7 @@ def test_energy_is_held_by_as_few_pixels_as_can(seed: int, alpha: float, power: 
     held, without_last = (float(values[keep].sum() / values.sum()) for keep in (values >= cut, values > cut))
     assert held >= alpha - 1e-12
     assert without_last < alpha + 1e-12
-    assert map_boxes(shown, "energy", alpha, (9, 11)).tolist() == [oracle(shown[0, 0].double() >= cut)]
+    assert box(shown, "energy", alpha, (9, 11)) == [oracle(shown[0, 0].double() >= cut)]
 
 
 def test_several_maps_and_alphas_are_each_their_own() -> None:
@@ -97,25 +104,25 @@ def test_several_maps_and_alphas_are_each_their_own() -> None:
         both = boxes_above(shown, thresholds(shown, rule, alphas))
         assert both.shape == (5, 3, 4)
         for i, one in enumerate(shown):
-            assert both[i].tolist() == [map_boxes(one[None], rule, alpha, SIZE)[0].tolist() for alpha in alphas]
+            assert both[i].tolist() == [box(one[None], rule, alpha)[0] for alpha in alphas]
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
-def test_a_map_that_says_nothing_means_the_whole_image(rule: str, level: float) -> None:
-    assert map_boxes(torch.full((1, 1, 5, 7), level), rule, 0.5, SIZE).tolist() == [[0, 0, 30, 20]]  # type: ignore[arg-type]
+def test_a_map_that_says_nothing_means_the_whole_image(rule: Rule, level: float) -> None:
+    assert box(torch.full((1, 1, 5, 7), level), rule, 0.5) == [[0, 0, 30, 20]]
 
 
 def test_small_maps_are_enlarged() -> None:
     shown = torch.zeros(1, 1, 4, 6)
     shown[0, 0, 1, 2] = 1.0  # between its neighbours, at 0, bilinear interpolation falls off linearly
     # The pixel covers 5 x 5 of 20 x 30, centre (12, 7); at 0.5 its level set is |dx| <= 2.5, |dy| <= 2.5 or less.
-    left, top, right, bottom = map_boxes(shown, "value", 0.5, SIZE)[0].tolist()
+    left, top, right, bottom = box(shown, "value", 0.5)[0]
     assert (left + right) / 2 == pytest.approx(12.5)
     assert (top + bottom) / 2 == pytest.approx(7.5)
     assert right - left == bottom - top == 5
     # The same rule finds less at a higher alpha.
-    assert map_boxes(shown, "value", 0.95, SIZE)[0].tolist() == [12, 7, 13, 8]
+    assert box(shown, "value", 0.95)[0] == [12, 7, 13, 8]
 
 
 def test_an_unknown_rule() -> None:

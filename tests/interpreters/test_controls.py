@@ -125,7 +125,7 @@ def test_promise_22_a_control_goes_through_the_evaluation_like_any_other(control
     classifier, images = small_classifier(), lattice_images(8, seed=3)
     label = (other_class(classifier, images) - 1) % 4
     batch = {"images": images, "label": label, "image_id": list("abcdefgh")}
-    record = attack_batch(classifier, control(), batch, [pgd(steps=5), ADV2(steps=5)], batch_index=0)
+    record = attack_batch(classifier, control(), batch, [pgd(steps=5), ADV2(steps=5)])
     assert not record.invalid
     assert record.image_id == list("abcdefgh")
     assert unfit_maps(record.benign_map, record.target_map) == [""] * 8

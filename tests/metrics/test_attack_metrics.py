@@ -1,34 +1,32 @@
 from __future__ import annotations
 
-import json
 import math
-import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import spawn
 import torch
+import torch.distributed as dist
 from cases import lattice_images, small_classifier
 from torch import Tensor
 from torchmetrics.classification import BinaryJaccardIndex
 
+from lightning_adv2.functional.agreement import map_iou, map_l1, map_l2
 from lightning_adv2.metrics import (
     METRICS,
     AttackSuccessRate,
-    MapIoU,
-    MapL1,
-    MapL2,
+    MapComparison,
     MapQuality,
     MisclassificationConfidence,
     PerturbationNorm,
     PlausibleShare,
     attack_metrics,
 )
+from lightning_adv2.metrics.attack import Agreement
 
 FIELDS = (
     "adv_predicted", "target_class", "confidence", "adv_map", "target_map", "benign_map", "adv_images", "images",
@@ -135,9 +133,6 @@ def test_small_hand_computation_of_each_class() -> None:
     cases: list[tuple[Any, tuple[Tensor, ...], float]] = [
         (AttackSuccessRate(), (torch.tensor([1, 2, 3, 0]), torch.tensor([1, 2, 0, 3])), 0.5),
         (MisclassificationConfidence(), (torch.tensor([0.25, 0.75]),), 0.5),
-        (MapL1(), (half, ones), (0.5 + 0.75) / 2),
-        (MapL2(), (half, ones), (0.5**0.5 + 0.75**0.5) / 2),
-        (MapIoU(), (half, ones), (0.5 + 0.25) / 2),
         # An IoU of exactly one half is not above one half.
         (PlausibleShare(), (half, ones), 0.0),
         (PlausibleShare(), (ones, ones), 1.0),
@@ -146,6 +141,17 @@ def test_small_hand_computation_of_each_class() -> None:
     for metric, arguments, expected in cases:
         metric.update(*arguments)
         assert float(metric.compute()) == pytest.approx(expected, abs=1e-7), type(metric).__name__
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [(map_l1, (0.5 + 0.75) / 2), (map_l2, (0.5**0.5 + 0.75**0.5) / 2), (map_iou, (0.5 + 0.25) / 2)],
+)
+def test_small_hand_computation_of_a_comparison(function: Agreement, expected: float) -> None:
+    half = torch.tensor([[[[1.0, 1.0], [0.0, 0.0]]], [[[1.0, 0.0], [0.0, 0.0]]]])
+    metric = MapComparison(function, "first", "second")
+    metric.update(first=half, second=torch.ones(2, 1, 2, 2), third=torch.zeros(2))
+    assert float(metric.compute()) == pytest.approx(expected, abs=1e-7)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.8])
@@ -157,9 +163,6 @@ def test_iou_is_the_mean_of_torchmetrics_per_image(threshold: float) -> None:
         oracle = BinaryJaccardIndex()
         oracle.update((adv_map >= threshold).int(), (target_map >= threshold).int())
         expected.append(float(oracle.compute()))
-    metric = MapIoU(threshold)
-    metric.update(fields["adv_map"], fields["target_map"])
-    assert float(metric.compute()) == pytest.approx(sum(expected) / COUNT, rel=1e-6)
     collected = attack_metrics(threshold)
     collected.update(**fields)
     assert values(collected)["iou"] == pytest.approx(sum(expected) / COUNT, rel=1e-6)
@@ -177,8 +180,8 @@ def test_iou_is_the_mean_of_torchmetrics_per_image(threshold: float) -> None:
 def test_pixels_are_not_pooled_over_images() -> None:
     full, small = torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
     small[0, 0, 0, 0] = 1
-    metric = MapIoU()
-    metric.update(torch.cat([full, small]), torch.cat([full, 1 - small]))
+    metric = MapComparison(map_iou, "adv_map", "target_map")
+    metric.update(adv_map=torch.cat([full, small]), target_map=torch.cat([full, 1 - small]))
     assert float(metric.compute()) == 0.5
 
 
@@ -209,15 +212,24 @@ def test_many_images_do_not_lose_digits() -> None:
     assert float(metric.compute()) == pytest.approx(float(torch.tensor(0.1)), rel=1e-9)
 
 
+def shard(folder: Path, rank: int) -> dict[str, dict[str, float]]:
+    """What one of two processes computes of all images, when each has seen its own shard."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    fields, metrics = make_fields(), attack_metrics()
+    # Uneven: nine images in two updates here, two in one update there.
+    for part in ([range(0, 5), range(5, 9)], [range(9, 11)])[rank]:
+        metrics.update(**take(fields, part))
+    assert set(fields) == set(FIELDS)
+    quality = fill_quality([range(0, 3)] if rank == 0 else [range(3, 4)])
+    found = {"attack": values(metrics), "quality": quality.compute()}
+    dist.destroy_process_group()
+    return found
+
+
 def test_two_processes_with_uneven_shards(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("two_processes.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen([sys.executable, script, tmp_path, str(rank)], cwd=tmp_path, env=environment)
-        for rank in range(2)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
-    found = [json.loads((tmp_path / f"values-{rank}.json").read_text()) for rank in range(2)]
+    processes = [spawn.start(shard, tmp_path, rank, folder=tmp_path) for rank in range(2)]
+    assert [process.wait(120) for process in processes] == [0, 0], "\n".join(map(str, processes))
+    found = [process.value() for process in processes]
     assert found[0] == found[1]
     whole = attack_metrics()
     whole.update(**make_fields())

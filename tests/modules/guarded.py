@@ -1,20 +1,15 @@
-"""What test_benign_quality.py trains: a copy of a teacher, destroyed on purpose; started by it on two processes."""
+"""What test_benign_quality.py trains: a copy of a teacher, destroyed on purpose."""
 
 from __future__ import annotations
 
 import copy
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from lab import shapes, trainer, untrained_rts, victim
+from torch import Tensor
 
 from lightning_adv2.interpreters import RTS
 from lightning_adv2.models import weights_hash
@@ -69,17 +64,15 @@ def loop(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
     return trainer(folder, *callbacks, **chosen | options)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    folder, devices = Path(sys.argv[1]), int(sys.argv[2])
+def guarded_fit(folder: Path, devices: int) -> dict[str, Any]:
+    """What becomes of it on so many processes, when it is destroyed before the sixth step."""
     guard, watch, pupil = BenignQuality(order=False), Watch(), Pupil()
     parallel = {"devices": devices, "strategy": "ddp"} if devices > 1 else {}
     fit = loop(folder, watch, guard, Destroy({5: 40.0}), **parallel)
     fit.fit(pupil, shapes(num_train=32, num_val=13, batch_size=8 // devices))
-    content = {
+    return {
         "step": fit.global_step,
         "validations": guard.validations,
         "kept_step": guard.kept_step,
         "given_back": weights_hash(pupil.interpreter) == watch.hashes[4],
     }
-    (folder / f"rank-{fit.global_rank}.json").write_text(json.dumps(content))

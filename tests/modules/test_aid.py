@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import spawn
 import torch
 import torch.nn.functional as F
-from lab import run_python, shapes, test_batch, trainer, untrained_rts, victim
+from lab import shapes, test_batch, trainer, untrained_rts, victim
 from torch import Tensor
 
 from lightning_adv2.attacks import ADV2, Pixels, Spatial, run_attack
@@ -18,8 +18,8 @@ from lightning_adv2.models import read_weights, weights_hash
 from lightning_adv2.modules import AIDModule, MaskLoss
 from lightning_adv2.modules.perturbations import Perturbations
 from lightning_adv2.types import Batch
+from modules.training import train
 
-TRAINING = Path(__file__).parents[1] / "modules" / "training.py"
 STEPS = 3
 
 
@@ -271,9 +271,8 @@ def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path: Path, k
     for devices in (1, 2):
         folder = tmp_path / str(devices)
         folder.mkdir()
-        options = {"folder": str(folder), "die_before": -1, "devices": devices, "num_workers": 0, "kind": kind}
-        done = run_python(TRAINING, json.dumps(options | {"limits": {"max_epochs": 3}}), folder=folder)
-        assert done.returncode == 0, done.stderr[-3000:]
+        options = {"devices": devices, "kind": kind, "limits": {"max_epochs": 3}}
+        spawn.run(train, folder, options, folder=folder, processes=devices)
         found.append(read_weights(folder / "rts.safetensors"))
     before = untrained_rts().network.state_dict()
     for name, value in found[0].items():

@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import spawn
 import torch
-from lab import run_python, shapes
+from lab import shapes
 
 from lightning_adv2.functional.agreement import map_iou, map_l1
 from lightning_adv2.interpreters import RTS
 from lightning_adv2.models import weights_hash
 from lightning_adv2.modules import BenignQuality, TrainingCheckpoint
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
-from modules.guarded import Destroy, Pupil, Watch, loop
+from modules.guarded import Destroy, Pupil, Watch, guarded_fit, loop
 
 
 def fit(
@@ -178,9 +179,7 @@ def test_two_processes_decide_alike_and_as_one_does(tmp_path: Path) -> None:
     for devices in (1, 2):
         folder = tmp_path / str(devices)
         folder.mkdir()
-        done = run_python(Path(__file__).with_name("guarded.py"), folder, devices, folder=folder)
-        assert done.returncode == 0, done.stderr[-3000:]
-        ranks = [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(devices)]
+        ranks = spawn.run(guarded_fit, folder, devices, folder=folder, processes=devices)
         assert all(rank == ranks[0] for rank in ranks)
         found[devices] = ranks[0]
     alone, together = found[1], found[2]

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
-import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
+import spawn
 import torch
-from lab import run_python, shapes, test_batch, trainer, victim
+from lab import shapes, test_batch, trainer, victim
 from safetensors.torch import load_file
 from torch import Tensor
 
 from lightning_adv2.interpreters import CAM, Gradient, Interpreter, Student
 from lightning_adv2.models import weights_hash
-from lightning_adv2.modules import DistillationModule
+from lightning_adv2.modules import DistillationModule, TrainingCheckpoint
 from lightning_adv2.runtime.training import describe_training
 from lightning_adv2.types import Batch
 
@@ -156,12 +158,28 @@ def test_another_teacher_is_another_training() -> None:
     assert described[0] != described[1] != described[2]
 
 
+class Kill(pl.Callback):
+    """Before the fourth of six steps, in the second epoch."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fit(folder: Path, *callbacks: pl.Callback) -> str:
+    """Train, or go on with it; the hash of the student."""
+    pl.seed_everything(7, verbose=False)
+    module, checkpoint = distillation(train_encoder=True), TrainingCheckpoint(every_n_steps=1)
+    options = {"max_steps": 6, "max_epochs": -1, "enable_checkpointing": True}
+    loop = trainer(folder, checkpoint, *callbacks, **options)
+    loop.fit(module, shapes(), ckpt_path=checkpoint.found(folder))
+    assert loop.global_step == 6
+    return weights_hash(module.interpreter)
+
+
 def test_killed_and_resumed_it_is_bit_equal(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("killed_distillation.py")
-    died = run_python(script, tmp_path, "die", folder=tmp_path)
-    assert died.returncode == -signal.SIGKILL, died.stderr[-3000:]
-    done = run_python(script, tmp_path, "finish", folder=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    result = json.loads(done.stdout.splitlines()[-1])
-    assert result["found"], "it began anew"
-    assert result["killed"] == result["whole"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    died = spawn.start(fit, killed, Kill(), folder=tmp_path)
+    assert died.wait(240) == -signal.SIGKILL, died.stderr
+    assert (killed / "checkpoints" / "last.ckpt").exists(), "it would begin anew"
+    assert spawn.run(fit, killed, folder=tmp_path) == spawn.run(fit, whole, folder=tmp_path)

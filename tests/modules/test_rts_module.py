@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from pathlib import Path
@@ -8,9 +7,10 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import spawn
 import torch
 import torch.nn.functional as F
-from lab import run_python, shapes, test_batch, trainer, untrained_rts, victim
+from lab import shapes, test_batch, trainer, untrained_rts, victim
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
@@ -200,10 +200,22 @@ def test_other_classes_are_refused() -> None:
         RTSModule(victim(), untrained_rts(encoder))
 
 
+def fit_by_two(folder: Path) -> dict[str, Any]:
+    """A training through both phases, on one of two processes."""
+    module = RTSModule(victim(), untrained_rts(), selector_steps=2)
+    frozen = weights_hash(module.classifier)
+    loop = trainer(folder, devices=2, strategy="ddp", max_steps=4, max_epochs=-1)
+    loop.fit(module, shapes(num_train=24, batch_size=4))
+    return {
+        "steps": loop.global_step,
+        "frozen": weights_hash(module.classifier) == frozen,
+        "embedding": weights_hash(module.interpreter.network.embedding),
+        "logged": {name: float(value) for name, value in loop.callback_metrics.items() if name.startswith("val/")},
+    }
+
+
 def test_two_processes(tmp_path: Path) -> None:
-    done = run_python(Path(__file__).with_name("two_processes.py"), tmp_path, folder=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2))
+    first, second = spawn.run(fit_by_two, tmp_path, folder=tmp_path, processes=2)
     assert first["steps"] == second["steps"] == 4
     assert first["frozen"]
     assert second["frozen"]

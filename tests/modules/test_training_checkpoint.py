@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,27 +9,28 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import spawn
 import torch
 from full_disk import SmallDisk, small_disk  # noqa: F401 - a fixture
-from lab import run_python, shapes, trainer, victim
+from lab import shapes, trainer, victim
+from runtime.owner import start
 
 from lightning_adv2.modules import ClassifierModule, TrainingCheckpoint
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
 from lightning_adv2.runtime.ownership import FILE as LOCK
 from lightning_adv2.runtime.ownership import FolderInUseError
+from modules.training import train
 
-SCRIPT = Path(__file__).with_name("training.py")
-OWNER = Path(__file__).parents[1] / "runtime" / "owner.py"
 EPOCHS = {"max_epochs": 4}  # of 4 steps each
 INSIDE = {"max_steps": 14, "max_epochs": -1, "val_check_interval": 3, "check_val_every_n_epoch": None}
 
 
 def fit(folder: Path, die_before: int = -1, expected: int = 0, **options: Any) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    given = {"folder": str(folder), "die_before": die_before, "devices": 1, "num_workers": 0} | options
-    done = run_python(SCRIPT, json.dumps(given), folder=folder)
-    assert done.returncode == expected or die_before >= 0, done.stderr[-3000:]
-    return done.returncode
+    options = {"die_before": die_before, "devices": 1} | options
+    done = spawn.start(train, folder, options, folder=folder, processes=options["devices"])
+    assert done.wait(240) == expected or die_before >= 0, done
+    return done.wait()
 
 
 @pytest.fixture(scope="module")
@@ -186,9 +185,8 @@ def test_promise_9_between_batches_whose_gradients_are_accumulated(tmp_path: Pat
 @pytest.mark.slow
 def test_promise_5_another_training_is_refused_by_name(tmp_path: Path) -> None:
     fit(tmp_path, kind="rts", limits={"max_epochs": 1})
-    given = {"folder": str(tmp_path), "die_before": -1, "devices": 1, "num_workers": 0, "kind": "classifier"}
-    done = run_python(SCRIPT, json.dumps(given | {"limits": {"max_epochs": 2}}), folder=tmp_path)
-    assert done.returncode == 1
+    done = spawn.start(train, tmp_path, {"kind": "classifier", "limits": {"max_epochs": 2}}, folder=tmp_path)
+    assert done.wait(240) == 1
     assert "module: lightning_adv2.modules.rts.RTSModule before, " in done.stderr
     assert "ClassifierModule now" in done.stderr
     fit(tmp_path, kind="rts", limits={"max_epochs": 2})
@@ -219,9 +217,8 @@ def test_promise_24_training_on_a_full_disk_fails_loudly_and_goes_on_later(
     run = small_disk.folder / "run"
     fit(run, die_before=5, **options, limits=EPOCHS)
     small_disk.fill()
-    given = {"folder": str(run), "die_before": -1, "devices": 1, "num_workers": 0, **options, "limits": EPOCHS}
-    done = run_python(SCRIPT, json.dumps(given), folder=tmp_path)
-    assert done.returncode != 0
+    done = spawn.start(train, run, options | {"limits": EPOCHS}, folder=tmp_path)
+    assert done.wait(240) != 0
     assert "No space left" in done.stderr
     assert state(run)["global_step"] == 4
     small_disk.free()
@@ -238,24 +235,22 @@ def test_where_it_lies_and_what_it_takes(tmp_path: Path) -> None:
 
 
 def test_one_training_per_folder_without_the_command_line_too(tmp_path: Path) -> None:
-    seen: list[bool] = []
+    folder, leave, seen = tmp_path / "run", tmp_path / "leave", []
 
     class Watcher(pl.Callback):
         def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            seen.append((tmp_path / LOCK).is_file())
+            seen.append((folder / LOCK).is_file())
 
     def train() -> None:
-        run = trainer(tmp_path, TrainingCheckpoint(), Watcher(), max_epochs=1, enable_checkpointing=True)
+        run = trainer(folder, TrainingCheckpoint(), Watcher(), max_epochs=1, enable_checkpointing=True)
         run.fit(ClassifierModule(victim()), shapes())
 
-    pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, OWNER, tmp_path], stdin=pipe, stdout=pipe, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "mine\n"
-        with pytest.raises(FolderInUseError, match=f"in use by process {other.pid} on "):
-            train()
-        assert not (tmp_path / "checkpoints").exists()
-        other.communicate("\n", timeout=60)
+    other = start(folder, leave)
+    with pytest.raises(FolderInUseError, match=f"in use by process {other.pid} on "):
+        train()
+    assert not (folder / "checkpoints").exists()
+    leave.touch()
+    assert other.wait(60) == 0
     train()
     assert seen == [True]
-    assert not (tmp_path / LOCK).exists()
+    assert not (folder / LOCK).exists()

@@ -1,4 +1,4 @@
-"""Started by test_training_checkpoint.py: one fit, which may be killed or sent a signal in the middle."""
+"""A small training in a process of its own, which may be killed or sent a signal in the middle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 from threading import Timer
@@ -14,11 +13,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from lab import shapes, untrained_rts, victim
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_adv2.attacks import ADV2, adv2_rts
 from lightning_adv2.evaluation import AttackEvaluation
@@ -70,20 +66,25 @@ def module(kind: str) -> pl.LightningModule:
     return ClassifierModule(network)
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)  # the order of a sum depends on the number of threads
-    options = json.loads(sys.argv[1])
-    folder = Path(options["folder"])
+def train(folder: Path, options: dict[str, Any]) -> None:
+    """One fit, which may be killed or sent a signal in the middle.
+
+    Args:
+        folder: of the run.
+        options: ``kind`` of module and ``limits`` of the trainer; the others have defaults.
+    """
+    devices, workers = options.get("devices", 1), options.get("num_workers", 0)
     pl.seed_everything(options.get("seed", 7), workers=True, verbose=False)
     checkpoint = TrainingCheckpoint(every_n_steps=options.get("every_n_steps"))
-    callbacks = [Diary(folder, options["die_before"], options.get("tell")), checkpoint, Interruption()]
+    diary = Diary(folder, options.get("die_before", -1), options.get("tell"))
+    callbacks = [diary, checkpoint, Interruption()]
     if options.get("attack"):
         best = ModelCheckpoint(folder / "best", monitor="val/adv2-fast/rts/iou", save_top_k=-1, filename="{step}")
         callbacks += [TellInAttack(options.get("tell_in")), best]
     trainer = pl.Trainer(
         accelerator="cpu",
-        devices=options["devices"],
-        strategy="ddp" if options["devices"] > 1 else "auto",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
         logger=False,
         inference_mode=False,
         enable_progress_bar=False,
@@ -92,6 +93,5 @@ if __name__ == "__main__":
         callbacks=callbacks,
         **options["limits"],
     )
-    found = checkpoint.found(folder)
-    data = shapes(num_train=67, num_val=19, batch_size=16 // options["devices"], num_workers=options["num_workers"])
-    trainer.fit(module(options["kind"]), data, ckpt_path=found)
+    data = shapes(num_train=67, num_val=19, batch_size=16 // devices, num_workers=workers)
+    trainer.fit(module(options["kind"]), data, ckpt_path=checkpoint.found(folder))

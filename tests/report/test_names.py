@@ -16,9 +16,7 @@ from matplotlib import cbook
 from matplotlib.text import Text
 from rich.console import Console
 
-from lightning_adv2.report.confusion import print_confusion
-from lightning_adv2.report.confusion_counts import confusion_content
-from lightning_adv2.report.confusion_figure import confusion_figure
+from lightning_adv2.report.confusion import confusion_content, confusion_figure, print_confusion
 from lightning_adv2.report.figures import grid, save
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.html.run_page import write_run_page

@@ -22,10 +22,8 @@ from lightning_adv2.report import print_table
 from lightning_adv2.report.figures import iou_colour, iou_text
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.html.run_page import run_sections
-from lightning_adv2.report.resilience_files import print_resilience
 from lightning_adv2.report.run_figures import bars
 from lightning_adv2.report.terminal import show
-from lightning_adv2.report.worst_case import worst_case
 from lightning_adv2.results import BatchRecord, summarize
 from lightning_adv2.results.summary import Row
 from lightning_adv2.studies import AttackCurves, ClassifierTransferEvaluation, GapEvaluation, TransferEvaluation
@@ -87,15 +85,8 @@ def test_a_picture_says_so_and_is_not_green() -> None:
     assert len({iou_colour(float("nan")), iou_colour(1.0), iou_colour(0.5)}) == 3
 
 
-def test_the_worst_case_and_the_gap_leave_them_out() -> None:
-    images = summarize([record_of(empty=1)], NAMES).images
-    for one in images:
-        one["success"] = True
-    worst = worst_case(images, ["adv2-fast"])
-    assert (worst["n"], worst["asr"], worst["iou"]) == (4, 1, 0.5)
+def test_the_gap_leaves_them_out() -> None:
     assert [(row["n"], row["iou"]) for row in gap_rows(gap_images(record_of(empty=1)))] == [(4, 1.0), *[(4, 0.5)] * 3]
-    (chosen,) = worst_case([one for one in images if one["image_id"] == "0"], ["pgd-fast", "adv2-fast"])["chosen"]
-    assert chosen == "pgd-fast"
 
 
 NAN = float("nan")
@@ -204,23 +195,3 @@ def replace_all(record: BatchRecord) -> BatchRecord:
     for attack in record.attacks:
         attack.adv_map = torch.zeros(4, 1, 4, 4)
     return record
-
-
-def test_the_resilience_report_says_so() -> None:
-    images = summarize([record_of(empty=3)], NAMES).images
-    for one in images:
-        one["success"] = True
-    worst = worst_case(images, ["adv2-fast"])
-    assert (worst["successful"], worst["empty"]["iou"]) == (4, 3)
-    row = {
-        "interpreter": "cam", "rank": None, "counts": False, "resilience": 0.5, "decided_by": "iou",
-        "worst_attack": "adv2", "worst_iou": 0.5, "asr": 1.0, "iou_true_class": 0.5, "iou_target_class": 0.5,
-        "control_iou": None, "transfer_iou": None, "benign": {},
-        "benign_loss": 0.0, "gate": [], "flags": [], "failed_attacks": {},
-    }  # fmt: skip
-    counted = row | {"successful": 4, "empty": {"iou": 3, "iou_true_class": 0, "iou_target_class": 2}}
-    text = printed(lambda console: print_resilience([counted], "rts", console))
-    assert "0.500 (1)" in text
-    assert "0.500 (2)" in text
-    assert OVER in text
-    assert OVER not in printed(lambda console: print_resilience([row], "rts", console)), "of an older file"

@@ -2,21 +2,22 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import spawn
 import torch
+from full_disk import SmallDisk, small_disk
 
 from lightning_adv2.runtime.checkpoint_io import CheckpointError, SealedCheckpointIO, fault, previous
 
+__all__ = ["small_disk"]
 IO = SealedCheckpointIO()
 
 
@@ -34,18 +35,6 @@ def is_whole(checkpoint: dict[str, Any], size: int = 2000) -> bool:
 
 def in_folder(path: Path) -> set[str]:
     return {file.name for file in path.iterdir()}
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 1 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no permission to mount a tmpfs: {done.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_sealed_checkpoint_is_still_torchs_and_a_zip(tmp_path: Path) -> None:
@@ -174,30 +163,23 @@ def test_promise_8_an_instantiator_is_not_called(tmp_path: Path, monkeypatch: py
     assert "evil_module" not in sys.modules
 
 
-def test_promise_6_a_full_disk_leaves_the_old_one_and_is_loud(small_disk: Path) -> None:
-    path = small_disk / "last.ckpt"
+def test_promise_6_a_full_disk_leaves_the_old_one_and_is_loud(small_disk: SmallDisk) -> None:
+    path = small_disk.folder / "last.ckpt"
     for number in (1, 2):
         IO.save_checkpoint(content(number), path)
-    before = in_folder(small_disk)
+    before = small_disk.names()
     for size in (258_000, 1_000_000):  # full at the end, full at once
         with pytest.raises(OSError, match=r"No space left.*untouched.*last\.ckpt"):
             IO.save_checkpoint(content(3, size), path)
-        assert in_folder(small_disk) == before
+        assert small_disk.names() == before
         assert IO.load_checkpoint(path)["number"] == 2
         assert IO.load_checkpoint(previous(path))["number"] == 1
 
 
-def test_promise_6_temporary_folder_on_another_file_system(small_disk: Path, tmp_path: Path) -> None:
-    script = (
-        "import sys, torch; from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO as S\n"
-        "S().save_checkpoint({'number': 4, 'weights': torch.full((200_000,), 4.0)}, sys.argv[1])"
-    )
-    (small_disk / "filler").write_bytes(b"x" * 900_000)
+def test_promise_6_temporary_folder_on_another_file_system(small_disk: SmallDisk, tmp_path: Path) -> None:
+    (small_disk.folder / "filler").write_bytes(b"x" * 900_000)
     target = tmp_path / "last.ckpt"
-    environment = os.environ | {"TMPDIR": str(small_disk)}
-    command = [sys.executable, "-c", script, str(target)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    spawn.run(IO.save_checkpoint, content(4, 200_000), target, folder=tmp_path, TMPDIR=small_disk.folder)
     assert is_whole(IO.load_checkpoint(target), 200_000)
 
 
@@ -219,16 +201,11 @@ def test_promise_6_an_unwritable_folder_is_loud(tmp_path: Path) -> None:
         subprocess.run(["umount", folder], check=True)
 
 
-SAVES = """
-import sys, torch
-from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
-number = int(sys.argv[2])
-while True:
-    number += 1
-    checkpoint = {"number": number, "weights": torch.full((2_000_000,), float(number))}
-    SealedCheckpointIO().save_checkpoint(checkpoint, sys.argv[1])
-    print(number, flush=True)
-"""
+def save_without_end(path: Path, number: int) -> None:
+    while True:
+        number += 1
+        IO.save_checkpoint(content(number, 2_000_000), path)
+        print(number, flush=True)
 
 
 @pytest.mark.slow
@@ -236,13 +213,11 @@ while True:
 def test_promise_6_killed_while_saving_a_whole_one_is_always_there(tmp_path: Path) -> None:
     path, rng, kills, reported = tmp_path / "last.ckpt", random.Random(1), 20, 0
     for _ in range(kills):
-        command = [sys.executable, "-c", SAVES, str(path), str(reported)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            reported = int(process.stdout.readline())
-            time.sleep(rng.uniform(0, 0.3))
-            process.send_signal(signal.SIGKILL)
-            reported = max([reported, *map(int, process.stdout.read().split())])
+        process = spawn.start(save_without_end, path, reported, folder=tmp_path)
+        process.says("\n")
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        reported = max(map(int, process.stdout.split()))
         found = IO.load_checkpoint(path)
         assert is_whole(found, 2_000_000)
         assert found["number"] >= reported, "what was reported as saved is gone"

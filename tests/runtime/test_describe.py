@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import spawn
 import torch
 from cases import ATTACKS, INTERPRETERS, lattice_images, other_class, small_classifier
 from torch import nn
@@ -73,13 +73,12 @@ def test_every_attack_is_plain_data_that_a_second_one_equals(case: Any) -> None:
     assert json.loads(json.dumps(first)) == first == second
 
 
-def test_another_process_says_the_same() -> None:
-    program = (
-        "import json; from lightning_adv2.attacks import adv2_cam; "
-        "from lightning_adv2.runtime.describe import describe; print(json.dumps(describe(adv2_cam())))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == describe(adv2_cam())
+def described() -> dict[str, Any]:
+    return describe(adv2_cam())
+
+
+def test_another_process_with_other_hashes_says_the_same(tmp_path: Path) -> None:
+    assert spawn.run(described, folder=tmp_path) == [described()]
 
 
 def test_itself_inside_itself_ends() -> None:

@@ -3,23 +3,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import spawn
 
 from lightning_adv2.runtime import ownership
 from lightning_adv2.runtime.ownership import FILE, FolderInUseError, is_owned, owned
-
-SCRIPT = Path(__file__).with_name("owner.py")
-
-
-def start(folder: Path) -> subprocess.Popen[str]:
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, SCRIPT, folder], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+from runtime.owner import own, start
 
 
 def lock(folder: Path) -> dict[str, Any]:
@@ -32,36 +26,41 @@ def rewrite(folder: Path, **changes: Any) -> None:
 
 
 def test_a_second_process_is_told_who_has_the_folder_and_harms_nothing(tmp_path: Path) -> None:
-    first = start(tmp_path / "run")
-    assert first.stdout is not None
-    assert first.stdout.readline() == "mine\n"
+    first = start(tmp_path / "run", tmp_path / "leave")
     before = (tmp_path / "run" / FILE).read_bytes()
-    second = start(tmp_path / "run")
-    _, said = second.communicate(timeout=60)
-    assert second.returncode != 0
+    second = spawn.start(own, tmp_path / "run", tmp_path / "leave", folder=tmp_path)
+    assert second.wait(60) != 0
+    said = second.stderr
     assert f"in use by process {first.pid} on " in said
     assert f"since {lock(tmp_path / 'run')['since']}" in said
     assert f"rm {tmp_path / 'run' / FILE}" in said
     assert (tmp_path / "run" / FILE).read_bytes() == before
-    assert first.communicate("\n", timeout=60) == ("", "")
-    assert first.returncode == 0
+    (tmp_path / "leave").touch()
+    assert first.wait(60) == 0
+    assert (first.stdout, first.stderr) == ("mine\n", "")
     assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_a_killed_owner_is_followed_at_once(tmp_path: Path) -> None:
-    first = start(tmp_path)
-    assert first.stdout is not None
-    assert first.stdout.readline() == "mine\n"
-    first.kill()
-    end = time.monotonic() + 30
-    while ownership._started(first.pid) is not None:  # not waited for: a dead process that still has its number
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    start(tmp_path / "run", tmp_path / "leave").kill()
     begin = time.monotonic()
-    with owned(tmp_path):
-        assert lock(tmp_path)["process"] == os.getpid()
+    with owned(tmp_path / "run"):
+        assert lock(tmp_path / "run")["process"] == os.getpid()
     assert time.monotonic() - begin < 2
-    first.communicate()
+
+
+def test_a_dead_process_that_nobody_has_waited_for_is_no_owner(tmp_path: Path) -> None:
+    with owned(tmp_path):
+        left = lock(tmp_path)
+    with subprocess.Popen(["true"]) as dead:
+        stat = Path(f"/proc/{dead.pid}/stat")
+        end = time.monotonic() + 30
+        while (fields := stat.read_text().rpartition(")")[2].split())[0] != "Z":
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        (tmp_path / FILE).write_text(json.dumps(left | {"process": dead.pid, "started": fields[19]}))
+        with owned(tmp_path):
+            assert lock(tmp_path)["process"] == os.getpid()
 
 
 def test_a_number_that_belongs_to_a_later_process_is_no_owner(tmp_path: Path) -> None:
@@ -76,14 +75,13 @@ def test_one_of_many_takes_a_dead_owners_folder(tmp_path: Path) -> None:
         rewrite(tmp_path, started="1")
         left = (tmp_path / FILE).read_text()
     (tmp_path / FILE).write_text(left)
-    several = [start(tmp_path) for _ in range(4)]
-    said = []
-    for one in several:
-        assert one.stdout is not None
-        said.append(one.stdout.readline())
-    assert sorted(said) == ["", "", "", "mine\n"]
-    for one in several:
-        one.communicate("\n", timeout=60)
+    several = [spawn.start(own, tmp_path, tmp_path / "leave", folder=tmp_path) for _ in range(4)]
+    end = time.monotonic() + 60
+    while sum(one.poll() is None for one in several) > 1:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    (tmp_path / "leave").touch()
+    assert sorted((one.wait(60), one.stdout) for one in several) == [(0, "mine\n"), (1, ""), (1, ""), (1, "")]
 
 
 def test_another_machines_lock_counts_while_it_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,21 +8,15 @@ from typing import Any
 import pytest
 from lab import attack_data, idls, short_attacks, trainer
 
-from lightning_adv2.attacks import ADV2, AttackRecipe, Pixels, pgd
 from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.results.records import Role
 from lightning_adv2.results.summary import Row
 from lightning_adv2.studies import AttackCurves
 from lightning_adv2.studies.curves import Setting, find_curves
+from studies.cases import curve_attacks
 
 NAMES = ("cam", "rts")
-
-
-def curve_attacks() -> list[AttackRecipe]:
-    """ADV2 at three epsilons, PGD at two numbers of steps, and one attack that is no part of a curve."""
-    joint = [ADV2(steps=4, name=f"adv2-eps{k}", threat_model=Pixels(k / 255)) for k in (8, 1, 4)]
-    return [*joint, pgd(steps=6, name="pgd-steps6"), pgd(steps=2, name="pgd-steps2"), pgd(steps=3, name="alone")]
 
 
 @pytest.fixture(scope="module")

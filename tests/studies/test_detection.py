@@ -217,7 +217,7 @@ def test_processes(tmp_path: Path) -> None:
     for devices in (1, 2):
         folder = tmp_path / str(devices)
         folder.mkdir()
-        done = run_python(script, folder, devices, folder=folder)
+        done = run_python(script, folder, devices, folder=folder, processes=devices)
         assert done.returncode == 0, done.stderr[-3000:]
         rows = {(folder / f"rows_{rank}.txt").read_text() for rank in range(devices)}
         assert len(rows) == 1, "every process knows them"

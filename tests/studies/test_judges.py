@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from configurations import DATA, QUIET, classifier
 from lab import attack_data, idls, short_attacks, trainer, victim, victim_weights
-from test_cli import DATA, QUIET, classifier
 
 from lightning_adv2.attacks import adv2_cam, run_attack
 from lightning_adv2.cli import main
@@ -114,9 +114,9 @@ class Partly(Gradient):
     name, differentiable = "partly", False
 
     def forward(
-        self, classifier: Classifier, images: torch.Tensor, target_class: torch.Tensor, state: Any = ()
+        self, classifier: Classifier, images: torch.Tensor, class_idx: torch.Tensor, state: Any = ()
     ) -> Interpretation:
-        result = super().forward(classifier, images, target_class, state)
+        result = super().forward(classifier, images, class_idx, state)
         keep = images.flatten(1).mean(1) != self.left_out
         result.attribution_map = torch.where(keep.view(-1, 1, 1, 1), result.attribution_map, 0.0)
         return result

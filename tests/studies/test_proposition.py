@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lab import attack_data, idls, run_python, short_attacks, trainer, victim
+from lab import attack_data, idls, short_attacks, trainer, victim
 
 from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.report.findings import Findings
@@ -111,19 +111,3 @@ def test_arguments_and_place(tmp_path: Path) -> None:
     for callbacks in ([study], [study, attack]):
         with pytest.raises(ValueError, match="PropositionEvaluation reads what AttackEvaluation writes; list it after"):
             trainer(tmp_path, *callbacks).test(idls(), attack_data(), verbose=False)
-
-
-@pytest.mark.slow
-def test_processes(tmp_path: Path) -> None:
-    """The same files on two processes as on one, of all studies."""
-    script = Path(__file__).with_name("study_processes.py")
-    for devices in (1, 2):
-        folder = tmp_path / str(devices)
-        folder.mkdir()
-        done = run_python(script, folder, devices, folder=folder, timeout=900)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert len({(folder / f"rows_{rank}.txt").read_text() for rank in range(devices)}) == 1, "all know them"
-    for name in ("proposition", "classifier_transfer", "curves", "gap"):
-        one, two = ((tmp_path / devices / f"{name}.json").read_bytes() for devices in ("1", "2"))
-        assert one == two, name
-        assert len(one) > 500, name

@@ -117,8 +117,8 @@ class Blind(Gradient):
 
     name = "blind"
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
-        result = super().forward(classifier, images, target_class, state)
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
+        result = super().forward(classifier, images, class_idx, state)
         dark = (images.detach()[:, :, 0, 0].mean(1) < self.value).view(-1, 1, 1, 1)
         result.attribution_map = torch.where(dark, torch.full_like(result.attribution_map, 0.3), result.attribution_map)
         return result
@@ -199,7 +199,7 @@ def test_a_map_of_another_interpreter_is_that_ones_for_the_predicted_class(drawn
     label = classifier(images).argmax(1)
     batch: Any = {"images": images, "label": label, "image_id": [f"i{k}" for k in range(6)]}
     judges = [CAM(), Gradient()]
-    records = {one.name: attack_batch(classifier, one, batch, [ADV2(steps=30)], batch_index=0) for one in judges}
+    records = {one.name: attack_batch(classifier, one, batch, [ADV2(steps=30)]) for one in judges}
     if transfer_maps(classifier, judges, records, list("abcdefgh"), torch.device("cpu")) is None:
         pytest.fail("no image was fooled under both: take more steps")
     assert [len(row) for row in drawn] == [3, 3, 3]
@@ -216,7 +216,7 @@ def test_a_map_of_another_interpreter_is_that_ones_for_the_predicted_class(drawn
 def test_alone_there_is_nobody_to_explain(drawn: list[Any]) -> None:
     classifier, images = small_classifier(), lattice_images(2, seed=3)
     batch: Any = {"images": images, "label": classifier(images).argmax(1), "image_id": ["a", "b"]}
-    records = {"cam": attack_batch(classifier, CAM(), batch, [ADV2(steps=2)], batch_index=0)}
+    records = {"cam": attack_batch(classifier, CAM(), batch, [ADV2(steps=2)])}
     assert transfer_maps(classifier, [CAM()], records, list("abcdefgh"), torch.device("cpu")) is None
     assert not drawn
 
