@@ -126,16 +126,16 @@ class AlteredCAM(CAM):
         super().__init__()
         self.alter, self.name = alter, name
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
-        shown = super().forward(classifier, images, target_class, state)
-        return Interpretation(shown.logits, self.alter(shown.attribution_map, images, target_class), shown.aux)
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
+        shown = super().forward(classifier, images, class_idx, state)
+        return Interpretation(shown.logits, self.alter(shown.attribution_map, images, class_idx), shown.aux)
 
 
 def nan_of(image: int, call: int | None = None) -> Alteration:
     """NaN as the map of one image of the batch, in every call or in that one alone."""
     calls = itertools.count(1)
 
-    def alter(shown: Tensor, images: Tensor, target_class: Tensor) -> Tensor:
+    def alter(shown: Tensor, images: Tensor, class_idx: Tensor) -> Tensor:
         factor = torch.ones(len(images), 1, 1, 1, dtype=shown.dtype)
         if call in (None, next(calls)):
             factor[image] = torch.nan

@@ -146,9 +146,9 @@ def _copy(plain: AcceleratedCopy, probe: Tensor, how: Acceleration) -> Accelerat
     if how.fold_batchnorm:
         fold_batchnorm(classifier, lambda: classifier(probe))
         if interpreter is not None and any(True for _ in interpreter.parameters()):
-            target_class = torch.zeros(1, dtype=torch.int64, device=probe.device)
-            state = interpreter.init_state(classifier, probe, target_class)
-            fold_batchnorm(interpreter, lambda: interpreter(classifier, probe, target_class, state))
+            class_idx = torch.zeros(1, dtype=torch.int64, device=probe.device)
+            state = interpreter.init_state(classifier, probe, class_idx)
+            fold_batchnorm(interpreter, lambda: interpreter(classifier, probe, class_idx, state))
     for module in (classifier, interpreter):
         if module is not None:
             module.requires_grad_(False)
@@ -207,12 +207,12 @@ def _cast(values: Any, dtype: torch.dtype) -> Any:
     return values.to(dtype)
 
 
-def settled_state(interpreter: Interpreter, classifier: Classifier, images: Tensor, target_class: Tensor) -> State:
+def settled_state(interpreter: Interpreter, classifier: Classifier, images: Tensor, class_idx: Tensor) -> State:
     """Where an iterative interpreter's next step depends on the image, not on its start; ``()`` for all others."""
     with torch.no_grad():
-        state = interpreter.init_state(classifier, images.detach(), target_class)
+        state = interpreter.init_state(classifier, images.detach(), class_idx)
         for _ in range(0 if isinstance(state, tuple) and not state else SETTLING):
-            state = interpreter.advance(classifier, images.detach(), target_class, state)
+            state = interpreter.advance(classifier, images.detach(), class_idx, state)
     return state
 
 
@@ -240,14 +240,14 @@ def _look(one: AcceleratedCopy, probe: Tensor) -> _View:
 
 
 def _look_through(one: AcceleratedCopy, probe: Tensor, mode: AbstractContextManager[object]) -> _View:
-    target_class = torch.zeros(1, dtype=torch.int64, device=probe.device)
+    class_idx = torch.zeros(1, dtype=torch.int64, device=probe.device)
     with torch.enable_grad(), mode:
         leaf = probe.clone().requires_grad_()
         if one.interpreter is None:
             logits, attribution_map, aux, state = one.classifier(leaf), leaf[:, :1] * 0, {}, ()
         else:
-            state = settled_state(one.interpreter, one.classifier, leaf, target_class)
-            shown = one.interpreter(one.classifier, leaf, target_class, state)
+            state = settled_state(one.interpreter, one.classifier, leaf, class_idx)
+            shown = one.interpreter(one.classifier, leaf, class_idx, state)
             logits, attribution_map, aux = shown.logits, shown.attribution_map, shown.aux
         compared = attribution_map if isinstance(state, tuple) and not state else attribution_map.detach()
         slopes = [_slope(seen, leaf) for seen in (logits, compared)]

@@ -83,8 +83,8 @@ def checked_inputs(
         )
     if not bool(images.isfinite().all()):
         raise ValueError("images: values are NaN or infinite, expected [0, 1]; leave such images out")
-    classes = class_indices(target_class, len(images), images.device)
-    check_classes(classes, classifier)
+    classes = class_indices(target_class, len(images), images.device, "target_class")
+    check_classes(classes, classifier, "target_class")
     if target_map is not None:
         if target_map.dim() != 4 or target_map.shape[:2] != (len(images), 1):
             raise ValueError(f"target_map: expected ({len(images)}, 1, h, w), got {tuple(target_map.shape)}")

@@ -1,4 +1,4 @@
-"""Whether what a run says of itself fits together: experiment, manifest, stamp, and which images are where."""
+"""Contradictions between the files that describe a run: experiment, manifest, stamp, and the records' images."""
 
 from __future__ import annotations
 

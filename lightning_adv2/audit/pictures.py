@@ -1,4 +1,4 @@
-"""Where the images of a run are exported to: class folders, as ``torchvision.datasets.ImageFolder`` reads them."""
+"""The names of a run's exported images: class folders, as ``torchvision.datasets.ImageFolder`` reads them."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def image_names(ids: Sequence[str]) -> dict[str, str]:
 
 
 def _shared_folders(ids: Sequence[str]) -> int:
-    """How many folders at the beginning all names share."""
+    """The number of folders at the beginning that all names share."""
     folders = [image_id.split("/")[:-1] for image_id in ids]
     count = 0
     while folders and all(len(parts) > count for parts in folders) and len({parts[count] for parts in folders}) == 1:
@@ -167,7 +167,7 @@ def _escaped(character: str) -> str:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """What a JSON file of the run holds; nothing where it is missing or damaged."""
+    """The content of a JSON file of the run; empty where it is missing or damaged."""
     try:
         content = read_json(path)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""How the files of a run are read where anything may be in them: a fault is a finding, and never an exception."""
+"""Reading of a run's files with any content: a fault is a finding, and never an exception."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_adv2.files.run import AGAIN
 FAULTS = (
     KeyError, TypeError, IndexError, AttributeError, ValueError, ArithmeticError, RecursionError, OSError, csv.Error,
 )  # fmt: skip
-"""What comes up where a file's content is not of the form that it should be."""
+"""Exceptions that a file's content of another form can raise."""
 TOLERANCE = 1e-6  # the report computes in single precision
 
 

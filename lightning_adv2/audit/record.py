@@ -1,4 +1,4 @@
-"""What can be wrong within one record: its form, its ranges, and how far its images are from the benign ones."""
+"""Faults within one record: its form, its ranges, and the distance of its images from the benign ones."""
 
 from __future__ import annotations
 

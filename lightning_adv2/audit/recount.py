@@ -1,4 +1,4 @@
-"""A run's figures once more, from its records with NumPy alone: another way to the numbers that the report gives."""
+"""A run's figures computed again from its records, with NumPy alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row: TypeAlias = dict[str, Any]
 Key: TypeAlias = tuple[str, str, str]
 """Interpreter, attack, schedule."""
 Status: TypeAlias = tuple[str, str]
-"""What became of an image, and why where there is more to say."""
+"""The status of an image, and the reason, or an empty text."""
 
 MEANS = (
     "confidence", "l1", "l2", "iou", "plausible", "linf", "l1_benign", "iou_benign",
@@ -102,22 +102,22 @@ def _agreement(first: Array, second: Array) -> tuple[Array, Array, Array]:
 
 @dataclass
 class Contents:
-    """What the records of a run hold, gathered while each is in memory once.
+    """The content of a run's records, gathered while each record is in memory once.
 
     Attributes:
-        members: interpreter -> file -> the images that it speaks of.
-        statuses: interpreter -> image -> ``attacked``, ``already_wrong``, ``invalid`` or ``skipped``, and the reason.
-        rows: of each attack, one per image, in the order of the records.
-        heads: of each attack, what all its images share.
+        members: interpreter -> file -> its image ids.
+        statuses: interpreter -> image -> status (``attacked``, or why not) and the reason.
+        rows: of each attack, one row per image, in the order of the records.
+        heads: of each attack, the values that all its images share.
         order: of ``images.csv``: interpreter, attack, schedule and image.
-        flags: of each attack, how many batches raised which.
+        flags: of each attack, how many batches raised which flag.
         seconds: of each attack, all batches together.
-        joint: the attacks that aim at the map: their records say so.
+        joint: the attacks that aim at the map, by their records.
         sizes: interpreter -> height and width of its maps.
-        areas: interpreter -> image -> the share of its benign map that is at least 0.5.
+        areas: interpreter -> image -> the share of its benign map that is at least 0.5, in [0, 1].
         halvings: interpreter -> how often a batch had to be halved.
         shared: image -> label, target class and hash of its benign pixels.
-        images: interpreter -> the order of images in which its benign maps agree with the target maps: L1 and IoU.
+        images: interpreter -> image -> L1 and IoU of its benign map and its target map.
         targets: the names of target maps.
     """
 

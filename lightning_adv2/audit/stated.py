@@ -1,4 +1,4 @@
-"""What the tables of a report state, against what the records hold. Needs no torch."""
+"""Differences between the tables of a report and the records. Needs no torch."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _without(name: str, row: Row) -> Row:
 
 
 def _all_statuses(contents: Contents, manifest: Row) -> dict[str, dict[str, Status]]:
-    """Of each interpreter, also the images that never reached a record; not where only a part of the rest did."""
+    """The statuses of all images, also of those that never reached a record if all others did."""
     before: dict[str, Status] = dict.fromkeys(manifest.get("wrong", []), ("already_wrong", ""))
     for status in ("skipped", "invalid"):
         before |= {image_id: (status, reason) for image_id, reason in manifest.get(status, [])}

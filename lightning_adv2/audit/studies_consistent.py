@@ -4,54 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 from lightning_adv2.audit.reading import differing, differing_cell, in_range, is_count, read_table, same
 from lightning_adv2.audit.recount import Contents, Key, Row, mean
 from lightning_adv2.files import read_json
-from lightning_adv2.files.run import record_key
-
-
-def detection(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
-    """``detection.json``: rates from the scores in it."""
-    parts = {(one["interpreter"], one["detector"]): one for one in content["scores"]}
-    rate = content["settings"]["false_positive_rate"]
-    for row in content["rows"]:
-        key = row["interpreter"], row["attack"], row["schedule"]
-        part, name = parts[row["interpreter"], row["detector"]], f"{row['detector']}/{'/'.join(key)}"
-        found = _numbers(part["attacks"][record_key(*key[1:])])
-        benign, calibration = _numbers(part["benign"]), part["calibration"]
-        wanted: Row = {"n": len(found), "detection_rate": _above(found, row["threshold"])}
-        wanted |= {"benign_fpr": _above(benign, row["threshold"])}
-        wanted |= {"calibration_fpr": _above(calibration, row["threshold"]), "auroc": _auroc(benign, found)}
-        yield from same(name, row, wanted)
-        if (wanted["calibration_fpr"] or 0.0) > rate + 1e-9:
-            yield f"{name}: its threshold flags {wanted['calibration_fpr']} of the calibration images, {rate} may be"
-        if len(found) > table[key]["n"]:
-            yield f"{name}: {len(found)} scores, under the attack {table[key]['n']} images"
-    ids = content["settings"]["calibration_image_id"]
-    for one in content["scores"]:
-        if len(one["calibration"]) != len(ids):
-            yield f"{one['detector']}: {len(one['calibration'])} scores of {len(ids)} calibration images"
-
-
-def _numbers(values: Sequence[float]) -> list[float]:
-    return [value for value in values if math.isfinite(value)]
-
-
-def _above(scores: Sequence[float], threshold: float) -> float | None:
-    return sum(score > threshold for score in scores) / len(scores) if scores else None
-
-
-def _auroc(benign: Sequence[float], adversarial: Sequence[float]) -> float | None:
-    if not benign or not adversarial:
-        return None
-    ordered = np.sort(np.array(benign))
-    sides = (np.searchsorted(ordered, np.array(adversarial), side=side) for side in ("left", "right"))
-    return float(sum(int(side.sum()) for side in sides) / (2 * len(benign) * len(adversarial)))
 
 
 def confusion(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:

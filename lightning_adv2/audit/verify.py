@@ -1,4 +1,4 @@
-"""``lightning-adv2 verify RUN``: whether a run's files are whole and agree with each other. Needs no torch."""
+"""``lightning-adv2 verify RUN``: checks that a run's files are whole and agree with each other. Needs no torch."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def verify(folder: Path, images: Path | None = None, sums: bool = True) -> tuple
 
 
 class _Run:
-    """What each record is compared with.
+    """The parts of a run with which each record is compared.
 
     Attributes:
         experiment: from ``experiment.json``; empty where it is not known.
@@ -97,7 +97,7 @@ class _Run:
         self._layout = Layout(folder, paths) if images.is_dir() else None
 
     def record(self, path: Path, contents: Contents) -> Iterator[str]:
-        """What is wrong with one record, which is taken in where it has all that it should have."""
+        """Yield the faults of one record, and add it to the contents where it is complete."""
         try:
             header, arrays = read_arrays(path)
         except ValueError as error:

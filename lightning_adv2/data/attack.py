@@ -142,7 +142,7 @@ class AttackDataModule(pl.LightningDataModule):
     def _prepare(
         self, trainer: pl.Trainer, classifier: Callable[[Tensor], Tensor]
     ) -> tuple[Manifest, int | Literal["auto"]]:
-        """Which images, and how many at once."""
+        """Choose the images, and the number of images per batch."""
         folder, reuse = results_folder(trainer), continues(trainer)
         manifest = self._choose(folder, classifier, trainer.strategy.root_device, reuse)
         if self.batch_size != "auto":

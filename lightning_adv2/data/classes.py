@@ -1,4 +1,4 @@
-"""Which folder is which class; names count in Unicode's composed form (NFC), whatever a file system stores."""
+"""The classes of folders; names count in Unicode's composed form (NFC), whatever a file system stores."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def _is_deep_pgm(file: Image.Image) -> bool:
 
 
 def _declared_bits(file: Image.Image) -> int | None:
-    """How many bits the decoded values of a 16-bit file have, where its format says so."""
+    """The number of bits of a 16-bit file's decoded values, where its format states it."""
     if file.format == "TIFF":  # Pillow does not scale 12 bits
         bits = int(file.tag_v2.get(258, (16,))[0])  # type: ignore[attr-defined]
         return bits if bits < 16 else None
@@ -146,12 +146,12 @@ def _tiles(file: Image.Image) -> Sequence[tuple[Any, ...]]:
 
 
 def _raw_modes(file: Image.Image) -> str:
-    """How the parts' samples are stored, such as ``RGB;16B``."""
+    """The stored form of the parts' samples, such as ``RGB;16B``."""
     return " ".join(str(tile[3]) for tile in _tiles(file))
 
 
 def _low_bytes(file: Image.Image) -> list[Any]:
-    """How to decode a file of 16-bit colour so that the lower bytes come; Pillow gives the upper ones. Or nothing."""
+    """The tiles that decode the lower bytes of a file of 16-bit colour; Pillow decodes the upper bytes. Or none."""
     tiles = []
     for tile in _tiles(file):
         codec, box, offset, args = tile[:4]

@@ -20,7 +20,7 @@ Transform: TypeAlias = Callable[..., Any]
 """Takes and returns an image and its object, as those of ``torchvision.transforms.v2`` do."""
 
 Where: TypeAlias = BoundingBoxes | Image.Image | None
-"""Where the object is in an image: boxes, a picture of its size that is white on the object, or nobody knows."""
+"""The place of the object in an image: boxes, a picture of its size that is white on the object, or None."""
 
 _GRID = 2**14  # per pixel: torchvision resizes boxes in single precision, and an edge may lie on a pixel's centre
 
@@ -118,7 +118,7 @@ def boxes_in(boxes: Any, image: Image.Image) -> BoundingBoxes:
 
 
 def _left(boxes: BoundingBoxes) -> Tensor:
-    """What a crop leaves of boxes ``(M, 4)``, first; then zeros for those that it leaves nothing of."""
+    """The boxes ``(M, 4)`` with an area, then zeros for those that a crop has cut off."""
     found = (boxes.as_subclass(Tensor) * _GRID).round() / _GRID
     has_area = (found[:, 0] < found[:, 2]) & (found[:, 1] < found[:, 3])
     left = torch.zeros_like(found)

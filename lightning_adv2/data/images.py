@@ -22,7 +22,7 @@ Mask: TypeAlias = NDArray[np.bool_]
 """The object's pixels in one image, ``(H, W)`` bool."""
 
 FINGERPRINTED = 2**31
-"""How many bytes of images a fingerprint reads; a disk takes some ten seconds for as much."""
+"""Bytes of images that a fingerprint reads at most; a disk takes some ten seconds for them."""
 
 
 class UnreadableImageError(RuntimeError):

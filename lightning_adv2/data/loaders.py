@@ -1,4 +1,4 @@
-"""Loaders that share batches out exactly, leave out bad images by name, and go on in the middle of an epoch."""
+"""Loaders that share batches out exactly, leave out unreadable images by name, and go on within an epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images are in which split, batch and process, and in which order."""
+"""The split of images into parts, batches and processes, and their order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choose the images of an evaluation: what the classifier gets right, among what can be read."""
+"""The choice of an evaluation's images: those that can be read and are classified correctly."""
 
 from __future__ import annotations
 

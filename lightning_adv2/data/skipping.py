@@ -1,4 +1,4 @@
-"""Images that cannot be read are left out by name, up to a limit."""
+"""Unreadable images are left out by name, up to a limit."""
 
 from __future__ import annotations
 

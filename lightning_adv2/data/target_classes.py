@@ -1,4 +1,4 @@
-"""Which class the attack on each image aims at: drawn, or as the user says."""
+"""The class that the attack on each image aims at: drawn at random, or given by the user."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _from_file(path: str, dataset: ImageDataset) -> TargetClasses:
 
 
 def _class_index(given: int | str, classes: Sequence[str], where: str) -> int:
-    """Of a class's name, or else of its index; digits that are both are the name."""
+    """The index of a class given by its name or its index; digits that are both are the name."""
     names = [nfc(name) for name in classes]
     if isinstance(given, str) and nfc(given) in names:
         return names.index(nfc(given))

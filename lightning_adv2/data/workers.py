@@ -1,4 +1,4 @@
-"""What worker processes of a loader do about signals."""
+"""The behaviour of a loader's worker processes at signals."""
 
 from __future__ import annotations
 

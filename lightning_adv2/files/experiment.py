@@ -1,4 +1,4 @@
-"""``experiment.json``: what the files of a folder belong to. Needs no torch."""
+"""``experiment.json``: the experiment to which the files of a folder belong. Needs no torch."""
 
 from __future__ import annotations
 

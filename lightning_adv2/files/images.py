@@ -1,8 +1,8 @@
-"""Which image files are read: the formats of image datasets and no other of the many that Pillow can open.
+"""The image formats that are read: those of image datasets, and no other of the many that Pillow can open.
 
-What lies in datasets: photographs (JPEG, also with several pictures in one file; WebP, AVIF), drawings and masks
-(PNG, GIF), scans and microscopy (TIFF, BMP), older benchmarks (PPM, PGM), medical and satellite images (JPEG 2000).
-What Pillow opens besides are formats of single programs and games, and some that start another program (EPS).
+Datasets hold photographs (JPEG, also with several pictures in one file; WebP, AVIF), drawings and masks (PNG, GIF),
+scans and microscopy (TIFF, BMP), older benchmarks (PPM, PGM), medical and satellite images (JPEG 2000). The other
+formats of Pillow are those of single programs and games, and some that start another program (EPS).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
 """Pillow's name of each format, and what the names of its files end in."""
 
 EXTENSIONS = tuple(sorted(ending for endings in FORMATS.values() for ending in endings))
-"""What an image's name may end in, in lower or upper case: the same on every machine, whatever Pillow opens there."""
+"""The endings of image names, in lower or upper case: the same on every machine, whatever Pillow opens there."""
 
 # Four channels of 16 bits without compression, and room for profiles; only PPM written as text may take more.
 _BYTES_PER_PIXEL, _BESIDE = 8, 2**24

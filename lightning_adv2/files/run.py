@@ -1,4 +1,4 @@
-"""A run's record files: which they are, and what is in them as NumPy arrays. Needs no torch."""
+"""A run's record files, and their content as NumPy arrays. Needs no torch."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def experiments_of(folder: Path) -> dict[Path, str]:
 
 
 def _interpreters(folder: Path) -> list[str] | None:
-    """The names of those of the experiment; None where it is not known."""
+    """The names of the experiment's interpreters; None where the experiment is not known."""
     try:
         names = find_experiment(folder)[0]["experiment"].get("interpreters")
     except (FileNotFoundError, ValueError):
@@ -119,7 +119,7 @@ def _interpreters(folder: Path) -> list[str] | None:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """What lies in a folder, without what a killed process left of a file."""
+    """The content of a folder, without the parts of files that killed processes left."""
     return sorted(one for one in folder.glob("*") if not (one.name.startswith(".") and one.suffix == ".tmp"))
 
 

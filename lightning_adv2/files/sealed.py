@@ -1,7 +1,7 @@
 """Safetensors files that carry the SHA-256 of their content; the format's own readers notice no flipped bit.
 
-The metadata's ``seal`` is the hash of all else in the file: the rest of the metadata, and of each tensor its name,
-type, shape and bytes. Being inside, it comes into place by the same rename as the content. Needs no torch.
+The metadata's ``seal`` is the hash of the rest of the metadata, and of each tensor's name, type, shape and bytes. It is
+inside the file so that one rename puts content and seal into place. Needs no torch.
 """
 
 from __future__ import annotations

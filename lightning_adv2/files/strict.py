@@ -1,4 +1,4 @@
-"""JSON as it is read where nobody knows what became of the file. Needs no torch."""
+"""JSON from files that anybody may have changed. Needs no torch."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""``SHA256SUMS``: of every file that an evaluation leaves, for ``sha256sum -c`` and ``verify``. Needs no torch.
+"""``SHA256SUMS`` of every file of an evaluation, for ``sha256sum -c`` and ``verify``. Needs no torch.
 
-Tables are counted again from the records, but nobody draws a figure again without what drew it: the sums see a change
-of any file. They are written last, and so also say that a run has come to its end.
+``verify`` counts tables again from the records, but draws no figures; the sums show a change of any file. They are
+written last, and so also show that a run has come to its end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names from anywhere, such as a file's or a class's, as text that nothing obeys."""
+"""Names from other programs, such as a file's or a class's, as text that no terminal obeys."""
 
 from __future__ import annotations
 

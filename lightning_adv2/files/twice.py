@@ -1,7 +1,7 @@
-"""Small JSON files that hours of work hang on: sealed, and there twice. Needs no torch.
+"""Small JSON files on which hours of work depend: sealed, and stored twice. Needs no torch.
 
-The seal is the key ``sha256``: the hash of all the rest, whatever its order and spacing. The copy lies beside the file,
-``experiment.copy.json`` beside ``experiment.json``; one of the two is whole at any moment.
+The seal is the key ``sha256``: the hash of all other keys, whatever their order and spacing. The copy lies beside the
+file, ``experiment.copy.json`` beside ``experiment.json``; one of the two is whole at any moment.
 """
 
 from __future__ import annotations

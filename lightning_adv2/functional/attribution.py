@@ -28,19 +28,19 @@ def minmax(values: Tensor) -> Tensor:
     return torch.where(varied, (values - low) / torch.where(varied, span, 1.0), 0.0)
 
 
-def input_gradient(logits: Tensor, images: Tensor, target_class: Tensor, *, create_graph: bool) -> Tensor:
+def input_gradient(logits: Tensor, images: Tensor, class_idx: Tensor, *, create_graph: bool) -> Tensor:
     """The derivative of each image's own class score with respect to that image (GRAD, paper section 3.2).
 
     Args:
         logits: ``(B, K)``, computed from ``images``.
         images: ``(B, C, H, W)``, requires grad.
-        target_class: ``(B,)``, the class explained.
+        class_idx: ``(B,)``, the class explained.
         create_graph: keep the graph, so that the result can itself be differentiated.
 
     Returns:
         ``(B, C, H, W)``; NaN for an image whose logits are not finite.
     """
-    score = of_class(logits, target_class).sum()
+    score = of_class(logits, class_idx).sum()
     gradient = torch.autograd.grad(score, images, create_graph=create_graph)[0]
     # ReLU's derivative at NaN is 0, so a broken image would get a harmless map; NaN must stay visible.
     finite = logits.detach().isfinite().all(1).view(-1, *[1] * (images.dim() - 1))
@@ -50,7 +50,7 @@ def input_gradient(logits: Tensor, images: Tensor, target_class: Tensor, *, crea
 def mean_gradient(
     classify: Callable[[Tensor], Tensor],
     points: Iterable[tuple[float, Tensor]],
-    target_class: Tensor,
+    class_idx: Tensor,
     *,
     create_graph: bool,
 ) -> Tensor:
@@ -61,7 +61,7 @@ def mean_gradient(
     Args:
         classify: images ``(B, C, H, W)`` -> logits ``(B, K)``.
         points: at least one pair of a weight and images ``(B, C, H, W)``; drawn when it is their turn.
-        target_class: ``(B,)``, the class explained.
+        class_idx: ``(B,)``, the class explained.
         create_graph: keep the graph to the points (at least one of which then requires grad).
 
     Returns:
@@ -75,7 +75,7 @@ def mean_gradient(
         for weight, point in points:
             # Not differentiated, a point starts its own graph, which goes when the next point comes.
             at = point if create_graph else point.detach().requires_grad_()
-            term = weight * input_gradient(classify(at), at, target_class, create_graph=create_graph)
+            term = weight * input_gradient(classify(at), at, class_idx, create_graph=create_graph)
             total = term if total is None else total + term
     if total is None:
         raise ValueError("points is empty: a mean gradient needs at least one point")
@@ -85,7 +85,7 @@ def mean_gradient(
 def integrated_gradients(
     classify: Callable[[Tensor], Tensor],
     images: Tensor,
-    target_class: Tensor,
+    class_idx: Tensor,
     *,
     steps: int,
     baseline: float | Tensor = 0.0,
@@ -99,7 +99,7 @@ def integrated_gradients(
     Args:
         classify: images ``(B, C, H, W)`` -> logits ``(B, K)``.
         images: ``(B, C, H, W)``, x; requires grad where ``create_graph`` is set.
-        target_class: ``(B,)``, the class explained.
+        class_idx: ``(B,)``, the class explained.
         steps: the quadrature's points, at least 1.
         baseline: x': the value of all its pixels, or images like ``images``.
         create_graph: keep the graph, so that the result can itself be differentiated.
@@ -111,13 +111,13 @@ def integrated_gradients(
     rule = zip(((1 + nodes) / 2).tolist(), (weights / 2).tolist(), strict=True)
     difference = images - baseline
     points = ((weight, baseline + alpha * difference) for alpha, weight in rule)
-    return difference * mean_gradient(classify, points, target_class, create_graph=create_graph)
+    return difference * mean_gradient(classify, points, class_idx, create_graph=create_graph)
 
 
 def smooth_gradient(
     classify: Callable[[Tensor], Tensor],
     images: Tensor,
-    target_class: Tensor,
+    class_idx: Tensor,
     noise: Sequence[Tensor],
     *,
     create_graph: bool = False,
@@ -127,7 +127,7 @@ def smooth_gradient(
     Args:
         classify: images ``(B, C, H, W)`` -> logits ``(B, K)``.
         images: ``(B, C, H, W)``; requires grad where ``create_graph`` is set.
-        target_class: ``(B,)``, the class explained.
+        class_idx: ``(B,)``, the class explained.
         noise: what is added for each copy, ``(C, H, W)`` or ``(B, C, H, W)``.
         create_graph: keep the graph, so that the result can itself be differentiated.
 
@@ -135,7 +135,7 @@ def smooth_gradient(
         ``(B, C, H, W)``, signed.
     """
     points = ((1 / len(noise), images + n) for n in noise)
-    return mean_gradient(classify, points, target_class, create_graph=create_graph)
+    return mean_gradient(classify, points, class_idx, create_graph=create_graph)
 
 
 def gradient_map(gradient: Tensor, pool: int = 1) -> Tensor:
@@ -173,18 +173,18 @@ def _cell_means(side: int, cells: int, like: Tensor) -> Tensor:
     return (overlap.clamp(min=0) * cells / side).to(like)
 
 
-def class_activation(features: Tensor, class_weight: Tensor, target_class: Tensor) -> Tensor:
+def class_activation(features: Tensor, class_weight: Tensor, class_idx: Tensor) -> Tensor:
     """CAM: sum over k of w[c, k] a[k] (paper section 3.3); not normalised.
 
     Args:
         features: ``(B, D, h, w)``, the last convolution's feature maps a.
         class_weight: ``(K, D)``, the final linear layer's weights w.
-        target_class: ``(B,)``, the class explained.
+        class_idx: ``(B,)``, the class explained.
 
     Returns:
         ``(B, 1, h, w)``, any range.
     """
-    index = class_indices(target_class, len(features), class_weight.device)
+    index = class_indices(class_idx, len(features), class_weight.device)
     return torch.einsum("bdhw,bd->bhw", features, class_weight[index]).unsqueeze(1)
 
 

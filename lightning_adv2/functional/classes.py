@@ -8,51 +8,63 @@ from torch import Tensor
 from lightning_adv2.types import Classes
 
 
-def class_indices(target_class: Classes, count: int, device: torch.device | None = None) -> Tensor:
+def class_indices(
+    class_idx: Classes, count: int, device: torch.device | None = None, name: str = "class_idx"
+) -> Tensor:
     """Class indices as ``(count,)`` int64, from whole numbers of any type; a single class stands for every image.
 
-    Indexing takes uint8 and bool tensors for masks, so that ``weight[target_class]`` would silently pick other rows.
+    Indexing takes uint8 and bool tensors for masks, so that ``weight[class_idx]`` would silently pick other rows.
 
     Args:
-        target_class: ``(count,)`` whole numbers, as a tensor or a list, or one whole number for all images.
+        class_idx: ``(count,)`` whole numbers, as a tensor or a list, or one whole number for all images.
         count: number of images, B.
-        device: where the result lies; by default where ``target_class`` lies.
+        device: of the result; by default that of ``class_idx``.
+        name: of the caller's argument, for the error.
 
     Raises:
         TypeError: no numbers at all.
         ValueError: floating-point numbers, booleans, or another shape.
     """
-    if isinstance(target_class, Tensor):
-        given = target_class
+    if isinstance(class_idx, Tensor):
+        given = class_idx
     else:
         try:
-            given = torch.as_tensor(target_class)
+            given = torch.as_tensor(class_idx)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(
-                f"target_class={target_class!r}: give class indices, one for each image, or a single one for all"
+                f"{name}={class_idx!r}: give class indices, one for each image, or a single one for all"
             ) from error
     whole = not (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool)
     if not whole or given.shape not in ((), (count,)):
         raise ValueError(
-            f"target_class: expected {count} whole numbers, class indices, or a single one for all images; got "
-            f"{given.dtype} {tuple(given.shape)}{_remedy(given, count)}"
+            f"{name}: expected {count} whole numbers, class indices, or a single one for all images; got "
+            f"{given.dtype} {tuple(given.shape)}{_remedy(given, count, name)}"
         )
     return given.to(device=device, dtype=torch.int64).expand(count)
 
 
-def _remedy(given: Tensor, count: int) -> str:
+def _remedy(given: Tensor, count: int, name: str) -> str:
     if given.dtype == torch.bool:
-        return "; booleans are a mask: give target_class.long()"
+        return f"; booleans are a mask: give {name}.long()"
     if given.dim() == 2 and given.shape[0] == count and given.shape[1] > 1:
         return "; of one-hot vectors or probabilities give .argmax(1)"
     if given.numel() == count and given.is_floating_point():
-        return "; give target_class.long()"
+        return f"; give {name}.long()"
     return ""
 
 
-def of_class(values: Tensor, target_class: Classes) -> Tensor:
-    """Each image's value for its class: ``(B, K)`` and ``(B,)`` -> ``(B,)``."""
-    return values.gather(1, class_indices(target_class, len(values), values.device)[:, None])[:, 0]
+def of_class(values: Tensor, class_idx: Classes) -> Tensor:
+    """Each image's value for its class, ``(B,)``.
+
+    Args:
+        values: ``(B, K)``.
+        class_idx: ``(B,)`` whole numbers in [0, K), or one for all images.
+
+    Raises:
+        TypeError: see :func:`class_indices`.
+        ValueError: see :func:`class_indices`.
+    """
+    return values.gather(1, class_indices(class_idx, len(values), values.device)[:, None])[:, 0]
 
 
 def check_logits(logits: Tensor) -> None:

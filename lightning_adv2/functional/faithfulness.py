@@ -11,7 +11,7 @@ from lightning_adv2.functional.classes import check_logits, of_class
 from lightning_adv2.functional.masking import blend, resize_map
 
 
-def class_probability(classifier: Callable[[Tensor], Tensor], images: Tensor, target_class: Tensor) -> Tensor:
+def class_probability(classifier: Callable[[Tensor], Tensor], images: Tensor, class_idx: Tensor) -> Tensor:
     """f_c(x): ``(B, C, H, W)`` and ``(B,)`` -> ``(B,)`` in [0, 1].
 
     Raises:
@@ -19,11 +19,11 @@ def class_probability(classifier: Callable[[Tensor], Tensor], images: Tensor, ta
     """
     logits = classifier(images)
     check_logits(logits)
-    return of_class(logits.softmax(1), target_class)
+    return of_class(logits.softmax(1), class_idx)
 
 
 def preserved_destroyed(
-    classifier: Callable[[Tensor], Tensor], images: Tensor, background: Tensor, mask: Tensor, target_class: Tensor
+    classifier: Callable[[Tensor], Tensor], images: Tensor, background: Tensor, mask: Tensor, class_idx: Tensor
 ) -> tuple[Tensor, Tensor]:
     """f_c of what the mask keeps, phi(x; m), and of what is left without it, phi(x; 1 - m) (Eqn 15).
 
@@ -32,13 +32,13 @@ def preserved_destroyed(
         images: ``(B, C, H, W)`` in [0, 1].
         background: what replaces the image, the same shape.
         mask: ``(B, 1, h, w)`` in [0, 1].
-        target_class: ``(B,)``.
+        class_idx: ``(B,)``.
 
     Returns:
         Two ``(B,)`` in [0, 1].
     """
-    kept = class_probability(classifier, blend(images, background, mask), target_class)
-    removed = class_probability(classifier, blend(images, background, 1 - mask), target_class)
+    kept = class_probability(classifier, blend(images, background, mask), class_idx)
+    removed = class_probability(classifier, blend(images, background, 1 - mask), class_idx)
     return kept, removed
 
 
@@ -47,7 +47,7 @@ def deletion_insertion(
     images: Tensor,
     background: Tensor,
     attribution_map: Tensor,
-    target_class: Tensor,
+    class_idx: Tensor,
     steps: int = 16,
 ) -> tuple[Tensor, Tensor]:
     """Areas under the class probability while pixels leave or enter in the map's order (RISE, Petsiuk et al. 2018).
@@ -57,7 +57,7 @@ def deletion_insertion(
         images: ``(B, C, H, W)`` in [0, 1].
         background: what replaces a pixel, the same shape.
         attribution_map: ``(B, 1, h, w)``; enlarged to the image bilinearly; ties broken by position.
-        target_class: ``(B,)``.
+        class_idx: ``(B,)``.
         steps: number of equal portions of the pixels.
 
     Returns:
@@ -72,8 +72,8 @@ def deletion_insertion(
     deletion, insertion = [], []
     for k in range(steps + 1):
         top = (rank < k / steps).to(images.dtype)
-        deletion.append(class_probability(classifier, blend(images, background, 1 - top), target_class))
-        insertion.append(class_probability(classifier, blend(images, background, top), target_class))
+        deletion.append(class_probability(classifier, blend(images, background, 1 - top), class_idx))
+        insertion.append(class_probability(classifier, blend(images, background, top), class_idx))
     width = 1 / steps
     return torch.trapezoid(torch.stack(deletion), dx=width, dim=0), torch.trapezoid(
         torch.stack(insertion), dx=width, dim=0

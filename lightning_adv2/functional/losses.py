@@ -23,7 +23,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         ValueError: the logits are not ``(B, K)`` with K >= 2: the loss of a single logit is 0 everywhere.
     """
     check_logits(logits)
-    target = target if target.is_floating_point() else class_indices(target, len(logits))
+    target = target if target.is_floating_point() else class_indices(target, len(logits), name="target")
     return F.cross_entropy(logits, target, reduction="none")
 
 
@@ -39,7 +39,7 @@ def smoothed_target(target_class: Tensor, num_classes: int, smoothing: Tensor) -
         ``(B, K)``, rows sum to 1.
     """
     # Not F.one_hot: it looks at the values, and so waits for the device.
-    index = class_indices(target_class, len(smoothing))
+    index = class_indices(target_class, len(smoothing), name="target_class")
     one_hot = smoothing.new_zeros(len(index), num_classes).scatter(1, index[:, None], 1.0)
     s = smoothing[:, None]
     return one_hot * (1 - s) + (1 - one_hot) * s / (num_classes - 1)
@@ -99,31 +99,31 @@ def area(mask: Tensor, power: float = 1.0) -> Tensor:
     return (mean + floor) ** power - floor**power if power < 1 else mean
 
 
-def preservation(logits_preserved: Tensor, target_class: Tensor) -> Tensor:
+def preservation(logits_preserved: Tensor, class_idx: Tensor) -> Tensor:
     """-log f_c(phi(x; m)): small when what the mask keeps is enough for the class (Eqn 15).
 
     Args:
         logits_preserved: ``(B, K)`` for phi(x; m).
-        target_class: ``(B,)``.
+        class_idx: ``(B,)``.
 
     Returns:
         ``(B,)``, >= 0.
     """
-    return cross_entropy(logits_preserved, target_class)
+    return cross_entropy(logits_preserved, class_idx)
 
 
-def destruction(logits_destroyed: Tensor, target_class: Tensor, power: float = 0.3) -> Tensor:
+def destruction(logits_destroyed: Tensor, class_idx: Tensor, power: float = 0.3) -> Tensor:
     """f_c(phi(x; 1 - m)) ** power: small when what the mask removes takes the class away (Eqn 15).
 
     Args:
         logits_destroyed: ``(B, K)`` for phi(x; 1 - m).
-        target_class: ``(B,)``.
+        class_idx: ``(B,)``.
         power: lambda_4 in (0, 1].
 
     Returns:
         ``(B,)`` in [0, 1].
     """
     check_logits(logits_destroyed)
-    log_p = of_class(logits_destroyed.log_softmax(1), target_class)
+    log_p = of_class(logits_destroyed.log_softmax(1), class_idx)
     # p ** power through its logarithm: no infinite slope where p underflows to 0.
     return torch.exp(power * log_p)

@@ -68,9 +68,7 @@ class Attention(Interpreter):
             raise ValueError(f"rule={rule!r}: choose from {', '.join(get_args(Rule))}")
         self.rule = rule
 
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
         """Map ``(B, 1, h, w)``, h x w the grid of patches; see :meth:`Interpreter.forward`.
 
         Raises:
@@ -92,7 +90,7 @@ class Attention(Interpreter):
         with torch.enable_grad():
             leaf = images if differentiable else images.detach().requires_grad_()
             logits, attention = forward_attention(leaf)
-            score = logits.gather(1, target_class[:, None]).sum()
+            score = logits.gather(1, class_idx[:, None]).sum()
             gradients = torch.autograd.grad(score, attention, create_graph=differentiable)
         if not differentiable:
             logits, attention = logits.detach(), [block.detach() for block in attention]

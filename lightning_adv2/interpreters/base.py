@@ -44,52 +44,48 @@ class Interpreter(nn.Module, ABC):
         if "name" not in cls.__dict__:
             cls.name = cls.__name__.lower()
 
-    def _checked(
-        self, classifier: Classifier, images: Tensor, target_class: Classes, state: State = ()
-    ) -> Interpretation:
+    def _checked(self, classifier: Classifier, images: Tensor, class_idx: Classes, state: State = ()) -> Interpretation:
         """What :meth:`forward` returns, for class indices of any whole-number type, or for one class for all images.
 
         Raises:
-            TypeError: ``target_class`` holds no numbers, or ``forward`` returns no :class:`Interpretation` of tensors.
-            ValueError: ``target_class`` holds no class indices; logits or map are of a wrong shape.
+            TypeError: ``class_idx`` holds no numbers, or ``forward`` returns no :class:`Interpretation` of tensors.
+            ValueError: ``class_idx`` holds no class indices; logits or map are of a wrong shape.
         """
-        asked = class_indices(target_class, len(images), images.device)
+        asked = class_indices(class_idx, len(images), images.device)
         result = super().__call__(classifier, images, asked, state)
         return check_interpretation(type(self).__name__, result, classifier, len(images))
 
     __call__: Callable[..., Any] = _checked
 
-    def init_state(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> State:
+    def init_state(self, classifier: Classifier, images: Tensor, class_idx: Tensor) -> State:
         """Where an iterative interpreter (MASK) starts, every leaf with B first; ``()`` for all others."""
         return ()
 
-    def advance(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State) -> State:
+    def advance(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State) -> State:
         """One step of an iterative interpreter's own optimisation, differentiable; nothing for all others."""
         return state
 
     @abstractmethod
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
-        """Explain ``target_class`` in ``images``.
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
+        """Explain ``class_idx`` in ``images``.
 
         Args:
             classifier: the network explained.
             images: ``(B, C, H, W)`` in [0, 1].
-            target_class: ``(B,)``, the class explained.
+            class_idx: ``(B,)``, the class explained.
             state: an iterative interpreter goes one step on from here; from ``()`` it goes the whole way.
 
         Returns:
             Logits ``(B, K)`` and map ``(B, 1, h, w)`` in [0, 1], with a graph to ``images`` if it requires grad.
         """
 
-    def explain(self, classifier: Classifier, images: Tensor, target_class: Classes) -> Interpretation:
+    def explain(self, classifier: Classifier, images: Tensor, class_idx: Classes) -> Interpretation:
         """The map of the unmodified network, detached: what is reported and compared, never what is attacked.
 
         Args:
             classifier: the network explained, in eval mode.
             images: ``(B, C, H, W)`` in [0, 1].
-            target_class: ``(B,)``, the class explained, or one class for all images.
+            class_idx: ``(B,)``, the class explained, or one class for all images.
 
         Raises:
             TypeError: the classifier or what ``forward`` returns is of a wrong type.
@@ -100,7 +96,7 @@ class Interpreter(nn.Module, ABC):
         check_modes("classifier", classifier)
         check_modes("interpreter", self, harmless=(Interpreter,))
         check_images(images, ROUNDING)
-        asked = class_indices(target_class, len(images), images.device)
+        asked = class_indices(class_idx, len(images), images.device)
         check_classes(asked, classifier)
         try:
             with torch.no_grad():
@@ -180,23 +176,21 @@ class TrainableInterpreter(Interpreter):
         self.eval()
 
     @abstractmethod
-    def decode(self, scales: list[Tensor], target_class: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def decode(self, scales: list[Tensor], class_idx: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Predict the map from what the encoder sees.
 
         Args:
             scales: the encoder's ``forward_pyramid`` of B images.
-            target_class: ``(B,)``, the class explained.
+            class_idx: ``(B,)``, the class explained.
 
         Returns:
             map ``(B, 1, h, w)`` in [0, 1], and what else came up on the way, for ``Interpretation.aux``.
         """
 
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
         """See :class:`Interpreter`; ``aux["encoder_logits"]`` ``(B, K)`` serves the encoder loss."""
         scales = self.network.encoder.forward_pyramid(images)
-        attribution_map, aux = self.decode(scales, target_class)
+        attribution_map, aux = self.decode(scales, class_idx)
         aux["encoder_logits"] = logits = self.network.encoder.forward_head(scales[-1])
         if classifier is not self.network.encoder:  # otherwise both have been one pass
             logits = classifier(images)
@@ -205,8 +199,8 @@ class TrainableInterpreter(Interpreter):
     def maps(self, images: Tensor, *classes: Classes) -> tuple[list[Tensor], Tensor]:
         """The maps of the same images for several classes, and the encoder's logits, from one pass of the encoder."""
         scales = self.network.encoder.forward_pyramid(images)
-        asked = [class_indices(target_class, len(images), images.device) for target_class in classes]
-        shown = [self.decode(scales, target_class)[0] for target_class in asked]
+        asked = [class_indices(class_idx, len(images), images.device) for class_idx in classes]
+        shown = [self.decode(scales, class_idx)[0] for class_idx in asked]
         return shown, self.network.encoder.forward_head(scales[-1])
 
     def load(self, path: str | Path) -> None:

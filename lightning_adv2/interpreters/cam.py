@@ -15,10 +15,8 @@ class CAM(Interpreter):
 
     name = "cam"
 
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
         """Map ``(B, 1, h, w)`` of the last features' size; see :meth:`Interpreter.forward`."""
         features = classifier.forward_features(images)
-        activation = class_activation(features, classifier.class_weight(), target_class)
+        activation = class_activation(features, classifier.class_weight(), class_idx)
         return Interpretation(classifier.forward_head(features), minmax(activation))

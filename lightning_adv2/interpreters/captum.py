@@ -82,21 +82,19 @@ class Captum(Interpreter):
         self.method, self.options, self.pool = method, options, pool
         self.name = name or f"captum-{method.lower()}"
 
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
         """Map ``(B, 1, ceil(H / pool), ceil(W / pool))``, without a graph; see :meth:`Interpreter.forward`."""
         pool = self.pool or (4 if min(images.shape[-2:]) >= 64 else 2)
-        attribution = self.attribute(classifier, images, target_class)
+        attribution = self.attribute(classifier, images, class_idx)
         return Interpretation(classifier(images), minmax(gradient_map(attribution, pool)))
 
-    def attribute(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> Tensor:
+    def attribute(self, classifier: Classifier, images: Tensor, class_idx: Tensor) -> Tensor:
         """What captum returns.
 
         Args:
             classifier: the network explained, in eval mode.
             images: ``(B, C, H, W)`` in [0, 1].
-            target_class: ``(B,)``, the class explained.
+            class_idx: ``(B,)``, the class explained.
 
         Returns:
             ``(B, C, H, W)``, signed, detached; NaN for an image whose logits are not finite.
@@ -121,7 +119,7 @@ class Captum(Interpreter):
         given = images.detach()[finite].requires_grad_()
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.filterwarnings("ignore", message=r"\s*Setting .*hooks", category=UserWarning)
-            shares = explainer.attribute(given, target=target_class[finite], **self.options)
+            shares = explainer.attribute(given, target=class_idx[finite], **self.options)
         attribution[finite] = shares.detach().to(images)  # Occlusion works in single precision only
         return attribution
 

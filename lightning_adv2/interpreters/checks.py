@@ -92,15 +92,21 @@ def check_images(images: object, tolerance: float = 0.0) -> None:
         raise ValueError(f"images: values lie in [{low:.9g}, {high:.9g}], expected [0, 1]; {remedy}")
 
 
-def check_classes(target_class: Tensor, classifier: nn.Module) -> None:
-    """Raise a ValueError for indices ``(B,)`` int64 outside the classifier's classes, if it says how many it has."""
+def check_classes(class_idx: Tensor, classifier: nn.Module, name: str = "class_idx") -> None:
+    """Raise a ValueError for indices outside the classifier's classes, if it says how many it has.
+
+    Args:
+        class_idx: ``(B,)`` int64.
+        classifier: the network explained or attacked.
+        name: of the caller's argument, for the error.
+    """
     count = getattr(classifier, "num_classes", None)
-    if count is None or not len(target_class):
+    if count is None or not len(class_idx):
         return
-    low, high = int(target_class.amin()), int(target_class.amax())
+    low, high = int(class_idx.amin()), int(class_idx.amax())
     if low < 0 or high >= count:
         raise ValueError(
-            f"target_class: values lie in [{low}, {high}], the classifier has classes 0 to {count - 1} (num_classes)"
+            f"{name}: values lie in [{low}, {high}], the classifier has classes 0 to {count - 1} (num_classes)"
         )
 
 

@@ -39,9 +39,7 @@ class ConstantMap(Interpreter):
             raise ValueError(f"width={width}: a share of the map's sides, more than 0")
         self.map_stride, self.width = map_stride, width
 
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
         """Map ``(B, 1, H // map_stride, W // map_stride)``, at least 1 x 1; see :meth:`Interpreter.forward`."""
         down, across = (self._profile(max(1, side // self.map_stride), images) for side in images.shape[-2:])
         blob = down[:, None] * across
@@ -83,9 +81,7 @@ class NoiseMap(Interpreter):
         self.register_buffer("map_waves", torch.randn(_WAVES, 2, _LONGEST_SIDE, generator=generator))
         self.eval()
 
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
         """Map ``(B, 1, H // map_stride, W // map_stride)``, at least 1 x 1; see :meth:`Interpreter.forward`."""
         channels, height, width = images.shape[1:]
         if max(channels, height, width) > _LONGEST_SIDE:
@@ -96,7 +92,7 @@ class NoiseMap(Interpreter):
         seen = torch.einsum("bchw,qw,qh,qc->bq", images.double(), column, row, channel)
         turned = self.map_waves.double() * _TURN**0.5
         down, across = (turned[:, i, : max(1, side // self.map_stride)] for i, side in enumerate((height, width)))
-        question = seen * 255 / _WAVES**0.5 + target_class[:, None]
+        question = seen * 255 / _WAVES**0.5 + class_idx[:, None]
         phase = torch.einsum("bq,qi,qj->bij", question, down, across)
         return Interpretation(classifier(images), (0.5 + 0.5 * phase.sin()).unsqueeze(1).to(images.dtype))
 

@@ -35,25 +35,23 @@ class Ensemble(Interpreter):
         self.members = nn.ModuleList(members)
         self.differentiable = all(member.differentiable for member in members)
 
-    def init_state(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> State:
+    def init_state(self, classifier: Classifier, images: Tensor, class_idx: Tensor) -> State:
         """The members' states; ``()`` where none is iterative."""
-        states = tuple(member.init_state(classifier, images, target_class) for member in self._members())
+        states = tuple(member.init_state(classifier, images, class_idx) for member in self._members())
         return states if any(state != () for state in states) else ()
 
-    def advance(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State) -> State:
+    def advance(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State) -> State:
         """One step of every iterative member."""
         if state == ():
             return ()
         pairs = zip(self._members(), state, strict=True)
-        return tuple(member.advance(classifier, images, target_class, own) for member, own in pairs)
+        return tuple(member.advance(classifier, images, class_idx, own) for member, own in pairs)
 
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
         """Mean map ``(B, 1, h, w)``; the members' ``aux`` is passed on; see :meth:`Interpreter.forward`."""
         states = state or [()] * len(self.members)
         shown = [
-            member(classifier, images, target_class, own) for member, own in zip(self._members(), states, strict=True)
+            member(classifier, images, class_idx, own) for member, own in zip(self._members(), states, strict=True)
         ]
         sizes = [tuple(one.attribution_map.shape[-2:]) for one in shown]
         maps = [resize_map(one.attribution_map, max(sizes, key=prod)) for one in shown]

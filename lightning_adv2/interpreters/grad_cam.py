@@ -23,9 +23,7 @@ class GradCAM(Interpreter):
 
     name = "gradcam"
 
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
         """Map ``(B, 1, h, w)`` of the last features' size; see :meth:`Interpreter.forward`.
 
         All zero, with zero gradient, where no pixel speaks for the class.
@@ -39,7 +37,7 @@ class GradCAM(Interpreter):
         with torch.enable_grad():
             leaf = features if differentiable else features.detach().requires_grad_()
             logits = classifier.forward_head(leaf)
-            gradient = input_gradient(logits, leaf, target_class, create_graph=differentiable)
+            gradient = input_gradient(logits, leaf, class_idx, create_graph=differentiable)
         if not differentiable:
             logits = logits.detach()
         return Interpretation(logits, minmax(grad_cam(features, gradient)))

@@ -26,9 +26,7 @@ class Gradient(Interpreter):
             raise ValueError(f"pool={pool}: must be at least 1 (1 keeps every pixel), or None")
         self.pool = pool
 
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
         """Map ``(B, 1, ceil(H / pool), ceil(W / pool))``; see :meth:`Interpreter.forward`."""
         require_autograd(self)
         differentiable = torch.is_grad_enabled() and images.requires_grad
@@ -37,24 +35,24 @@ class Gradient(Interpreter):
         pool = self.pool or (4 if min(images.shape[-2:]) >= 64 else 2)
         with torch.enable_grad():
             leaf = images if differentiable else images.detach().requires_grad_()
-            logits, attribution = self.attribute(classifier, leaf, target_class, create_graph=differentiable)
+            logits, attribution = self.attribute(classifier, leaf, class_idx, create_graph=differentiable)
         if not differentiable:
             logits, attribution = logits.detach(), attribution.detach()
         return Interpretation(logits, minmax(gradient_map(attribution, pool)))
 
     def attribute(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, *, create_graph: bool
+        self, classifier: Classifier, images: Tensor, class_idx: Tensor, *, create_graph: bool
     ) -> tuple[Tensor, Tensor]:
         """What the map is made of; relatives of the gradient differ in this alone.
 
         Args:
             classifier: the network explained.
             images: ``(B, C, H, W)`` in [0, 1], requires grad.
-            target_class: ``(B,)``, the class explained.
+            class_idx: ``(B,)``, the class explained.
             create_graph: whether the attribution shall be differentiable with respect to ``images``.
 
         Returns:
             The logits ``(B, K)`` of ``images`` and the signed attribution ``(B, C, H, W)`` of every value.
         """
         logits = classifier(images)
-        return logits, input_gradient(logits, images, target_class, create_graph=create_graph)
+        return logits, input_gradient(logits, images, class_idx, create_graph=create_graph)

@@ -35,12 +35,12 @@ class IntegratedGradients(Gradient):
         self.steps, self.baseline = steps, baseline
 
     def attribute(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, *, create_graph: bool
+        self, classifier: Classifier, images: Tensor, class_idx: Tensor, *, create_graph: bool
     ) -> tuple[Tensor, Tensor]:
         """Logits and Integrated Gradients; see :meth:`Gradient.attribute`."""
         with torch.set_grad_enabled(create_graph):
             logits = classifier(images)
         attribution = integrated_gradients(
-            classifier, images, target_class, steps=self.steps, baseline=self.baseline, create_graph=create_graph
+            classifier, images, class_idx, steps=self.steps, baseline=self.baseline, create_graph=create_graph
         )
         return logits, attribution

@@ -57,28 +57,26 @@ class LRP(Interpreter):
             raise ValueError(f"pool={pool}: must be at least 1 (1 keeps every pixel), or None")
         self.rules, self.epsilon, self.pool = rules, epsilon, pool
 
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
         """Map ``(B, 1, ceil(H / pool), ceil(W / pool))``; see :meth:`Interpreter.forward` and :meth:`relevance`."""
         require_autograd(self)
         require_eager(self, classifier)
         differentiable = torch.is_grad_enabled() and images.requires_grad
         pool = self.pool or (4 if min(images.shape[-2:]) >= 64 else 2)
         logits = classifier(images)
-        relevance = self._relevance(classifier, images, target_class, logits, create_graph=differentiable)
+        relevance = self._relevance(classifier, images, class_idx, logits, create_graph=differentiable)
         attribution_map = minmax(gradient_map(relevance.sum(dim=1, keepdim=True), pool))
         return Interpretation(logits, attribution_map)
 
     def relevance(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, *, create_graph: bool = False
+        self, classifier: Classifier, images: Tensor, class_idx: Tensor, *, create_graph: bool = False
     ) -> Tensor:
         """The relevance of every value of the normalised image for the class's logit.
 
         Args:
             classifier: the network explained, in eval mode.
             images: ``(B, C, H, W)`` in [0, 1]; requires grad where ``create_graph`` is set.
-            target_class: ``(B,)``, the class explained.
+            class_idx: ``(B,)``, the class explained.
             create_graph: keep the graph to ``images``.
 
         Returns:
@@ -90,10 +88,10 @@ class LRP(Interpreter):
         """
         with torch.no_grad():
             logits = classifier(images)
-        return self._relevance(classifier, images, target_class, logits, create_graph=create_graph)
+        return self._relevance(classifier, images, class_idx, logits, create_graph=create_graph)
 
     def _relevance(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, expected: Tensor, *, create_graph: bool
+        self, classifier: Classifier, images: Tensor, class_idx: Tensor, expected: Tensor, *, create_graph: bool
     ) -> Tensor:
         """See :meth:`relevance`; ``expected`` are the classifier's logits."""
         view = relevance_view(classifier)
@@ -104,7 +102,7 @@ class LRP(Interpreter):
             logits = view(normalized)
             require_same_logits("LRP", classifier, expected, logits)
             # A start that is a function of the logits, not a constant: zennit keeps a graph only for such.
-            start = torch.zeros_like(logits).scatter(1, target_class[:, None], 1.0) * logits
+            start = torch.zeros_like(logits).scatter(1, class_idx[:, None], 1.0) * logits
             (relevance,) = torch.autograd.grad(logits, normalized, start, create_graph=create_graph)
         # A rule that clamps would turn NaN into a harmless value.
         finite = logits.detach().isfinite().all(1).view(-1, 1, 1, 1)

@@ -88,7 +88,7 @@ class MASK(Interpreter):
         generator = torch.Generator().manual_seed(0)
         self._shifts: list[list[float]] = torch.rand(SHIFTS, 2, generator=generator).tolist()
 
-    def init_state(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> State:
+    def init_state(self, classifier: Classifier, images: Tensor, class_idx: Tensor) -> State:
         """The mask at ``start``, and Adam at rest.
 
         Raises:
@@ -115,22 +115,22 @@ class MASK(Interpreter):
         return gaussian_blur(images, self.sigma or (10 * side / 224 if side >= 64 else side / 8))
 
     def objective(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, mask: Tensor, iteration: int = 0
+        self, classifier: Classifier, images: Tensor, class_idx: Tensor, mask: Tensor, iteration: int = 0
     ) -> Tensor:
         """What the mask minimises, ``(B,)``.
 
         Args:
             classifier: the network explained.
             images: ``(B, C, H, W)`` in [0, 1].
-            target_class: ``(B,)``.
+            class_idx: ``(B,)``.
             mask: ``(B, 1, h, w)`` in [0, 1].
             iteration: fixes the shift.
         """
         shown = self._shift(blend(images, self.background(images), mask), iteration)
-        score = class_probability(classifier, shown, target_class)
+        score = class_probability(classifier, shown, class_idx)
         return score + self.l1 * (1 - mask).flatten(1).mean(1) + self.tv * total_variation(mask, 3)
 
-    def advance(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State) -> State:
+    def advance(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State) -> State:
         """One Adam step; keeps a graph to ``images`` and the incoming state where they require grad."""
         require_autograd(self)
         mask, rule_state = state
@@ -142,22 +142,20 @@ class MASK(Interpreter):
         with torch.enable_grad():
             leaf = mask if differentiable and mask.requires_grad else mask.detach().requires_grad_()
             seen = images if differentiable else images.detach()
-            loss = self.objective(classifier, seen, target_class, leaf, iteration)
+            loss = self.objective(classifier, seen, class_idx, leaf, iteration)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf, create_graph=differentiable)
         update, rule_state = self.rule.update(gradient, rule_state)
         rate = self.lr * max(self.lr_end, 1 - iteration / self.iterations)
         mask = mask + rate * update
         return mask.clamp(0, 1), rule_state
 
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
         """Map ``(B, 1, h, w)``; see :meth:`Interpreter.forward`. From ``()`` the graph holds every iteration."""
         fresh = isinstance(state, tuple) and not state
         if fresh:
-            state = self.init_state(classifier, images, target_class)
+            state = self.init_state(classifier, images, class_idx)
         for _ in range(self.iterations if fresh else 1):
-            state = self.advance(classifier, images, target_class, state)
+            state = self.advance(classifier, images, class_idx, state)
         return Interpretation(classifier(images), self.map_of(state), state=state)
 
     def _shift(self, images: Tensor, iteration: int) -> Tensor:

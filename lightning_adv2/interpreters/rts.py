@@ -41,7 +41,7 @@ class RTS(TrainableInterpreter):
         super().__init__(build, encoder, weights, train_encoder, name)
         self.confidence = confidence
 
-    def decode(self, scales: list[Tensor], target_class: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def decode(self, scales: list[Tensor], class_idx: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Map ``(B, 1, H / map_stride, W / map_stride)`` and ``presence`` ``(B,)``, the selector's logit."""
-        attribution_map, presence = self.network.decode(scales, target_class, self.confidence)
+        attribution_map, presence = self.network.decode(scales, class_idx, self.confidence)
         return attribution_map, {"presence": presence}

@@ -46,10 +46,10 @@ class SmoothGrad(Gradient):
         return [*half, *-half]
 
     def attribute(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, *, create_graph: bool
+        self, classifier: Classifier, images: Tensor, class_idx: Tensor, *, create_graph: bool
     ) -> tuple[Tensor, Tensor]:
         """Logits and mean gradient; see :meth:`Gradient.attribute`."""
         with torch.set_grad_enabled(create_graph):
             logits = classifier(images)
         noise = self.noise(images)
-        return logits, smooth_gradient(classifier, images, target_class, noise, create_graph=create_graph)
+        return logits, smooth_gradient(classifier, images, class_idx, noise, create_graph=create_graph)

@@ -38,6 +38,6 @@ class Student(TrainableInterpreter):
         build = partial(StudentNetwork, map_stride=map_stride, width=width)
         super().__init__(build, encoder, weights, train_encoder, name)
 
-    def decode(self, scales: list[Tensor], target_class: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def decode(self, scales: list[Tensor], class_idx: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Map ``(B, 1, H / map_stride, W / map_stride)``."""
-        return self.network.decode(scales, target_class), {}
+        return self.network.decode(scales, class_idx), {}

@@ -58,12 +58,12 @@ class RTSNetwork(MapNetwork):
         )
         self.output = nn.Conv2d(widths[0], 2, 1)
 
-    def forward(self, images: Tensor, target_class: Tensor, confidence: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, images: Tensor, class_idx: Tensor, confidence: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
         """The map and what the losses need beside it.
 
         Args:
             images: ``(B, C, H, W)`` in [0, 1].
-            target_class: ``(B,)``, the class to find.
+            class_idx: ``(B,)``, the class to find.
             confidence: how much evidence the selector asks for; the authors show maps at 6 and train at 0.
 
         Returns:
@@ -71,22 +71,22 @@ class RTSNetwork(MapNetwork):
             encoder's own class logits ``(B, K)``.
         """
         scales = self.encoder.forward_pyramid(images)
-        attribution_map, presence = self.decode(scales, target_class, confidence)
+        attribution_map, presence = self.decode(scales, class_idx, confidence)
         return attribution_map, presence, self.encoder.forward_head(scales[-1])
 
-    def decode(self, scales: list[Tensor], target_class: Tensor, confidence: float = 0.0) -> tuple[Tensor, Tensor]:
+    def decode(self, scales: list[Tensor], class_idx: Tensor, confidence: float = 0.0) -> tuple[Tensor, Tensor]:
         """Map and presence logit from the encoder's ``forward_pyramid``; asking several classes costs one encoding."""
         top = scales[-1]
-        evidence = torch.einsum("bdhw,bd->bhw", top, self.embedding(target_class)).unsqueeze(1)
+        evidence = torch.einsum("bdhw,bd->bhw", top, self.embedding(class_idx)).unsqueeze(1)
         x: Tensor = self.reduce(top * torch.sigmoid(evidence - confidence))
         for block, passed in zip(self.upsample, reversed(scales[self.first : -1]), strict=True):
             x = block(x, passed)
         return self._mask(self.output(x)), self._presence(evidence)
 
-    def presence(self, images: Tensor, target_class: Tensor) -> Tensor:
+    def presence(self, images: Tensor, class_idx: Tensor) -> Tensor:
         """The selector alone: how sure it is that the class is in the image, a logit ``(B,)``."""
         top = self.encoder.forward_features(images)
-        return self._presence(torch.einsum("bdhw,bd->bhw", top, self.embedding(target_class)).unsqueeze(1))
+        return self._presence(torch.einsum("bdhw,bd->bhw", top, self.embedding(class_idx)).unsqueeze(1))
 
     @staticmethod
     def _presence(evidence: Tensor) -> Tensor:

@@ -38,26 +38,26 @@ class StudentNetwork(MapNetwork):
         self.mix = nn.Conv2d(width, width, 3, padding=1)
         self.output = nn.Conv2d(width, 1, 1)
 
-    def forward(self, images: Tensor, target_class: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, class_idx: Tensor) -> tuple[Tensor, Tensor]:
         """The map and the encoder's own decision.
 
         Args:
             images: ``(B, C, H, W)`` in [0, 1].
-            target_class: ``(B,)``, the class to explain.
+            class_idx: ``(B,)``, the class to explain.
 
         Returns:
             map ``(B, 1, H / map_stride, W / map_stride)`` in [0, 1] and the encoder's class logits ``(B, K)``.
         """
         scales = self.encoder.forward_pyramid(images)
-        return self.decode(scales, target_class), self.encoder.forward_head(scales[-1])
+        return self.decode(scales, class_idx), self.encoder.forward_head(scales[-1])
 
-    def decode(self, scales: list[Tensor], target_class: Tensor) -> Tensor:
+    def decode(self, scales: list[Tensor], class_idx: Tensor) -> Tensor:
         """The map from the encoder's ``forward_pyramid``; asking several classes costs one encoding."""
         used = scales[self.first :]
         size = used[0].shape[-2:]
         reduced = [reduce(scale) for reduce, scale in zip(self.reduce, used, strict=True)]
         resized = [F.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in reduced]
-        scale, shift = self.film(target_class)[:, :, None, None].chunk(2, dim=1)
+        scale, shift = self.film(class_idx)[:, :, None, None].chunk(2, dim=1)
         asked = (1 + scale) * torch.stack(resized).sum(0) + shift
         context = self.context(torch.cat([asked.mean((2, 3)), asked.amax((2, 3)), asked.amin((2, 3))], dim=1))
         mixed = F.relu(self.mix(asked) + context[:, :, None, None])

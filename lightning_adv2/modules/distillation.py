@@ -84,9 +84,9 @@ class DistillationModule(InterpreterTraining):
         if not len(batch["label"]):
             return
         other = self._other_class(batch, "distillation validation")
-        for metric, target_class in ((self.teacher_l1, batch["label"]), (self.teacher_l1_other_class, other)):
+        for metric, class_idx in ((self.teacher_l1, batch["label"]), (self.teacher_l1_other_class, other)):
             with torch.no_grad():
-                shown, wanted = self._maps(batch["images"], target_class)
+                shown, wanted = self._maps(batch["images"], class_idx)
             metric.update(map_l1(shown, wanted))
 
     def on_validation_epoch_end(self) -> None:
@@ -98,10 +98,10 @@ class DistillationModule(InterpreterTraining):
             if not math.isnan(mean):  # no image seen
                 self.log(f"val/benign/{self.interpreter.name}/{name}", mean)
 
-    def _maps(self, images: Tensor, target_class: Tensor) -> tuple[Tensor, Tensor]:
+    def _maps(self, images: Tensor, class_idx: Tensor) -> tuple[Tensor, Tensor]:
         """The student's maps, with a graph to its parameters, and the teacher's at their size."""
-        shown = self.interpreter(self.classifier, images, target_class).attribution_map
-        wanted = self.teacher.explain(self.classifier, images, target_class).attribution_map
+        shown = self.interpreter(self.classifier, images, class_idx).attribution_map
+        wanted = self.teacher.explain(self.classifier, images, class_idx).attribution_map
         return shown, resize_map(wanted, shown.shape[-2:])
 
     def _other_class(self, batch: Batch, purpose: str) -> Tensor:

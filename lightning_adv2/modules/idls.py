@@ -58,11 +58,11 @@ class IDLS(pl.LightningModule):
         """The first one."""
         return cast(Interpreter, self.interpreters[0])
 
-    def forward(self, images: Tensor, target_class: Tensor | None = None) -> Interpretation:
+    def forward(self, images: Tensor, class_idx: Tensor | None = None) -> Interpretation:
         """Explain the given class, by default the predicted one, in images ``(B, C, H, W)``; first interpreter."""
-        if target_class is None:
-            target_class = self.classifier(images).argmax(1)
-        return self.interpreter.explain(self.classifier, images, target_class)
+        if class_idx is None:
+            class_idx = self.classifier(images).argmax(1)
+        return self.interpreter.explain(self.classifier, images, class_idx)
 
     def on_validation_epoch_start(self) -> None:
         """Forget what an evaluation that was broken off has counted."""

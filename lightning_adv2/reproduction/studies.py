@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import lightning_adv2.studies  # noqa: F401 - they register themselves, and say how their files are shown
-from lightning_adv2.report.studies import study_tables
+from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.table import Table
 from lightning_adv2.reproduction import published
 from lightning_adv2.reproduction.cells import Cell, Measured, evaluation, shown
@@ -41,7 +41,8 @@ def studies(plan: Plan, role: str, *names: str) -> list[Table]:
     """The tables of these studies, as the pages of the runs of this role show them."""
     found = evaluation(plan, role)
     folders = found.folders if found else ()
-    return [table for name in names for folder in folders for table in study_tables(folder, name)]
+    files = [read_findings(folder, name) for name in names for folder in folders]
+    return [table for study in files if study is not None for table in study.tables]
 
 
 def study_table(name: str, role: str) -> Callable[[Plan], Found]:

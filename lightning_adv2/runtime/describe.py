@@ -1,4 +1,4 @@
-"""What an object is, as plain data: its class and settings, and a hash of its weights. Made to be compared later."""
+"""Descriptions of objects as plain data, class, settings and a hash of the weights, for later comparison."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def describe(thing: Any, above: tuple[int, ...] = ()) -> Any:
 
 @singledispatch
 def _parts(thing: Any) -> Any:
-    """What is to be described of a thing, by name or in order; or all that is to be said, in a text."""
+    """The parts of a thing to describe, by name or in order; or a text that says all."""
     try:
         reduced = thing.__reduce_ex__(4)
     except Exception as error:

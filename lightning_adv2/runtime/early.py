@@ -22,7 +22,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 STARTER = "LIGHTNING_ADV2_STARTER"
 """Names the process that started this one as a part of its run."""
 GRACE_SECONDS = 1.0
-"""How long a process waits before it ends, so that the others hear the same signal before they miss this process."""
+"""The wait of a process before it ends, so that the others hear the same signal before they miss this process."""
 _LOOK_SECONDS = 1.0
 
 
@@ -166,7 +166,7 @@ def starter() -> int:
 
 
 def _has_peers() -> bool:
-    """Whether a launcher started several processes, which all get the same signal."""
+    """Return whether a launcher started several processes, which all get the same signal."""
     world_size = os.environ.get("WORLD_SIZE") if os.environ.get("RANK") else os.environ.get("SLURM_STEP_NUM_TASKS")
     return int(world_size or 1) > 1
 

@@ -1,4 +1,4 @@
-"""What the processes of one run tell each other."""
+"""Exchange of values between the processes of one run."""
 
 from __future__ import annotations
 

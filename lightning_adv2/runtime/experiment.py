@@ -1,4 +1,4 @@
-"""What the files of a folder belong to: said once, checked whenever a run wants to go on with them."""
+"""The experiment to which the files of a folder belong: stated once, and checked by each run that goes on with them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def claim(
 
 
 def _former(folder: Path, made_in: Mapping[Path, str] | None) -> tuple[dict[str, Any] | None, list[str]]:
-    """What a former run wrote, None where it is lost; and what is wrong with it, a line each."""
+    """The content that a former run wrote, None where it is lost; and the faults of the files, a line each."""
     try:
         return find_experiment(folder)
     except FileNotFoundError:

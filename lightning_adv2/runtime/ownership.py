@@ -23,9 +23,9 @@ from lightning_adv2.runtime.early import WATCH
 
 FILE = "run.lock"
 BEAT_SECONDS = 10.0
-"""How often the owner sets the lock's time of change."""
+"""The time between two renewals of the lock by its owner."""
 PATIENCE_SECONDS = 60.0
-"""How long a process on another machine watches a lock that is not renewed before it takes the folder over."""
+"""The time for which a process on another machine watches a lock without renewal before it takes the folder over."""
 
 _HELD: dict[Path, int] = {}  # folder -> the thread of this process that owns it
 
@@ -91,7 +91,7 @@ def _about_this_process() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """Where a process number means the same process: this boot of this host, this namespace of process numbers."""
+    """The range within which a process number names one process: this boot of this host, this namespace."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts += [

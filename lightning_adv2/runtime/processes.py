@@ -1,7 +1,7 @@
-"""How the processes of one run wait for each other.
+"""Waiting of the processes of one run for each other.
 
-Waiting goes over a gloo group of its own: it does not mind slow processes (an attack on a batch may take an hour, and
-the usual groups give up after ten to thirty minutes), it notices dead ones at once, and signals get through meanwhile.
+They wait on a gloo group of their own, which bears slow processes (an attack on a batch may take an hour, and the usual
+groups give up after ten to thirty minutes), notices dead processes at once, and lets signals through.
 """
 
 from __future__ import annotations

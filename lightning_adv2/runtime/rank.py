@@ -1,4 +1,4 @@
-"""Which of a run's processes this is, by what launchers leave in the environment; loads nothing."""
+"""The rank of a process within its run, from the variables that launchers set; loads no other module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Randomness as a function of the run's seed and the place in the run, so that resuming needs no saved state of it."""
+"""Randomness as a function of the run's seed and the place in the run, so that no state of it need be saved."""
 
 from __future__ import annotations
 

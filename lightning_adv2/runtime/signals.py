@@ -21,7 +21,7 @@ from lightning_adv2.runtime.processes import highest
 from lightning_adv2.runtime.slurm import requeue
 
 PATIENCE_SECONDS = 5.0
-"""How long the first process waits for those that it has started, when a signal ends the run during its set-up."""
+"""The wait of the first process for those that it has started, when a signal ends the run during its set-up."""
 
 
 class Abandoned(BaseException):

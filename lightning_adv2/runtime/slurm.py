@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 SECONDS = 30
-"""How long the controller may take to answer; the job has little time left."""
+"""The time that the controller has for an answer; the job has little time left."""
 
 
 def requeue(trainer: pl.Trainer) -> bool:

@@ -1,4 +1,4 @@
-"""How many processes a launcher started, and whether the trainer knows of them all."""
+"""The number of processes that a launcher started, and whether the trainer knows of all of them."""
 
 from __future__ import annotations
 

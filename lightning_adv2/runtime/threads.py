@@ -1,4 +1,4 @@
-"""How many threads a process computes with on a CPU: with another number, sums are taken in another order."""
+"""The number of threads with which a process computes on a CPU; another number sums in another order."""
 
 from __future__ import annotations
 

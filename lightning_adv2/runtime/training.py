@@ -1,4 +1,4 @@
-"""What a training run is, as plain data, so that a later one goes on only with the same."""
+"""The description of a training as plain data, so that a later run goes on only with the same training."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _frozen(module: nn.Module, place: str) -> dict[str, Any]:
 
 
 def _data(data: Any) -> dict[str, Any]:
-    """Which images; of the settings those that are set."""
+    """The images, and those of the settings that are set."""
     settings = {name: getattr(data, name, None) for name in _DATA_SETTINGS}
     found = {"class": name_of(type(data))} | {name: describe(one) for name, one in settings.items() if one is not None}
     if not hasattr(data, "dataset"):

@@ -145,8 +145,8 @@ class Halved(CAM):
         super().__init__()
         self.identity = Detached().eval()
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()):
-        shown = super().forward(classifier, images, target_class, state)
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()):
+        shown = super().forward(classifier, images, class_idx, state)
         return Interpretation(shown.logits, self.identity(shown.attribution_map))
 
 

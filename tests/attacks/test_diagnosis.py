@@ -259,19 +259,19 @@ class Slow(Interpreter):
         super().__init__()
         self.rounded, self.asked = rounded, 0
 
-    def init_state(self, classifier, images, target_class):
+    def init_state(self, classifier, images, class_idx):
         return (images.new_full((len(images), 1, *images.shape[2:]), 0.5), images.new_zeros(len(images)))
 
-    def advance(self, classifier, images, target_class, state):
+    def advance(self, classifier, images, class_idx, state):
         self.asked += 1
         mask, count = state
         away = images.mean(1, keepdim=True) - mask
         return mask + 0.1 * torch.where((count > 1).view(-1, 1, 1, 1), away, away.sign()), count + 1
 
-    def forward(self, classifier, images, target_class, state=()):
+    def forward(self, classifier, images, class_idx, state=()):
         if not state:
             raise AssertionError("the whole optimisation is too dear for a diagnosis")
-        state = self.advance(classifier, images, target_class, state)
+        state = self.advance(classifier, images, class_idx, state)
         shown = state[0].round() if self.rounded else state[0]
         return Interpretation(classifier(images), shown, state=state)
 

@@ -443,7 +443,7 @@ class ValleyClassifier(Classifier):
 class ValleyMap(Interpreter):
     """A map of two pixels, one of them the valley's height."""
 
-    def forward(self, classifier, images, target_class, state=()):
+    def forward(self, classifier, images, class_idx, state=()):
         height = valley(images, 0.02, 0.15).clamp(0, 1)
         return Interpretation(classifier(images), torch.stack([height, height * 0], 1).view(-1, 1, 1, 2))
 

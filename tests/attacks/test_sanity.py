@@ -89,7 +89,7 @@ def success_on_victim(adv_images: Tensor) -> float:
 class Unmoved(Interpreter):
     """A map that no image changes: what is left of a joint attack is its class loss."""
 
-    def forward(self, classifier, images, target_class, state=()):
+    def forward(self, classifier, images, class_idx, state=()):
         logits = classifier(images)
         pattern = torch.linspace(0, 1, 16).view(1, 1, 4, 4).expand(len(images), 1, 4, 4)
         still = pattern + 0 * images.sum((1, 2, 3)).view(-1, 1, 1, 1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -174,16 +173,6 @@ class Slurm:
                 said = "\n".join(log.read_text(errors="replace")[-2000:] for log in logs if log.exists())
                 raise AssertionError(f"not in {seconds} s:\n{text_of(folder) if folder else ''}\n{said}")
             time.sleep(0.2)
-
-
-def catches(process: int, number: signal.Signals) -> bool:
-    """Whether a process has a handler for a signal."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return False
-    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
-    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def _free_ports() -> list[int]:

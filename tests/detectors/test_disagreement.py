@@ -15,10 +15,8 @@ from lightning_adv2.types import Interpretation, State
 class Pair(Interpreter):
     """Says how bright an image is, and which class it was asked about, in place of a disagreement."""
 
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
-        measure = images.mean((1, 2, 3)) + 10 * target_class
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
+        measure = images.mean((1, 2, 3)) + 10 * class_idx
         return Interpretation(classifier(images), images.mean(1, keepdim=True), {"disagreement": measure})
 
 

@@ -237,9 +237,9 @@ class Watched(CAM):
         super().__init__()
         self.rows: list[int] = []
 
-    def explain(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> Interpretation:
+    def explain(self, classifier: Classifier, images: Tensor, class_idx: Tensor) -> Interpretation:
         self.rows.append(len(images))
-        return super().explain(classifier, images, target_class)
+        return super().explain(classifier, images, class_idx)
 
 
 def test_no_image_is_explained_twice_for_the_same_class() -> None:

@@ -32,9 +32,9 @@ class ByClass(Interpreter):
         super().__init__()
         self.register_buffer("maps", torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(1)))
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
         nothing = 0 * images.sum((1, 2, 3)).view(-1, 1, 1, 1)  # a graph to the image
-        return Interpretation(classifier(images), self.maps[target_class] + nothing)
+        return Interpretation(classifier(images), self.maps[class_idx] + nothing)
 
 
 class ByImage(Interpreter):
@@ -42,7 +42,7 @@ class ByImage(Interpreter):
 
     name = "byimage"
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
         return Interpretation(classifier(images), F.avg_pool2d(images.mean(1, keepdim=True), 2))
 
 

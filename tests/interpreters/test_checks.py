@@ -39,7 +39,7 @@ def test_booleans_are_refused_everywhere():
         lambda: CAM().explain(classifier, images, TARGET.bool()),
         lambda: rts.maps(images, TARGET.bool()),
     ):
-        with pytest.raises(ValueError, match=r"target_class.*mask"):
+        with pytest.raises(ValueError, match=r"class_idx.*mask"):
             call()
 
 
@@ -82,7 +82,7 @@ def test_rounding_beyond_the_range_is_no_error_to_an_explanation_and_nan_hides_n
 @pytest.mark.parametrize("wrong", [4, -1, [0, 1, 2, 300]])
 def test_classes_that_there_are_not_are_refused_by_name(wrong):
     """A negative index would silently count from the last class."""
-    with pytest.raises(ValueError, match=r"target_class.*0 to 3"):
+    with pytest.raises(ValueError, match=r"class_idx.*0 to 3"):
         CAM().explain(small_classifier(), lattice_images(4), wrong)
 
 
@@ -122,7 +122,7 @@ class Wrong(Interpreter):
         super().__init__()
         self.result = result
 
-    def forward(self, classifier, images, target_class, state=()):
+    def forward(self, classifier, images, class_idx, state=()):
         return self.result(classifier(images))
 
 

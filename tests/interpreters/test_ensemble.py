@@ -61,19 +61,17 @@ class Counting(Interpreter):
 
     name = "counting"
 
-    def init_state(self, classifier: Classifier, images: Tensor, target_class: Tensor) -> State:
+    def init_state(self, classifier: Classifier, images: Tensor, class_idx: Tensor) -> State:
         return images.new_zeros(len(images), 1, 2, 2)
 
-    def advance(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State) -> State:
+    def advance(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State) -> State:
         return state + 0.1
 
-    def forward(
-        self, classifier: Classifier, images: Tensor, target_class: Tensor, state: State = ()
-    ) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
         steps = 1 if isinstance(state, Tensor) else 3
-        state = state if isinstance(state, Tensor) else self.init_state(classifier, images, target_class)
+        state = state if isinstance(state, Tensor) else self.init_state(classifier, images, class_idx)
         for _ in range(steps):
-            state = self.advance(classifier, images, target_class, state)
+            state = self.advance(classifier, images, class_idx, state)
         return Interpretation(classifier(images), state, state=state)
 
 

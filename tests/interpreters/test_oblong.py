@@ -86,7 +86,7 @@ class Sized(Interpreter):
         super().__init__()
         self.name, self.size = name, size
 
-    def forward(self, classifier, images, target_class, state=()):
+    def forward(self, classifier, images, class_idx, state=()):
         return Interpretation(classifier(images), images.new_ones(len(images), 1, *self.size))
 
 

@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import yaml
-from lab import WIDTHS, victim_weights, wandb_environment
+from lab import WIDTHS, victim_weights
+from proc import catches, has_loaded
+from spawn import Spawned, environment, start_python
 
 from benchmarks.kills import alive, processes, wait_until
 from lightning_adv2.__main__ import RUNS
@@ -43,6 +45,8 @@ class Slow(ShapesDataModule):
             time.sleep(100)
 """
 LINE = "{}: the run stopped during its set-up; run the same command again to go on"
+Run: TypeAlias = "subprocess.Popen[str] | Spawned"
+Start: TypeAlias = "Callable[..., subprocess.Popen[str]]"
 SIGNALS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
 
 
@@ -74,16 +78,15 @@ def configuration(folder: Path, command: str, where: str) -> str:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts the command line in a session of its own, and ends what is left of it after the test."""
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts the command line in a Python of its own, and ends what is left of its session after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def run(*words: str) -> subprocess.Popen[str]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "SLURM_"))}
-        variables = inherited | wandb_environment(tmp_path / "wandb_home") | {"OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "lightning_adv2", *words]
         process = subprocess.Popen(
-            [sys.executable, "-m", "lightning_adv2", *words], cwd=tmp_path, env=variables, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            command, cwd=tmp_path, env=environment(tmp_path), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
         )  # fmt: skip
         started.append(process)
         return process
@@ -95,37 +98,25 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
-def listens(process: int) -> bool:
-    """Whether a process has a handler for all signals that end a run."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return False
-    caught = int(next(line.split()[1] for line in lines if line.startswith("SigCgt")), 16)
-    return all(caught >> (number - 1) & 1 for number in SIGNALS)
+def reached(run: Run, happened: Callable[[], bool]) -> None:
+    wait_until(lambda: happened() or run.poll() is not None, 200)
+    assert run.poll() is None, texts(run)
 
 
-def has_mapped(process: int, library: str) -> bool:
-    """Whether a process has loaded a library, or begun to."""
-    try:
-        return library in Path(f"/proc/{process}/maps").read_text()
-    except OSError:
-        return False
+def texts(run: Run) -> tuple[str, str]:
+    """What an ended run said."""
+    return (run.stdout, run.stderr) if isinstance(run, Spawned) else run.communicate()
 
 
-def reached(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
-    wait_until(lambda: happened() or process.poll() is not None, 200)
-    assert process.poll() is None, process.communicate()
-
-
-def ended(process: subprocess.Popen[str], number: signal.Signals, seconds: float = 30) -> str:
+def ended(run: Run, number: signal.Signals, seconds: float = 30) -> str:
     """Check how a run ended, and that it said one line about it; returns what stands on stderr."""
     told = time.monotonic()
-    out, err = process.communicate(timeout=seconds)
+    code = run.wait(seconds)
     print(f"{number.name}: gone after {time.monotonic() - told:.1f} s")
-    assert out.strip() == LINE.format(number.name)
-    assert process.returncode == 128 + number, err
-    for noise in ("Traceback", "Error", "error", "terminate called", "Warning: Terminating"):
+    out, err = texts(run)
+    assert out.strip() == LINE.format(number.name), err
+    assert code == 128 + number, err
+    for noise in ("Traceback", "Error", "error", "terminate called"):
         assert noise not in err, err
     return err
 
@@ -135,15 +126,15 @@ def test_the_runs_are_those_of_the_table() -> None:
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
-def test_before_and_during_the_imports(number: signal.Signals, start: Callable[..., subprocess.Popen[str]]) -> None:
+def test_before_and_during_the_imports(number: signal.Signals, start: Start) -> None:
     """The configuration is never read: the process has ended before."""
     run = start("test", "--config", "nowhere.yaml")
-    reached(run, lambda: listens(run.pid))
-    assert not has_mapped(run.pid, "libtorch"), "handlers come first"
+    reached(run, lambda: catches(run.pid, *SIGNALS))
+    assert not has_loaded(run.pid, "libtorch"), "handlers come first"
     run.send_signal(number)
     ended(run, number)
     run = start("fit", "--config", "nowhere.yaml")
-    reached(run, lambda: has_mapped(run.pid, "libtorch_cpu.so"))
+    reached(run, lambda: has_loaded(run.pid, "libtorch_cpu.so"))
     run.send_signal(number)
     err = ended(run, number)
     assert err == "lightning-adv2 fit: started, loading PyTorch and Lightning\n"
@@ -160,27 +151,25 @@ def test_before_and_during_the_imports(number: signal.Signals, start: Callable[.
     ],
 )
 def test_while_classes_are_made_or_data_are_scanned(
-    command: str, where: str, number: signal.Signals, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    command: str, where: str, number: signal.Signals, tmp_path: Path
 ) -> None:
-    run = start(command, "--config", configuration(tmp_path, command, where))
+    words = ["-m", "lightning_adv2", command, "--config", configuration(tmp_path, command, where)]
+    run = start_python(*words, folder=tmp_path)
     reached(run, (tmp_path / f"{where}_0").exists)
     assert (tmp_path / "run" / FILE).exists() is (where == "scan"), "the folder is owned from the start of the run"
-    run.send_signal(number)
+    os.kill(run.pid, number)
     ended(run, number)
     assert not (tmp_path / "run" / FILE).exists(), "the folder is given back"
 
 
-def test_the_same_command_runs_after_a_signal_in_its_set_up(
-    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
-    words = ["test", "--config", configuration(tmp_path, "test", "scan")]
-    run = start(*words)
+def test_the_same_command_runs_after_a_signal_in_its_set_up(tmp_path: Path) -> None:
+    words = ["-m", "lightning_adv2", "test", "--config", configuration(tmp_path, "test", "scan")]
+    run = start_python(*words, folder=tmp_path)
     reached(run, (tmp_path / "scan_0").exists)
-    run.terminate()
+    os.kill(run.pid, signal.SIGTERM)
     ended(run, signal.SIGTERM)
-    again = start(*words, "--data.init_args.source.init_args.where=nowhere")
-    _, err = again.communicate(timeout=200)
-    assert again.returncode == 0, err
+    again = start_python(*words, "--data.init_args.source.init_args.where=nowhere", folder=tmp_path)
+    assert again.wait(200) == 0, again
     assert (tmp_path / "run" / "results.json").exists()
 
 
@@ -195,7 +184,7 @@ TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
 def test_two_processes_end_with_one_line(
-    moment: str, whom: str, number: signal.Signals, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+    moment: str, whom: str, number: signal.Signals, start: Start, tmp_path: Path
 ) -> None:
     """The first one waits inside PyTorch for the second, which still imports; then both scan."""
     run = start("test", "--config", configuration(tmp_path, "test", "scan"), *TWO)
@@ -204,7 +193,9 @@ def test_two_processes_end_with_one_line(
     if moment == "scan":
         reached(run, lambda: (tmp_path / "scan_0").exists())
     else:
-        reached(run, lambda: listens(second) if moment == "started" else has_mapped(second, "libtorch_cpu.so"))
+        reached(
+            run, lambda: catches(second, *SIGNALS) if moment == "started" else has_loaded(second, "libtorch_cpu.so")
+        )
     if whom == "all":
         os.killpg(run.pid, number)
     else:
@@ -216,12 +207,10 @@ def test_two_processes_end_with_one_line(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["started", "imports"])
-def test_a_process_whose_run_is_gone_does_not_wait_for_it(
-    moment: str, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> None:
+def test_a_process_whose_run_is_gone_does_not_wait_for_it(moment: str, start: Start, tmp_path: Path) -> None:
     run = start("test", "--config", configuration(tmp_path, "test", "scan"), *TWO)
     reached(run, lambda: len(processes(run)) == 2)
     _, second = processes(run)
-    reached(run, lambda: listens(second) if moment == "started" else has_mapped(second, "libtorch_cpu.so"))
+    reached(run, lambda: catches(second, *SIGNALS) if moment == "started" else has_loaded(second, "libtorch_cpu.so"))
     run.kill()
     wait_until(lambda: not alive(second), 30)

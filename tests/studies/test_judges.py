@@ -114,9 +114,9 @@ class Partly(Gradient):
     name, differentiable = "partly", False
 
     def forward(
-        self, classifier: Classifier, images: torch.Tensor, target_class: torch.Tensor, state: Any = ()
+        self, classifier: Classifier, images: torch.Tensor, class_idx: torch.Tensor, state: Any = ()
     ) -> Interpretation:
-        result = super().forward(classifier, images, target_class, state)
+        result = super().forward(classifier, images, class_idx, state)
         keep = images.flatten(1).mean(1) != self.left_out
         result.attribution_map = torch.where(keep.view(-1, 1, 1, 1), result.attribution_map, 0.0)
         return result

@@ -32,7 +32,7 @@ class Told(Interpreter):
         super().__init__()
         self.known = {image.numpy().tobytes(): mask for image, mask in zip(images, masks, strict=True)}
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
         shown = torch.stack([self.known[image.numpy().tobytes()].float() for image in images])
         return Interpretation(classifier(images), shown)
 

@@ -56,25 +56,25 @@ class Halfspace(Classifier):
 class Itself(Interpreter):
     """The map is the image."""
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
         return Interpretation(classifier(images), images.mean(1, keepdim=True))
 
 
 class ClassOnly(Interpreter):
     """The map depends on the class asked for and on nothing else: the left half for class 0, all for class 1."""
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
         shown = torch.zeros(len(images), 1, 4, 4)
         shown[..., :2] = 1
-        shown[target_class == 1] = 1
+        shown[class_idx == 1] = 1
         return Interpretation(classifier(images), shown)
 
 
 class NotANumber(ClassOnly):
     """And where the pixel in the corner is brighter than mid grey, NaN."""
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
-        result = super().forward(classifier, images, target_class, state)
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
+        result = super().forward(classifier, images, class_idx, state)
         result.attribution_map[images[:, 0, 0, 0] > 0.502] = torch.nan
         return result
 

@@ -117,8 +117,8 @@ class Blind(Gradient):
 
     name = "blind"
 
-    def forward(self, classifier: Classifier, images: Tensor, target_class: Tensor, state: Any = ()) -> Interpretation:
-        result = super().forward(classifier, images, target_class, state)
+    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
+        result = super().forward(classifier, images, class_idx, state)
         dark = (images.detach()[:, :, 0, 0].mean(1) < self.value).view(-1, 1, 1, 1)
         result.attribution_map = torch.where(dark, torch.full_like(result.attribution_map, 0.3), result.attribution_map)
         return result
