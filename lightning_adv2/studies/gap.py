@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from lightning_adv2.functional.agreement import compare_maps
-from lightning_adv2.report.figures import Metric, attack_label, grouped_bars
+from lightning_adv2.report.bars import Metric, attack_label, grouped_bars
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.table import Column
 from lightning_adv2.results.records import BENIGN, BatchRecord
