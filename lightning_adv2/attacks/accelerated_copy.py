@@ -1,4 +1,4 @@
-"""A faster copy of the victim that an attack takes its gradients through; the victim itself has the last word."""
+"""A faster copy of the victim that an attack takes its gradients through; the victim itself decides the result."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ TOLERANCE_BF16 = 5e-2
 
 @dataclass(frozen=True)
 class Acceleration:
-    """What the copy does otherwise than the victim. In single precision its logits agree to about 1e-6 of the largest.
+    """The optimisations of the copy. In single precision the copy's logits agree to about 1e-6 of the largest logit.
 
     Attributes:
         fold_batchnorm: BatchNorm becomes part of the convolution before it.
         channels_last: images and weights lie in memory pixel by pixel.
         bfloat16: networks compute under autocast; losses, maps' normalisation and the perturbation do not. For GPUs: a
             CPU takes twice as long. Maps agree to a few per cent only.
-        compile: ``torch.compile`` of the networks; half a minute at the start. Where an attack takes second derivatives
-            (GRAD and its relatives, MASK) the copy stays as it is.
+        compile: ``torch.compile`` of the networks, which takes half a minute at the start. Disabled where an attack
+            takes second derivatives (GRAD and its relatives, MASK).
     """
 
     fold_batchnorm: bool = True
@@ -48,10 +48,10 @@ class Acceleration:
 
 @dataclass(frozen=True)
 class AcceleratedCopy:
-    """What gradients are taken through.
+    """The networks that gradients are taken through.
 
     Attributes:
-        classifier: frozen.
+        classifier: frozen, in eval mode.
         interpreter: None where the attack ignores the map.
     """
 
@@ -65,7 +65,7 @@ def make_accelerated_copy(
     images: Tensor,
     acceleration: Acceleration | None = None,
 ) -> AcceleratedCopy:
-    """Copy the victim and make the copy fast; it is compared with the victim, which is left as it is.
+    """A fast copy of the victim, compared with the victim, which stays unchanged.
 
     An interpreter whose encoder has the classifier's own weights gets the classifier as its encoder, so that both share
     one forward pass. Optimisations that change the outputs beyond the tolerances of this file are disabled with a
@@ -75,9 +75,10 @@ def make_accelerated_copy(
         classifier: in eval mode.
         interpreter: in eval mode; None to attack the classifier alone.
         images: ``(B, C, H, W)``; only their shape, type and device count.
-        acceleration: None takes the usual, which changes nothing but the rounding.
+        acceleration: None takes the defaults, which change nothing but the rounding.
 
     Raises:
+        TypeError: ``classifier`` or ``interpreter`` is of another type.
         ValueError: the victim is in train mode.
     """
     check_victim(classifier, interpreter)
@@ -208,7 +209,17 @@ def _cast(values: Any, dtype: torch.dtype) -> Any:
 
 
 def settled_state(interpreter: Interpreter, classifier: Classifier, images: Tensor, class_idx: Tensor) -> State:
-    """Where an iterative interpreter's next step depends on the image, not on its start; ``()`` for all others."""
+    """The state from which an iterative interpreter's next step depends on the image and not on its start (4 steps).
+
+    Args:
+        interpreter: in eval mode.
+        classifier: the network explained, in eval mode.
+        images: ``(B, C, H, W)`` in [0, 1].
+        class_idx: ``(B,)`` in [0, K), the class explained.
+
+    Returns:
+        Every leaf with B first; ``()`` for interpreters that are not iterative.
+    """
     with torch.no_grad():
         state = interpreter.init_state(classifier, images.detach(), class_idx)
         for _ in range(0 if isinstance(state, tuple) and not state else SETTLING):

@@ -1,8 +1,8 @@
-"""Why an attack may have failed other than by the victim's robustness.
+"""Signs that an attack failed for another reason than the victim's robustness, from a few forward and backward passes.
 
-What a few forward and backward passes can tell, after Carlini et al. 2019, "On evaluating adversarial robustness", and
-Pintor et al. 2022, "Indicators of attack failure". No flag is no proof; a flag says that the attack's figures must not
-be read as robustness before its cause is known.
+After Carlini et al. 2019, "On evaluating adversarial robustness", and Pintor et al. 2022, "Indicators of attack
+failure". The absence of a flag proves nothing; a flag says that the attack's figures must not be read as robustness
+before its cause is known.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Flag:
     Attributes:
         name: short, for tables: ``random_network``, ``softmax_outputs``, ``masked_gradient``, ``random_map``,
             ``constant_map``, ``no_map_gradient`` or ``unused_budget``.
-        message: what was found, and the remedy.
-        images: positions in the batch that it concerns.
+        message: the finding and the remedy.
+        images: indices in the batch of the images concerned.
         count: B.
     """
 
@@ -52,14 +52,24 @@ class Flag:
 def flags(
     attack: Attack, inputs: AttackInputs, result: AttackResult, network: dict[str, Tensor] | None = None
 ) -> list[str]:
-    """The texts of the flags that :func:`diagnose` raises, for a record; the arguments and errors are its own."""
+    """The texts of the flags that :func:`diagnose` raises, for a record.
+
+    Args:
+        attack: the attack that was run.
+        inputs: its inputs, of B images.
+        result: its result.
+        network: the value of :func:`network_flags` for these images, ``(B,)`` bool by name; None computes it.
+
+    Raises:
+        RuntimeError: under ``torch.inference_mode``.
+    """
     return [str(flag) for flag in diagnose(attack, inputs, result, network)]
 
 
 def diagnose(
     attack: Attack, inputs: AttackInputs, result: AttackResult, network: dict[str, Tensor] | None = None
 ) -> list[Flag]:
-    """The signs that an attack failed for want of a usable gradient, loss or step, not because the victim is robust.
+    """The flags of a failed attack: no usable gradient, loss or step (Carlini et al. 2019; Pintor et al. 2022).
 
     Costs five forward passes of the classifier and one backward pass, which ``network`` saves; where the attack aims at
     the map, two forward passes of the interpreter and one backward pass more. The victim and the global random numbers
@@ -69,7 +79,8 @@ def diagnose(
         attack: the attack that was run.
         inputs: its inputs, of B images; the generators are not used.
         result: its result.
-        network: the value of :func:`network_flags` for these images, where several attacks share it.
+        network: the value of :func:`network_flags` for these images, ``(B,)`` bool by name, where several attacks share
+            it; None computes it.
 
     Returns:
         The flags raised; none for a sound victim.
@@ -100,7 +111,14 @@ def diagnose(
 
 
 def network_flags(inputs: AttackInputs) -> dict[str, Tensor]:
-    """The flags of the classifier at the benign images, whatever the attack: ``(B,)`` bool by the flag's name."""
+    """The flags of the classifier at the benign images, whatever the attack (Carlini et al. 2019).
+
+    Args:
+        inputs: of B images; interpreter and target map are not used.
+
+    Returns:
+        ``(B,)`` bool by the flag's name: the images concerned.
+    """
     classifier, images = inputs.classifier, inputs.images.detach()
     with torch.no_grad():
         again = classifier(images)
