@@ -122,6 +122,16 @@ def test_every_plan_can_be_run_at_the_papers_scale(path, monkeypatch):
     assert all(schedules <= {"paper"} for schedules in seen.values()), seen
 
 
+def test_short_names_are_those_of_the_package(tmp_path):
+    """As on the command line: the seed and the schedule reach them, too."""
+    plan = with_attacks(tmp_path, "ADV2")
+    config = tmp_path / "run.yaml"
+    config.write_text(config.read_text().replace("lightning_adv2.evaluation.", ""))
+    evaluation = compose(plan, "one", 5)["trainer"]["callbacks"][0]
+    assert evaluation["init_args"]["seed"] == 5
+    assert evaluation["init_args"]["attacks"][0]["init_args"]["schedule"] == "paper"
+
+
 def test_a_recipe_of_a_user_takes_it_too(tmp_path, monkeypatch):
     (tmp_path / "my_recipes.py").write_text("def gentle(steps=None, schedule='fast', name='gentle'): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -130,7 +140,7 @@ def test_a_recipe_of_a_user_takes_it_too(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "path", ["lightning_adv2.attacks.Attack", "lightning_adv2.attacks.no_such", "no_such_module.attack", "pgd"]
+    "path", ["lightning_adv2.attacks.Attack", "lightning_adv2.attacks.no_such", "no_such_module.attack", "no_such"]
 )
 def test_an_attack_without_a_published_schedule_is_refused_by_name(tmp_path, path):
     """Attack's own 'schedule' is a label: a run that kept its steps under it would be no published one."""
