@@ -5,9 +5,10 @@ The one-line use::
     result = adv2(classifier, interpreter, images, target_class)
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # not typing's, whose import takes as long as all before it
 if TYPE_CHECKING:
+    from typing import Any
+
     from lightning_adv2.attacks import adv2
 
     __version__: str
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["adv2"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     # On first use: the command line must hear signals before the milliseconds or seconds that these imports take.
     if name == "adv2":
         from lightning_adv2.attacks import adv2

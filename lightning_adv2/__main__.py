@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
-from lightning_adv2.runtime.early import note_early
+from lightning_adv2.runtime.early import WATCH  # all that is imported before signals are heard
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+RUNS = {"fit", "validate", "test", "predict"}
+"""The subcommands that end cleanly at a signal."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -17,8 +23,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after help, or after an error that was printed.
     """
-    if {"fit", "validate", "test", "predict"} & {*sys.argv}:
-        note_early()  # before the seconds that torch and Lightning take
+    if args is None and RUNS & {*sys.argv}:
+        WATCH.start()
     from pathlib import Path
 
     from lightning_adv2.cli import main as run
@@ -28,7 +34,11 @@ def main(args: Sequence[str] | None = None) -> int:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # class paths of a user's own files: class_path: my_interpreter.InputGradient
     with short_errors("--traceback" in words):
-        return run([word for word in words if word != "--traceback"])
+        try:
+            return run([word for word in words if word != "--traceback"])
+        except BaseException:
+            WATCH.hold()
+            raise
 
 
 if __name__ == "__main__":

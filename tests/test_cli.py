@@ -13,78 +13,13 @@ import pytest
 import torch
 import wandb
 import yaml
+from configurations import evaluation, rts, training
 from lab import WIDTHS, run_python, victim_weights, wandb_home  # noqa: F401 - the fixture is autouse
 
 from lightning_adv2.__main__ import main as entry_point
 from lightning_adv2.cli import main
 from lightning_adv2.models import read_weights
 from lightning_adv2.results import read_records
-
-DATA: dict[str, Any] = {
-    "class_path": "lightning_adv2.data.ShapesDataModule",
-    "init_args": {"num_train": 32, "num_val": 14, "num_test": 35, "image_size": 32, "batch_size": 16},
-}
-QUIET = {
-    "accelerator": "cpu",
-    "devices": 1,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-}
-EVALUATION = "lightning_adv2.evaluation.AttackEvaluation"
-
-
-def classifier(weights: Path | None) -> dict[str, Any]:
-    options = {"num_classes": 7, "widths": list(WIDTHS), "stem_stride": 2, "weights": weights and str(weights)}
-    return {"class_path": "lightning_adv2.models.ResidualClassifier", "init_args": options}
-
-
-def rts(weights: Path, trained: Path | None = None) -> dict[str, Any]:
-    options = {"encoder": classifier(weights), "map_stride": 4, "width": 4, "weights": trained and str(trained)}
-    return {"class_path": "lightning_adv2.interpreters.RTS", "init_args": options}
-
-
-def write(path: Path, content: dict[str, Any]) -> str:
-    path.write_text(yaml.safe_dump(content))
-    return str(path)
-
-
-def evaluation(folder: Path, weights: Path, interpreter: dict[str, Any] | None = None) -> str:
-    """A config file for ``test`` and ``predict``; the run goes to ``folder/run``."""
-    explained = interpreter or {"class_path": "lightning_adv2.interpreters.CAM"}
-    attacks = [
-        {"class_path": "lightning_adv2.attacks.pgd", "init_args": {"steps": 4}},
-        {"class_path": "lightning_adv2.attacks.adv2_cam", "init_args": {"steps": 4}},
-    ]
-    source = {"source": DATA, "num_images": 6, "batch_size": 4}
-    return write(
-        folder / "evaluation.yaml",
-        {
-            "model": {
-                "class_path": "lightning_adv2.modules.IDLS",
-                "init_args": {"classifier": classifier(weights), "interpreter": explained},
-            },
-            "data": {"class_path": "lightning_adv2.data.AttackDataModule", "init_args": source},
-            "trainer": QUIET
-            | {
-                "default_root_dir": str(folder / "run"),
-                "callbacks": [{"class_path": EVALUATION, "init_args": {"attacks": attacks}}],
-            },
-        },
-    )
-
-
-def training(folder: Path, weights: Path) -> str:
-    return write(
-        folder / "training.yaml",
-        {
-            "model": {
-                "class_path": "lightning_adv2.modules.RTSModule",
-                "init_args": {"classifier": classifier(weights), "interpreter": rts(weights), "selector_steps": 1},
-            },
-            "data": DATA,
-            "trainer": QUIET | {"default_root_dir": str(folder / "trained"), "max_steps": 4, "max_epochs": -1},
-        },
-    )
 
 
 def leet(run: Path) -> list[Any]:
@@ -120,7 +55,7 @@ def test_test_leaves_everything_and_logs_offline(tmp_path: Path) -> None:
     text = json.dumps(records)
     for key in (
         "running/pgd-fast/cam/asr", "running/adv2-fast/cam/iou", "running/noise/cam/l1",  # while it runs
-        "convergence/test/cam/adv2-fast/l1", "convergence/test/cam/attack_step",  # over the attack's steps
+        "convergence/test/cam/l1",  # over the attack's steps
         "images/test/cam/table", "images/test/cam/overlays", "images/test/cam/gallery",
         "test/adv2-fast/cam/asr", "test/benign/accuracy",  # the final means
         "class_path", "lightning_adv2.modules.IDLS", "num_images",  # the configuration

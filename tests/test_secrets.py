@@ -4,7 +4,8 @@ import base64
 from pathlib import Path
 
 import pytest
-from lab import run_python
+from configurations import evaluation, training
+from lab import run_python, victim_weights
 from report.wandb_server import server
 
 SCRIPT = Path(__file__).parent / "report" / "evaluate.py"
@@ -26,8 +27,6 @@ def check_no_canary(folder: Path, output: str) -> None:
 
 def config(folder: Path, task: str) -> list[str]:
     """Through the command line, which leaves config.yaml and stamp.json as well."""
-    from test_cli import evaluation, training, victim_weights
-
     weights = victim_weights(folder)
     return [task, "--config", (evaluation if task == "test" else training)(folder, weights)]
 

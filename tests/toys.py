@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -102,18 +103,42 @@ class OneConvolution(Classifier):
         return self.fc.weight
 
 
+class LogitsAndFeatures(OneConvolution):
+    """Returns more than logits."""
+
+    def forward_head(self, features: Tensor) -> Any:
+        return super().forward_head(features), features
+
+
+Alteration = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
 class AlteredCAM(CAM):
     """CAM whose maps are altered.
 
     Args:
         alter: from the maps ``(B, 1, h, w)``, the images ``(B, C, H, W)`` and the classes ``(B,)`` asked for, the maps
             that it shows.
+        name: its own, or that of CAM.
     """
 
-    def __init__(self, alter: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, alter: Alteration, name: str = CAM.name) -> None:
         super().__init__()
-        self.alter = alter
+        self.alter, self.name = alter, name
 
     def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
         shown = super().forward(classifier, images, class_idx, state)
         return Interpretation(shown.logits, self.alter(shown.attribution_map, images, class_idx), shown.aux)
+
+
+def nan_of(image: int, call: int | None = None) -> Alteration:
+    """NaN as the map of one image of the batch, in every call or in that one alone."""
+    calls = itertools.count(1)
+
+    def alter(shown: Tensor, images: Tensor, class_idx: Tensor) -> Tensor:
+        factor = torch.ones(len(images), 1, 1, 1, dtype=shown.dtype)
+        if call in (None, next(calls)):
+            factor[image] = torch.nan
+        return shown * factor
+
+    return alter

@@ -1,1 +1,1 @@
-"""An independent look at a finished run, with NumPy alone: it shares the format with what made it, and no code."""
+"""An independent check of a finished run, with NumPy alone: it shares the file format with the run, and no code."""

@@ -21,15 +21,15 @@ CLASSES_FILE, FILES_FILE = "classes.csv", "files.csv"
 
 
 def export(folder: Path, output: Path | None = None) -> list[Path]:
-    """Write every benign and adversarial image of a run, for ``ImageFolder`` classes to read.
+    """Write every benign and adversarial image of a run as PNG, for ``ImageFolder`` classes to read; return the files.
 
-    Beside the pictures ``files.csv`` says of each file which image it is, under which interpreter and attack, with
-    its true class and its target, and ``classes.csv`` has the folder of each class.
+    Beside the pictures ``files.csv`` lists for each file its image, interpreter, attack, true class and target class,
+    and ``classes.csv`` the folder of each class.
 
     Args:
         folder: the run's.
-        output: where to; None takes ``images`` in ``folder``. See :class:`~lightning_adv2.audit.pictures.Layout` for
-            the names below it.
+        output: the folder of the pictures; None takes ``images`` in ``folder``. See
+            :class:`~lightning_adv2.audit.pictures.Layout` for the names below it.
 
     Returns:
         The pictures, each once.
@@ -103,10 +103,13 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[objec
 
 
 def main(options: Namespace) -> int:
-    """The command; returns the exit code.
+    """Run ``export`` and return its exit code, 0.
 
     Args:
         options: of :func:`lightning_adv2.cli.options.export`.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: see :func:`export`.
     """
     written = export(options.run, options.output)
     for line in stray_lines(options.run / "records"):

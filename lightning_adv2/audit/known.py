@@ -1,4 +1,4 @@
-"""Whether what a run says of itself fits together: experiment, manifest, stamp, and which images are where."""
+"""Contradictions between the files that describe a run: experiment, manifest, stamp, and the records' images."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _ENTRY = {"index": int, "image_id": str, "sha256": str, "label": int, "target_cl
 
 
 def read_known(folder: Path, found: list[str]) -> tuple[Row | None, Row | None]:
-    """The contents of ``manifest.json`` and ``experiment.json``, None where they are missing or damaged.
+    """Return the contents of ``manifest.json`` and ``experiment.json``; None for a file that is missing or damaged.
 
     Args:
         folder: the run's.
-        found: takes what is wrong with them.
+        found: the list to which the faults of the files and of their copies are added, a sentence each.
     """
     manifest = _read(lambda: read_twice(folder / "manifest.json", _manifest_of), found)
     known = _read(lambda: find_experiment(folder / "records"), found)
@@ -74,7 +74,13 @@ def _manifest_of(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def inconsistent(folder: Path, manifest: Row | None, known: Row | None) -> Iterator[str]:
-    """In what ``experiment.json`` and ``manifest.json`` are no description of one run."""
+    """Yield a sentence for each contradiction within and between ``experiment.json`` and ``manifest.json``.
+
+    Args:
+        folder: the run's.
+        manifest: the content of ``manifest.json``, or None.
+        known: the content of ``experiment.json``, or None.
+    """
     path = folder / "records" / FILE
     if known is not None:
         yield from guarded(path, lambda: _experiment(known["experiment"], known["about"], manifest))
@@ -126,7 +132,13 @@ def _entries(manifest: Row, experiment: Row) -> Iterator[str]:
 
 
 def stamped(folder: Path, contents: Contents, known: Row | None) -> Iterator[str]:
-    """In what ``stamp.json`` is not of this run."""
+    """Yield a sentence for each value in ``stamp.json`` that contradicts the experiment or the records.
+
+    Args:
+        folder: the run's.
+        contents: of all its records.
+        known: the content of ``experiment.json``, or None.
+    """
     path = folder / "stamp.json"
     yield from guarded(path, lambda: _stamp(read_json(path), contents, known["experiment"] if known else {}))
 
@@ -164,7 +176,14 @@ def _stamp(stamp: Row, contents: Contents, experiment: Row) -> Iterator[str]:
 
 
 def misplaced(folder: Path, manifest: Row, experiment: Row, contents: Contents) -> Iterator[str]:
-    """Every image of the manifest is in one record per interpreter, and no other image is."""
+    """Yield a sentence for each image that is missing, doubled, or in another record than the manifest says.
+
+    Args:
+        folder: the run's.
+        manifest: the content of ``manifest.json``.
+        experiment: of ``experiment.json``; empty where nobody knows it.
+        contents: of all records.
+    """
     names = [entry["image_id"] for entry in manifest["entries"]]
     size = experiment.get("batch_size")
     for interpreter in list(experiment.get("interpreters", contents.members)):
@@ -193,7 +212,13 @@ def misplaced(folder: Path, manifest: Row, experiment: Row, contents: Contents) 
 
 
 def other_images(header: Row, arrays: dict[str, Array], entries: dict[str, Row]) -> Iterator[str]:
-    """Which images of a record are not those of the manifest."""
+    """Yield a sentence for each image of a record whose pixels, label or target class differ from the manifest.
+
+    Args:
+        header: of the record.
+        arrays: its tensors.
+        entries: the manifest's entries by image id.
+    """
     for i, image_id in enumerate(header["image_id"]):
         entry = entries.get(image_id, {})
         if entry.get("sha256", "") != digest(arrays["benign/images"][i]):

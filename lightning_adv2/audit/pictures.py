@@ -1,4 +1,4 @@
-"""Where the images of a run are exported to: class folders, as ``torchvision.datasets.ImageFolder`` reads them."""
+"""The names of a run's exported images: class folders, as ``torchvision.datasets.ImageFolder`` reads them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LONGEST = 80  # bytes of a class's or an image's name; file systems allow 255 f
 
 @dataclass(frozen=True)
 class Picture:
-    """One image of a record.
+    """An image of a record.
 
     Attributes:
         path: below the folder of all pictures.
         pixels: ``(H, W, C)`` uint8.
-        image_id: its name in the dataset.
-        interpreter: whose record it is from; empty for a benign image, which all share.
+        image_id: the image's name in the dataset.
+        interpreter: the record's; empty for a benign image, which all interpreters share.
         attack: the attack's key; empty for a benign image.
         label: the true class.
         target_class: the class that the attack aimed at.
@@ -46,10 +46,10 @@ class Layout:
     """The names of a run's pictures.
 
     A benign image is ``benign/<class>/<image>.png``, an adversarial one
-    ``<interpreter>/<attack>/<class>/<image>__to_<target>.png``; class is the true class. A name is what people call the
-    class, or the last part of the image's name without its ending; where two images of the run would be the same, its
-    whole path, with ``__`` between the parts. Characters that a file system may refuse are written as in a URL, and a
-    name of more than 80 bytes is cut, with a hash of the whole at its end: no name leads out of the folder.
+    ``<interpreter>/<attack>/<class>/<image>__to_<target>.png``; class is the true class. A class has its title, an
+    image the last part of its name without its ending; where two images of the run would have the same name, the whole
+    path, with ``__`` between the parts. Characters that a file system may refuse are written as in a URL, and a name of
+    more than 80 bytes is cut, with a hash of the whole at its end: no name leads out of the folder.
 
     Args:
         folder: the run's.
@@ -69,15 +69,23 @@ class Layout:
         self._names = image_names(sorted(ids))
 
     def folder_of(self, label: int) -> str:
-        """The folder of a class; its number where the run does not say how it is called."""
+        """Return the folder of a class; its number where the run does not state its name."""
         return self.folders[label] if 0 <= label < len(self.folders) else str(label)
 
     def called(self, label: int) -> str:
-        """What people call a class."""
+        """Return the title of a class; its number where the run does not state its name."""
         return self.classes[label] if 0 <= label < len(self.classes) else str(label)
 
     def pictures(self, header: dict[str, Any], arrays: dict[str, Array]) -> Iterator[Picture]:
-        """Each image of a record: the benign ones, then those of each attack."""
+        """Yield each image of a record: the benign images, then those of each attack.
+
+        Args:
+            header: of the record.
+            arrays: its tensors.
+
+        Raises:
+            KeyError, ValueError: header and tensors do not fit together.
+        """
         keys = [record_key(row["attack"], row["schedule"]) for row in header["attacks"]]
         groups = [(PurePosixPath("benign"), "", "", arrays["benign/images"])]
         for key in keys:
@@ -92,7 +100,7 @@ class Layout:
 
 
 def class_folders(classes: Sequence[str]) -> list[str]:
-    """A folder name for each class, all different also where upper and lower case are the same."""
+    """Return a folder name for each class; all differ also where upper and lower case are the same."""
     names = [_safe(name) or str(index) for index, name in enumerate(classes)]
     count = Counter(map(str.casefold, names))
     found: list[str] = []
@@ -106,7 +114,7 @@ def class_folders(classes: Sequence[str]) -> list[str]:
 
 
 def image_names(ids: Sequence[str]) -> dict[str, str]:
-    """A file name without ending for each image id, all different also where upper and lower case are the same."""
+    """Return a file name without ending for each image id; all differ also where upper and lower case are the same."""
     shared = _shared_folders(ids)
 
     def short(image_id: str) -> str:
@@ -124,7 +132,7 @@ def image_names(ids: Sequence[str]) -> dict[str, str]:
 
 
 def _shared_folders(ids: Sequence[str]) -> int:
-    """How many folders at the beginning all names share."""
+    """The number of folders at the beginning that all names share."""
     folders = [image_id.split("/")[:-1] for image_id in ids]
     count = 0
     while folders and all(len(parts) > count for parts in folders) and len({parts[count] for parts in folders}) == 1:
@@ -159,7 +167,7 @@ def _escaped(character: str) -> str:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """What a JSON file of the run holds; nothing where it is missing or damaged."""
+    """The content of a JSON file of the run; empty where it is missing or damaged."""
     try:
         content = read_json(path)
     except (OSError, ValueError):

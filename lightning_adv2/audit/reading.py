@@ -1,9 +1,10 @@
-"""How the files of a run are read where anything may be in them: a fault is a finding, and never an exception."""
+"""Reading of a run's files with any content: a fault is a finding, and never an exception."""
 
 from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,18 @@ from lightning_adv2.files.run import AGAIN
 FAULTS = (
     KeyError, TypeError, IndexError, AttributeError, ValueError, ArithmeticError, RecursionError, OSError, csv.Error,
 )  # fmt: skip
-"""What comes up where a file's content is not of the form that it should be."""
+"""Exceptions that a file's content of another form can raise."""
 TOLERANCE = 1e-6  # the report computes in single precision
 
 
 def guarded(path: Path, check: Callable[[], Iterable[str]], named: bool = False) -> Iterator[str]:
-    """What ``check`` finds wrong with a file, its name in front unless ``named``; a fault in reading it, too."""
+    """Yield the findings of ``check`` for a file; a fault in reading the file is a finding, and no exception.
+
+    Args:
+        path: the file.
+        check: yields a sentence for each finding.
+        named: whether its sentences name the file already.
+    """
     try:
         for one in check():
             yield one if named else f"{path}: {one}"
@@ -30,10 +37,12 @@ def guarded(path: Path, check: Callable[[], Iterable[str]], named: bool = False)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file.
+    """Return the rows of a CSV file as text, column -> cell.
 
     Raises:
-        ValueError: a column is there twice, or a row has more or fewer cells than there are columns.
+        OSError: see :func:`~lightning_adv2.files.regular.open_regular`.
+        ValueError: the file is empty or not UTF-8, a column is there twice, or a row has more or fewer cells than there
+            are columns.
     """
     with open_table(path) as stream:
         lines = list(csv.reader(stream, strict=True))
@@ -49,7 +58,13 @@ def read_table(path: Path) -> list[dict[str, str]]:
 
 
 def differing(said: Any, wanted: Any, tolerance: float = TOLERANCE) -> bool:
-    """Whether a stated value is not the recounted one; numbers with a fraction may differ by rounding."""
+    """Return whether a stated value differs from the recounted one.
+
+    Args:
+        said: the stated value.
+        wanted: the recounted value.
+        tolerance: of a number with a fraction, relative and absolute; all other values must be equal.
+    """
     if isinstance(wanted, bool) or isinstance(said, bool):
         return said is not wanted
     if isinstance(wanted, float) and isinstance(said, (int, float)):
@@ -60,7 +75,7 @@ def differing(said: Any, wanted: Any, tolerance: float = TOLERANCE) -> bool:
 
 
 def differing_cell(said: str | None, wanted: Any, tolerance: float = TOLERANCE) -> bool:
-    """The same of a cell of a CSV file, where everything is text."""
+    """Return whether a cell of a CSV file, which is text, differs from the recounted value; see :func:`differing`."""
     if said is None or not isinstance(wanted, float):
         return said != ("" if wanted is None else str(wanted))
     try:
@@ -70,28 +85,64 @@ def differing_cell(said: str | None, wanted: Any, tolerance: float = TOLERANCE) 
 
 
 def in_range(value: Any, low: float = 0.0, high: float = 1e15) -> bool:
-    """Whether a value is a number in ``[low, high]``."""
+    """Return whether a value is a number in ``[low, high]``."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value is a whole number, 0 or more."""
+    """Return whether a value is a whole number in [0, 1e15]."""
     return isinstance(value, int) and in_range(value)
 
 
-def same(name: str, said: Mapping[str, Any], wanted: Mapping[str, Any], tolerance: float = 1e-6) -> Iterator[str]:
-    """In what a row of a file is not what it should be, by its name."""
+def same(
+    name: str,
+    said: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    tolerance: float = TOLERANCE,
+    unlike: Callable[[Any, Any, float], bool] = differing,
+) -> Iterator[str]:
+    """Yield a sentence for each value of a row that is not the recounted one.
+
+    Args:
+        name: the row's, for the sentence.
+        said: the row in the file.
+        wanted: the recounted values; other values of the row are not looked at.
+        tolerance: see :func:`differing`.
+        unlike: compares a stated value with a recounted one.
+    """
     for key, value in wanted.items():
-        if differing(said.get(key), value, tolerance):
+        if unlike(said.get(key), value, tolerance):
             yield f"{name}: {key} is {said.get(key)}, counted again {value}"
 
 
 def same_rows(
-    stated: Sequence[Mapping[str, Any]], keys: Sequence[str], wanted: Mapping[tuple[Any, ...], Mapping[str, Any]]
+    stated: Sequence[Mapping[str, Any]],
+    keys: Sequence[str],
+    wanted: Mapping[tuple[Any, ...], Mapping[str, Any]],
+    unlike: Callable[[Any, Any, float], bool] = differing,
 ) -> Iterator[str]:
-    """Rows against what they should be, by their keys, which come once each and in this order."""
+    """Yield a sentence for each row that is missing, foreign, doubled or out of order, and each value that differs.
+
+    Args:
+        stated: the rows in the file.
+        keys: the columns that tell rows apart.
+        wanted: the recounted rows by their keys, in their order.
+        unlike: compares a stated value with a recounted one.
+    """
     found = [tuple(row[key] for key in keys) for row in stated]
-    if found != list(wanted):
-        yield f"its rows are {found}, from the records {list(wanted)}"
-    for key, row in zip(found, stated, strict=True):
-        yield from same("/".join(map(str, key)), row, wanted.get(key, {}))
+    yield from _out_of_order(found, list(wanted))
+    rows = dict(zip(found, stated, strict=True))
+    for key in dict.fromkeys([*wanted, *rows]):
+        name = "/".join(map(str, key))
+        if key in rows and key in wanted:
+            yield from same(name, rows[key], wanted[key], unlike=unlike)
+        else:
+            yield f"{name} is {'not in it' if key in wanted else 'in no record'}"
+
+
+def _out_of_order(found: Sequence[object], wanted: Sequence[object]) -> Iterator[str]:
+    twice = [one for one, count in Counter(found).items() if count > 1]
+    yield from (f"{one} is in it twice" for one in twice)
+    if not twice and found != wanted and Counter(found) == Counter(wanted):
+        row = next(i for i, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1])
+        yield f"its rows are in another order than the records: row {row + 1} is {found[row]}, not {wanted[row]}"

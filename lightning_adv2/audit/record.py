@@ -1,4 +1,4 @@
-"""What can be wrong within one record: its form, its ranges, and how far its images are from the benign ones."""
+"""Faults within one record: its form, its ranges, and the distance of its images from the benign ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,16 @@ _TRACES = {"confidence": 1.0, "success": 1.0, "l1": 1.0, "iou": 1.0}
 
 
 def check_form(header: Row, arrays: dict[str, Array]) -> None:
-    """Raise a ValueError unless a record has all that it should have, each of the right type and shape."""
+    """Check that a record has all that it should have, of the right types and shapes.
+
+    Args:
+        header: of the record.
+        arrays: its tensors.
+
+    Raises:
+        ValueError: a part is missing, or of another type or shape; the error names it.
+        KeyError, TypeError, AttributeError: the header is of another form altogether.
+    """
     _need(isinstance(header, dict) and header.keys() == _HEADER, "the header's keys")
     lists, reasons = (header["image_id"], header["already_wrong"]), (header["invalid"], header["skipped"])
     _need(all(isinstance(one, list) and all(isinstance(x, str) for x in one) for one in lists), "the images' names")
@@ -83,7 +92,7 @@ def _shapes(names: list[str], keys: list[str], arrays: dict[str, Array]) -> None
 
 
 def implausible(header: Row, arrays: dict[str, Array], classes: int) -> Iterator[str]:
-    """What no run writes, whatever it measures, a sentence each.
+    """Yield a sentence for each value that no run writes, whatever it measures.
 
     Args:
         header: of a record of the right form.
@@ -186,7 +195,15 @@ def _equal(first: Array, second: Array) -> Array:
 
 
 def illegal(header: Row, arrays: dict[str, Array], experiment: Row) -> Iterator[str]:
-    """Which adversarial images no attacker may show: farther from the benign one than epsilon."""
+    """Yield a sentence for each adversarial image that is farther from its benign image than epsilon allows.
+
+    The distance is the largest change of a value in levels of 255; epsilon is rounded down to levels.
+
+    Args:
+        header: of a record of the right form.
+        arrays: its tensors.
+        experiment: of ``experiment.json``, which states each attack's epsilon; empty where nobody knows it.
+    """
     images = arrays["benign/images"]
     described = experiment.get("attacks", {}).get(header["interpreter"], [])
     asked: dict[str, Any] = {

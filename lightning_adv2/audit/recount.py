@@ -1,4 +1,4 @@
-"""A run's figures once more, from its records with NumPy alone: another way to the numbers that the report gives."""
+"""A run's figures computed again from its records, with NumPy alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row: TypeAlias = dict[str, Any]
 Key: TypeAlias = tuple[str, str, str]
 """Interpreter, attack, schedule."""
 Status: TypeAlias = tuple[str, str]
-"""What became of an image, and why where there is more to say."""
+"""The status of an image, and the reason, or an empty text."""
 
 MEANS = (
     "confidence", "l1", "l2", "iou", "plausible", "linf", "l1_benign", "iou_benign",
@@ -33,17 +33,22 @@ LEVELS = 255
 
 
 def key_of(row: Row) -> Key:
-    """Which row of the table it belongs to."""
+    """Return the key of a row: interpreter, attack and schedule."""
     return row["interpreter"], row["attack"], row["schedule"]
 
 
 def digest(image: Array) -> str:
-    """SHA-256 of an image ``(C, H, W)``, as the manifest has it: over ``(H, W, C)``."""
+    """Return the SHA-256 of an image ``(C, H, W)`` uint8, as the manifest has it: over ``(H, W, C)`` in C order."""
     return sha256(image.transpose(1, 2, 0).tobytes()).hexdigest()
 
 
 def image_rows(header: Row, arrays: dict[str, Array]) -> Iterator[Row]:
-    """What ``images.csv`` says of a record's images, and ``plausible``."""
+    """Yield a record's rows of ``images.csv``, each with ``plausible`` added: whether the IoU is above 0.5.
+
+    Args:
+        header: of a record of the right form.
+        arrays: its tensors.
+    """
     if not header["image_id"]:
         return
     images, target_class = arrays["benign/images"].astype(np.int16), arrays["benign/target_class"]
@@ -97,22 +102,22 @@ def _agreement(first: Array, second: Array) -> tuple[Array, Array, Array]:
 
 @dataclass
 class Contents:
-    """What the records of a run hold, gathered while each is in memory once.
+    """The content of a run's records, gathered while each record is in memory once.
 
     Attributes:
-        members: interpreter -> file -> the images that it speaks of.
-        statuses: interpreter -> image -> ``attacked``, ``already_wrong``, ``invalid`` or ``skipped``, and the reason.
-        rows: of each attack, one per image, in the order of the records.
-        heads: of each attack, what all its images share.
+        members: interpreter -> file -> its image ids.
+        statuses: interpreter -> image -> status (``attacked``, or why not) and the reason.
+        rows: of each attack, one row per image, in the order of the records.
+        heads: of each attack, the values that all its images share.
         order: of ``images.csv``: interpreter, attack, schedule and image.
-        flags: of each attack, how many batches raised which.
+        flags: of each attack, how many batches raised which flag.
         seconds: of each attack, all batches together.
-        joint: the attacks that aim at the map: their records say so.
+        joint: the attacks that aim at the map, by their records.
         sizes: interpreter -> height and width of its maps.
-        areas: interpreter -> image -> the share of its benign map that is at least 0.5.
+        areas: interpreter -> image -> the share of its benign map that is at least 0.5, in [0, 1].
         halvings: interpreter -> how often a batch had to be halved.
         shared: image -> label, target class and hash of its benign pixels.
-        images: interpreter -> the order of images in which its benign maps agree with the target maps: L1 and IoU.
+        images: interpreter -> image -> L1 and IoU of its benign map and its target map.
         targets: the names of target maps.
     """
 
@@ -132,10 +137,15 @@ class Contents:
     targets: set[str] = field(default_factory=set)
 
     def add(self, path: Path, header: Row, arrays: dict[str, Array]) -> Iterator[str]:
-        """Take in one record; an image that came before (a padded sampler) counts once.
+        """Add a record; an image that came before (of a padded sampler) counts once.
+
+        Args:
+            path: the record's file.
+            header: of a record of the right form.
+            arrays: its tensors.
 
         Yields:
-            In what it does not agree with those before.
+            A sentence for each contradiction with the records before.
         """
         name = header["interpreter"]
         known = self.statuses.setdefault(name, {})
@@ -184,7 +194,7 @@ class Contents:
                 self.images.setdefault(name, {})[image_id] = float(l1[i]), float(iou[i])
 
     def table(self) -> dict[Key, Row]:
-        """What ``results.json`` says of each attack, and under ``counts`` what its denominators say."""
+        """Return the rows of ``results.json`` by attack, each with its denominators under ``counts``."""
         table: dict[Key, Row] = {}
         for key, head in self.heads.items():
             own = self.rows.get(key, [])
@@ -203,7 +213,7 @@ class Contents:
         return table
 
     def benign(self, name: str, statuses: Mapping[str, Status] | None, classes: int) -> Row:
-        """What ``results.json`` says of the benign images under an interpreter; see ``report.benign``.
+        """Return the facts of ``results.json`` about the benign images; see ``results.benign``.
 
         Args:
             name: the interpreter's.
@@ -257,6 +267,6 @@ class Contents:
 
 
 def mean(values: Iterable[float]) -> float | None:
-    """The mean of the values that are numbers; None where there is none."""
+    """Return the mean of the values without NaN, summed exactly; None where there is none."""
     numbers = [value for value in values if not math.isnan(value)]
     return math.fsum(numbers) / len(numbers) if numbers else None

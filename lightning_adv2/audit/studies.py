@@ -14,21 +14,15 @@ from typing import Any, TypeAlias
 from lightning_adv2.audit.reading import guarded, in_range, is_count, read_table
 from lightning_adv2.audit.recount import Contents, Key, Row
 from lightning_adv2.audit.stated import same_cells
-from lightning_adv2.audit.studies_consistent import (
-    confusion,
-    detection,
-    localization,
-    map_quality,
-    noise,
-    resilience,
-)
+from lightning_adv2.audit.studies_consistent import confusion, localization, map_quality, noise, resilience
+from lightning_adv2.audit.studies_detection import detection
 from lightning_adv2.audit.studies_recounted import classifier_transfer, curves, gap, proposition, transfer
 from lightning_adv2.files import read_json
 
 Study: TypeAlias = Callable[[Any, Contents, dict[Key, Row], Path], Iterator[str]]
 _SHARES = {
     "asr", "iou", "confidence", "wrong", "plausible", "detection_rate", "benign_fpr", "calibration_fpr", "auroc",
-    "low", "high", "pointing", "energy_inside", "mask_iou", "accuracy", "balanced_accuracy", "rate",
+    "error_low", "error_high", "pointing", "energy_inside", "mask_iou", "accuracy", "balanced_accuracy", "rate",
     "rate_reached", "worst_iou", "control_iou", "transfer_iou", "area", "preserved", "destroyed", "shuffled",
     "iou_true_class", "iou_target_class", "calibration_error",
 }  # fmt: skip
@@ -43,18 +37,13 @@ def study_findings(folder: Path, contents: Contents, table: dict[Key, Row]) -> I
     for path in sorted(folder.glob("*.json")):
         if path.stem in STUDIES:
             yield from guarded(path, lambda path=path: _study(path, contents, table))  # type: ignore[misc]
-            if path.stem not in _OLD:
-                csv = path.with_suffix(".csv")
-                yield from guarded(csv, lambda path=path, csv=csv: _same_table(csv, read_json(path)["rows"]))  # type: ignore[misc]
-    for name in ("detection", "resilience"):
-        path, source = folder / f"{name}.csv", folder / f"{name}.json"
-        if path.exists() and source.exists():
-            yield from guarded(path, lambda path=path, source=source: _flat_table(path, read_json(source)["rows"]))  # type: ignore[misc]
+            csv = path.with_suffix(".csv")
+            yield from guarded(csv, lambda path=path, csv=csv: _same_table(csv, read_json(path)["rows"]))  # type: ignore[misc]
 
 
 def _study(path: Path, contents: Contents, table: dict[Key, Row]) -> Iterator[str]:
     content = read_json(path)
-    if path.stem not in _OLD and content["study"] != path.stem:
+    if content["study"] != path.stem:
         yield f"it is of the study {content['study']}"
     missing = [key for key in _KEYS.get(path.stem, ()) if not content[key]]
     if missing:
@@ -93,28 +82,11 @@ def _same_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
         yield from same_cells(f"row {number}", line, row)
 
 
-def _flat_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:
-    """A CSV of rows that may hold further rows, each of their keys a column."""
-    flat: list[Row] = []
-    for row in rows:
-        flat.append({})
-        for key, value in row.items():
-            flat[-1] |= {f"{key}_{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
-    keys = list(dict.fromkeys(key for row in flat for key in row))
-    lines = read_table(path)
-    if len(lines) != len(rows):
-        yield f"it has {len(lines)} rows, the JSON {len(rows)}"
-    for line, row in zip(lines, flat, strict=False):
-        yield from same_cells(str(row.get("interpreter")), line, {key: row.get(key) for key in keys})
-
-
-_OLD = {"confusion", "curves", "detection", "localization", "proposition", "resilience"}
-"""Studies whose files have not the form of findings yet."""
 _KEYS = {
-    "gap": ["rows"], "curves": ["curves"], "transfer": ["rows"], "proposition": ["steps", "tolerance", "rows"],
-    "detection": ["rows", "settings", "scores"], "classifier_transfer": ["details", "rows"],
-    "noise": ["details", "rows"], "localization": ["settings", "images", "rows", "calibration"],
-    "resilience": ["reference", "rows"], "map_quality": ["rows"],
+    "gap": ["rows"], "curves": ["rows"], "transfer": ["rows"], "proposition": ["settings", "rows"],
+    "detection": ["rows", "settings"], "classifier_transfer": ["details", "rows"],
+    "noise": ["details", "rows"], "localization": ["settings", "rows"],
+    "resilience": ["settings", "rows"], "map_quality": ["rows"],
 }  # fmt: skip
 STUDIES: dict[str, Study] = {
     "gap": gap, "curves": curves, "transfer": transfer, "proposition": proposition, "detection": detection,

@@ -4,69 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 from lightning_adv2.audit.reading import differing, differing_cell, in_range, is_count, read_table, same
 from lightning_adv2.audit.recount import Contents, Key, Row, mean
 from lightning_adv2.files import read_json
-from lightning_adv2.files.run import record_key
-
-
-def detection(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
-    """``detection.json``: rates from the scores in it."""
-    parts = {(one["interpreter"], one["detector"]): one for one in content["scores"]}
-    rate = content["settings"]["false_positive_rate"]
-    for row in content["rows"]:
-        key = row["interpreter"], row["attack"], row["schedule"]
-        part, name = parts[row["interpreter"], row["detector"]], f"{row['detector']}/{'/'.join(key)}"
-        found = _numbers(part["attacks"][record_key(*key[1:])])
-        benign, calibration = _numbers(part["benign"]), part["calibration"]
-        wanted: Row = {"n": len(found), "detection_rate": _above(found, row["threshold"])}
-        wanted |= {"benign_fpr": _above(benign, row["threshold"])}
-        wanted |= {"calibration_fpr": _above(calibration, row["threshold"]), "auroc": _auroc(benign, found)}
-        yield from same(name, row, wanted)
-        if (wanted["calibration_fpr"] or 0.0) > rate + 1e-9:
-            yield f"{name}: its threshold flags {wanted['calibration_fpr']} of the calibration images, {rate} may be"
-        if len(found) > table[key]["n"]:
-            yield f"{name}: {len(found)} scores, under the attack {table[key]['n']} images"
-    ids = content["settings"]["calibration_image_id"]
-    for one in content["scores"]:
-        if len(one["calibration"]) != len(ids):
-            yield f"{one['detector']}: {len(one['calibration'])} scores of {len(ids)} calibration images"
-
-
-def _numbers(values: Sequence[float]) -> list[float]:
-    return [value for value in values if math.isfinite(value)]
-
-
-def _above(scores: Sequence[float], threshold: float) -> float | None:
-    return sum(score > threshold for score in scores) / len(scores) if scores else None
-
-
-def _auroc(benign: Sequence[float], adversarial: Sequence[float]) -> float | None:
-    if not benign or not adversarial:
-        return None
-    ordered = np.sort(np.array(benign))
-    sides = (np.searchsorted(ordered, np.array(adversarial), side=side) for side in ("left", "right"))
-    return float(sum(int(side.sum()) for side in sides) / (2 * len(benign) * len(adversarial)))
 
 
 def confusion(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
-    """``confusion.json``: shares from the counts, which are a matrix or, of many classes, its cells that are not 0."""
-    size, counts = len(content["classes"]), content["counts"]
-    cells = content["cells"] if counts is None else [
-        (i, j, number) for i, row in enumerate(counts) for j, number in enumerate(row)
-    ]  # fmt: skip
-    whole = counts is None or (len(counts) == size and all(len(row) == size for row in counts))
-    places = {(i, j) for i, j, _ in cells}
-    if not whole or len(places) < len(cells) or not all(all(map(is_count, cell)) for cell in cells):
-        yield f"counts: no {size} x {size} whole numbers, or no cells of such a matrix"
+    """``confusion.json``: shares from the cells of the matrix."""
+    size, cells = len(content["rows"]), content["details"]["cells"]
+    numbers = [(one["true_class"], one["predicted_class"], one["images"]) for one in cells]
+    places = {(i, j) for i, j, _ in numbers}
+    if len(places) < len(cells) or not all(all(map(is_count, cell)) and max(cell[:2]) < size for cell in numbers):
+        yield f"cells: they are not those of a matrix of {size} x {size} whole numbers"
         return
     true, said, right = [0] * size, [0] * size, [0] * size
-    for i, j, number in cells:
+    for i, j, number in numbers:
         true[i] += number
         said[j] += number
         right[i] += number if i == j else 0
@@ -75,10 +30,10 @@ def confusion(content: Row, contents: Contents, table: dict[Key, Row], folder: P
     precision = [one / of if of else None for one, of in zip(right, said, strict=True)]
     wanted = {"images": total, "accuracy": sum(right) / total if total else None}
     wanted["balanced_accuracy"] = mean(one for one in recall if one is not None)
-    yield from same("all", content, wanted)
-    for name, values in (("recall", recall), ("precision", precision)):
-        if len(content[name]) != size or any(map(differing, content[name], values)):
-            yield f"{name} is {content[name]}, from the counts {values}"
+    yield from same("all", content["settings"], wanted)
+    for i, row in enumerate(content["rows"]):
+        own = {"images": true[i], "recall": recall[i], "precision": precision[i]}
+        yield from same(f"class {row['class']!r}", row, own)
 
 
 def noise(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
@@ -100,39 +55,39 @@ def noise(content: Row, contents: Contents, table: dict[Key, Row], folder: Path)
 
 
 def localization(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
-    """``localization.json``: means of ``localization.csv``."""
-    lines = read_table(folder / "localization.csv")
+    """``localization.json``: means of ``localization_images.csv``, and rules from the candidates that were tried."""
+    rows = [row for row in content["rows"] if not row["baseline"]]
+    names, counts = [row["interpreter"] for row in rows], content["settings"]["images"]
+    path = folder / "localization_images.csv"
+    lines = read_table(path) if path.exists() or counts["located"] else []
     for part in ("calibration", "reported"):
         count = Counter(one["interpreter"] for one in lines if one["part"] == part)
-        if any(count[name] != content["images"][part] for name in content["calibration"]):
-            yield f"images: {content['images'][part]} of {part}, in localization.csv {dict(count)}"
-    for row in content["rows"]:
+        if any(count[name] != counts[part] for name in names):
+            yield f"images: {counts[part]} of {part}, in {path.name} {dict(count)}"
+    for row in rows:
         own = [one for one in lines if one["interpreter"] == row["interpreter"] and one["part"] == "reported"]
         own = [one for one in own if one["iou"]]
-        if "rule" in row and row["rule"] and own:
+        if row["rule"] and own:
             wanted: Row = {"n": len(own), "error": 1 - sum(int(one["correct"]) for one in own) / len(own)}
             wanted |= {"iou": mean(float(one["iou"]) for one in own)}
             wanted |= {key: mean(float(one[key]) for one in own if one[key]) for key in ("pointing", "energy_inside")}
-            if row.get("mask_iou") is not None:
+            if row["mask_iou"] is not None:
                 wanted["mask_iou"] = mean(float(one["mask_iou"]) for one in own if one["mask_iou"])
             yield from same(row["interpreter"], row, wanted, 1e-5)
             if any(one["rule"] != row["rule"] or differing_cell(one["alpha"], float(row["alpha"])) for one in own):
-                yield f"{row['interpreter']}: rule or alpha is not that of localization.csv"
-        for name, one in row.get("rules", {}).items():
-            tried = [c for c in content["calibration"][row["interpreter"]] if c["rule"] == name]
-            best = min((c["error"] for c in tried), default=None)
-            if differing(one["calibration_error"], best):
-                said = one["calibration_error"]
-                yield f"{row['interpreter']}, {name}: calibration_error is {said}, of those tried {best}"
-        if row.get("rule"):
-            yield from same(
-                f"{row['interpreter']}, {row['rule']}",
-                row,
-                {k: row["rules"][row["rule"]][k] for k in ("alpha", "calibration_error", "error")},
-            )
+                yield f"{row['interpreter']}: rule or alpha is not that of {path.name}"
+        rules = {one["rule"]: one for one in content["details"]["rules"] if one["interpreter"] == row["interpreter"]}
+        tried = [one for one in content["details"]["candidates"] if one["interpreter"] == row["interpreter"]]
+        for name, one in rules.items():
+            best = min((c["error"] for c in tried if c["rule"] == name), default=None)
+            yield from same(f"{row['interpreter']}, {name}", one, {"calibration_error": best})
+        if row["rule"]:
+            one = rules[row["rule"]]
+            own_rule = {key: one[key] for key in ("alpha", "calibration_error", "error")}
+            yield from same(f"{row['interpreter']}, {row['rule']}", row, own_rule)
     for one in lines:
         if one["iou"] and (float(one["iou"]) > 0.5) != bool(int(one["correct"])):
-            yield f"localization.csv, image {one['image_id']!r}: correct is {one['correct']}, its iou {one['iou']}"
+            yield f"{path.name}, image {one['image_id']!r}: correct is {one['correct']}, its iou {one['iou']}"
 
 
 def map_quality(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
@@ -148,15 +103,12 @@ def map_quality(content: Row, contents: Contents, table: dict[Key, Row], folder:
 
 def resilience(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
     """``resilience.json``: the worst case from the records, the rest from the other studies."""
-    quality = {
-        row["interpreter"]: {key: value for key, value in row.items() if key != "interpreter" and value is not None}
-        for row in read_json(folder / "map_quality.json")["rows"]
-    }
-    noise = read_json(folder / "noise.json")["rows"] if (folder / "noise.json").exists() else []
-    transfer = read_json(folder / "transfer.json")["rows"] if (folder / "transfer.json").exists() else []
+    quality, noise, transfer = (_rows_of(folder, name) for name in ("map_quality", "noise", "transfer"))
+    measures = {row["interpreter"]: {key: row[key] for key in row if key != "interpreter"} for row in quality}
     for row in content["rows"]:
         name = row["interpreter"]
-        wanted: Row = {"control_iou": table[name, "target_class", "control"]["iou"], "benign": quality[name]}
+        wanted: Row = {"control_iou": next(one["iou"] for key, one in table.items() if _is_benign(key, one, name))}
+        wanted |= {f"benign_{key}": value for key, value in measures[name].items()}
         wanted |= _worst(contents, name)
         yield from same(name, row, wanted)
         claimed, shown = row["resilience"] is not None, row["decided_by"]
@@ -164,20 +116,31 @@ def resilience(content: Row, contents: Contents, table: dict[Key, Row], folder: 
             yield f"{name}: resilience is {row['resilience']}, decided by {shown}"
         if row["counts"] is not (claimed and not row["gate"] and not row["flags"]):
             yield f"{name}: counts is {row['counts']}, with gate {row['gate']} and flags {row['flags']}"
-        if row["noise_iou"]:
-            own = {f"{one['kind']}-{one['rate']:g}": one["iou"] for one in noise if one["interpreter"] == name}
-            yield from same(f"{name}, noise_iou", row["noise_iou"], own)
+        moved = {f"noise_iou_{one['kind']}-{one['rate']:g}": one["iou"] for one in noise if one["interpreter"] == name}
+        if any(key.startswith("noise_iou_") for key in row):  # else the run was made without the study
+            yield from same(name, row, moved)
         if row["transfer_iou"] is not None:
-            given = [t for t in transfer if t["interpreter"] == name != t["source"] == content["reference"]]
-            yield from same(
-                name, row, {"transfer_iou": max((t["iou"] for t in given if t["iou"] is not None), default=None)}
-            )
+            reference = content["settings"]["reference"]
+            given = [one["iou"] for one in transfer if one["interpreter"] == name != one["source"] == reference]
+            yield from same(name, row, {"transfer_iou": max((iou for iou in given if iou is not None), default=None)})
     ranks = [row["rank"] for row in content["rows"]]
     counting = [row["resilience"] for row in content["rows"] if row["counts"]]
     if ranks != [*range(1, len(counting) + 1), *[None] * (len(ranks) - len(counting))]:
         yield f"its ranks are {ranks}"
     if counting != sorted(counting, reverse=True):
         yield f"its rows are not in the order of their resilience: {counting}"
+
+
+def _rows_of(folder: Path, study: str) -> list[Row]:
+    """The rows of another study; none where the run has not its file."""
+    path = folder / f"{study}.json"
+    rows: list[Row] = read_json(path)["rows"] if path.exists() else []
+    return rows
+
+
+def _is_benign(key: Key, row: Row, interpreter: str) -> bool:
+    """Whether a row of the table is the control of this interpreter that changes no image."""
+    return key[0] == interpreter and row["threat_model"] == "none"
 
 
 _ASKED = ("worst_iou", "iou_true_class", "iou_target_class")
@@ -197,7 +160,7 @@ def _worst(contents: Contents, name: str) -> Row:
     found: Row = {"successful": len(own), "asr": len(own) / len(judged) if judged else None}
     found |= {"worst_iou" if key == "iou" else key: mean(one[key] for one in own) for key in ("iou", *_ASKED[1:])}
     found["worst_l1"] = mean(one["l1"] for one in own)
-    found["empty"] = {key: sum(math.isnan(one[key]) for one in own) for key in ("iou", *_ASKED[1:])}
+    found |= {f"empty_{key}": sum(math.isnan(one[key]) for one in own) for key in ("iou", *_ASKED[1:])}
     return found
 
 

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from lightning_adv2.audit.reading import same, same_rows
-from lightning_adv2.audit.recount import Contents, Key, Row, mean
+from lightning_adv2.audit.recount import Contents, Key, Row, key_of, mean
 
 _Z = 1.959964
 
@@ -23,36 +23,32 @@ def gap(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -
         target = next((row["target"] for row in own.values()), "")
         l1, iou = ([pair[i] for pair in images.values()] for i in (0, 1))
         means = {"l1": mean(l1), "iou": mean(iou), "empty": sum(map(math.isnan, iou)), "asr": None, "confidence": None}
-        wanted[name, "benign", "benign"] = {"target": target, "n": len(images), **means}
-        names = ("target", "n", "l1", "iou", "empty", "asr", "confidence")
+        kind = {"role": "control", "threat_model": "none"}
+        wanted[name, "benign", "benign"] = {"target": target, "n": len(images), **means, **kind}
+        names = ("target", "role", "threat_model", "n", "l1", "iou", "empty", "asr", "confidence")
         wanted |= {key: {one: row[one] for one in names} for key, row in own.items()}
     yield from same_rows(content["rows"], ("interpreter", "attack", "schedule"), wanted)
 
 
 def curves(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
-    """``curves.json``: its points are attacks of the table."""
-
-    def point(said: Row, key: Key) -> Iterator[str]:
-        row = table[key]
-        low, high = _wilson(row["counts"]["successful"], row["n"])
-        wanted = {one: row[one] for one in ("n", "empty", "asr", "iou", "l1")} | {"asr_low": low, "asr_high": high}
-        yield from same("/".join(key), said, wanted)
-
-    for curve in content["curves"]:
-        values = [one["value"] for one in curve["points"]]
+    """``curves.json``: its points are attacks of the table, and all controls are in it."""
+    points: dict[tuple[Any, ...], list[float]] = {}
+    for row in content["rows"]:
+        key, axis = key_of(row), row["axis"]
+        source = table[key]
+        low, high = _wilson(source["counts"]["successful"], source["n"])
+        wanted = {one: source[one] for one in ("role", "threat_model", "steps", "n", "empty", "asr", "iou", "l1")}
+        wanted |= {"asr_low": low, "asr_high": high, "value": row[axis] if axis else None}
+        yield from same("/".join(key), row, wanted)
+        if axis:
+            fixed = tuple(row[one] for one in ("epsilon", "steps") if one != axis)
+            curve = (axis, row["interpreter"], row["family"], row["schedule"], *fixed)
+            points.setdefault(curve, []).append(row["value"])
+    for curve, values in points.items():
         if values != sorted(set(values)) or len(values) < 2:
-            yield f"curve of {curve['interpreter']}, {curve['family']}: its points are at {values}"
-        for one in curve["points"]:
-            key = curve["interpreter"], one["attack"], curve["schedule"]
-            yield from point(one, key)
-            if curve["axis"] == "steps" and one["value"] != table[key]["steps"]:
-                yield f"{'/'.join(key)}: its point is at {one['value']}, it has {table[key]['steps']} steps"
-            if curve["axis"] != "steps" and curve["steps"] != table[key]["steps"]:
-                yield f"{'/'.join(key)}: steps is {curve['steps']}, it has {table[key]['steps']}"
-    for one in content["controls"]:
-        yield from point(one, (one["interpreter"], one["attack"], "control"))
-    named = [(one["interpreter"], one["attack"]) for one in content["controls"]]
-    controls = [key[:2] for key in table if key[2] == "control"]
+            yield f"curve of {', '.join(map(str, curve))}: its points are at {values}"
+    named = [key_of(row) for row in content["rows"] if row["axis"] is None]
+    controls = [key for key, row in table.items() if row["role"] == "control"]
     if named != controls:
         yield f"its controls are {named}, from the records {controls}"
 
@@ -91,23 +87,26 @@ def transfer(content: Row, contents: Contents, table: dict[Key, Row], folder: Pa
 
 def proposition(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -> Iterator[str]:
     """``proposition.json``: gains from the confidences, the rest from the images in it."""
-    tolerance, groups = content["tolerance"], dict[tuple[Any, ...], list[Row]]()
+    tolerance, groups = content["settings"]["tolerance"], dict[tuple[Any, ...], list[Row]]()
     first = next(iter(contents.statuses), "")
     benign = {
-        (name, one["image_id"]): one["confidence"]
-        for (name, attack, schedule), rows in contents.rows.items()
-        if (attack, schedule) == ("target_class", "control")
+        (key[0], one["image_id"]): one["confidence"]
+        for key, rows in contents.rows.items()
+        if table[key]["threat_model"] == "none"
         for one in rows
     }
     after = {(*key, one["image_id"]): one for key, rows in contents.rows.items() for one in rows}
     seen: set[tuple[Any, ...]] = set()
-    for one in content["images"]:
+    for one in content["details"]["images"]:
         groups.setdefault((one["interpreter"], one["attack"], one["schedule"]), []).append(one)
         name, image_id = one["interpreter"] or first, one["image_id"]
         said = f"image {image_id!r} under {one['interpreter']}/{one['attack']}"
         if (key := (name, one["attack"], one["schedule"], image_id)) in seen:
             yield f"{said} is in it twice"
         seen.add(key)
+        if None in (one["gain"], one["l1"], one["error"]):  # not finite
+            yield from same(said, one, {"slack": None, "verdict": "unresolved"})
+            continue
         gain = after[key]["confidence"] - benign[name, image_id]
         if abs(one["gain"] - gain) > 1e-4:
             yield f"{said}: gain is {one['gain']}, from the confidences {gain}"
@@ -117,20 +116,23 @@ def proposition(content: Row, contents: Contents, table: dict[Key, Row], folder:
         yield from same(said, one, {"slack": slack, "verdict": verdict})
     wanted = {}
     for group, own in groups.items():
-        verdicts, errors = Counter(one["verdict"] for one in own), [abs(one["error"]) for one in own]
+        verdicts, errors = (
+            Counter(one["verdict"] for one in own),
+            [abs(one["error"]) for one in own if one["error"] is not None],
+        )
         slacks = [one["slack"] for one in own if one["slack"] is not None]
+        source = table[(group[0] or first, *group[1:])]
         wanted[group] = {
+            "role": source["role"],
             "n": len(own),
             **{verdict: verdicts[verdict] for verdict in ("held", "violated", "unresolved")},
-            **{name: mean(one[name] for one in own) for name in ("gain", "l1")},
+            **{name: mean(one[name] for one in own if one[name] is not None) for name in ("gain", "l1")},
             "slack": median(slacks) if slacks else None,
             "error": mean(errors),
-            "max_error": max(errors),
+            "max_error": max(errors, default=None),
         }
-        if group[0] is not None or group[1] != "noise":
-            valid = table[(group[0] or first, *group[1:])]["n"]
-            if len(own) != valid:
-                yield f"{group}: {len(own)} images, from the records {valid}"
+        if len(own) != source["n"]:
+            yield f"{group}: {len(own)} images, from the records {source['n']}"
     yield from same_rows(content["rows"], ("interpreter", "attack", "schedule"), wanted)
 
 

@@ -1,4 +1,4 @@
-"""``lightning-adv2 verify RUN``: whether a run's files are whole and agree with each other. Needs no torch."""
+"""``lightning-adv2 verify RUN``: checks that a run's files are whole and agree with each other. Needs no torch."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _SHOWN = 50
 
 
 def verify(folder: Path, images: Path | None = None, sums: bool = True) -> tuple[list[str], list[str]]:
-    """Check a run's folder against itself.
+    """Check a run's files against each other, and return the faults and what was checked.
 
     Args:
         folder: with ``records``, ``manifest.json`` and the files of the report.
-        images: exported pictures; None takes ``images`` in ``folder``, where there is one.
-        sums: whether to compare all files with ``SHA256SUMS``, too.
+        images: exported pictures; None takes ``images`` in ``folder``, where it exists.
+        sums: whether to compare all files with ``SHA256SUMS`` as well.
 
     Returns:
-        What is wrong, one sentence each that names file and image, and what was checked.
+        A sentence for each fault, which names file and image; and a line for each thing that was checked.
     """
     found: list[str] = []
     contents = Contents()
@@ -80,7 +80,7 @@ def verify(folder: Path, images: Path | None = None, sums: bool = True) -> tuple
 
 
 class _Run:
-    """What each record is compared with.
+    """The parts of a run with which each record is compared.
 
     Attributes:
         experiment: from ``experiment.json``; empty where it is not known.
@@ -97,7 +97,7 @@ class _Run:
         self._layout = Layout(folder, paths) if images.is_dir() else None
 
     def record(self, path: Path, contents: Contents) -> Iterator[str]:
-        """What is wrong with one record, which is taken in where it has all that it should have."""
+        """Yield the faults of one record, and add it to the contents where it is complete."""
         try:
             header, arrays = read_arrays(path)
         except ValueError as error:
@@ -157,7 +157,7 @@ def _pictures(folder: Path, layout: Layout, header: Row, arrays: dict[str, Array
 
 
 def main(options: Namespace) -> int:
-    """The command; returns the exit code: 0 where all holds, 1 where not.
+    """Run ``verify`` and return its exit code: 0 where all holds, 1 where not.
 
     Args:
         options: of :func:`lightning_adv2.cli.options.verify`.

@@ -48,11 +48,11 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "report": Command(
         _RESULTS, "write the page of one evaluation, or of several side by side",
-        "lightning_adv2.report.compare:main", _LIGHTNING, options.report,
+        "lightning_adv2.cli.results:report", _LIGHTNING, options.report,
     ),
     "sync": Command(
         _RESULTS, "log an evaluation to W&B afterwards",
-        "lightning_adv2.report.wandb.sync:main", _LIGHTNING, options.sync,
+        "lightning_adv2.cli.results:sync", _LIGHTNING, options.sync,
     ),
     "verify": Command(
         _RESULTS, "check the files of a run against each other",

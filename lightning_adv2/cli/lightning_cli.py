@@ -19,7 +19,6 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
-import lightning_adv2.studies  # noqa: F401 - they register themselves, for 'report' and 'sync' to show their files
 from lightning_adv2.cli.instantiation import with_errors_of_classes
 from lightning_adv2.cli.merging import starting_anew
 from lightning_adv2.cli.messages import Parser, plain_unions
@@ -33,8 +32,10 @@ from lightning_adv2.report import default_logger
 from lightning_adv2.report.wandb.about import job_type_of
 from lightning_adv2.report.wandb.logger import attempt
 from lightning_adv2.runtime.checkpoint_io import SealedCheckpointIO
+from lightning_adv2.runtime.early import WATCH
 from lightning_adv2.runtime.ownership import owned
 from lightning_adv2.runtime.signals import Interruption
+from lightning_adv2.runtime.slurm import requeues
 from lightning_adv2.runtime.tasks import check_tasks
 
 
@@ -110,7 +111,8 @@ class CLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer; by default it seals checkpoints, keeps one while training, and logs to W&B."""
         config = self._get(self.config_init, "trainer", default={})
-        given = _listed(config.get("callbacks"))
+        given, plugins = _listed(config.get("callbacks")), _listed(config.get("plugins"))
+        WATCH.decide(requeues(plugins))
         interruption = Interruption()
         added: list[pl.Callback] = [interruption]
         if config.get("enable_progress_bar") is not False and not any(isinstance(bar, AnyProgressBar) for bar in given):
@@ -119,7 +121,6 @@ class CLI(LightningCLI):
         if self.subcommand == "fit" and wanted and not any(isinstance(one, TrainingCheckpoint) for one in given):
             added.append(TrainingCheckpoint())
         self.trainer_defaults["callbacks"] = added
-        plugins = _listed(config.get("plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, SealedCheckpointIO()]
         if config.get("logger") is None and "logger" not in kwargs:

@@ -16,7 +16,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from lightning_adv2.cli.commands import COMMANDS, no_command
 from lightning_adv2.cli.help import ALL
 from lightning_adv2.cli.likeness import alike
-from lightning_adv2.cli.names import PACKAGES, exports, names
+from lightning_adv2.cli.names import PACKAGES, exports, names, place_of
 from lightning_adv2.cli.patching import TYPES, NestedArg, function, options, replaced
 from lightning_adv2.errors import shorten
 
@@ -34,6 +34,7 @@ _ABSTRACT = re.compile(r"Expected an instantiatable class, but ([\w.]+) is abstr
 _ARGUMENT = re.compile(r"(?:Option|Key) '([\w.]+)' is not (?:accepted|expected)")
 _OPTION = re.compile(r"[Uu]nrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'")
 _UNKNOWN = re.compile(r"there is no \w+ '([\w.]+)'; available: ([\w, ]+)")
+_OWN_PATH = re.compile(r"\blightning_adv2(?:\.\w+)*\.([A-Za-z]\w*)\b")
 _NAME = re.compile(r"Expected a dot import path string: ([\w.]+)|has no attribute '(\w+)'|given class_path '([\w.]+)'")
 _COMMAND = re.compile(r"argument subcommand: invalid choice: '([^']*)'")
 _NO_CONFIG = re.compile(r"File does not exist: '?([^']+?)'?$")
@@ -187,6 +188,8 @@ def suggestion(message: str, options: Iterable[str]) -> str | None:
             return alike(found[1] or found[2], options)
         if found := _COMMAND.search(line):
             return alike(found[1], COMMANDS)
+    if (moved := _OWN_PATH.search(message)) and (path := place_of(moved[1])) not in (None, moved[0]):
+        return path
     for found in _NAME.finditer(message):
         name = next(filter(None, found.groups())).rsplit(".", 1)[-1]
         if (meant := alike(name, names())) not in (None, name):

@@ -46,6 +46,11 @@ def short_names() -> Iterator[None]:
         yield
 
 
+def place_of(name: str) -> str | None:
+    """The class path of a class or function of the package, by its last part; None where there is none."""
+    return next((f"lightning_adv2.{package}.{name}" for package in PACKAGES if name in exports(package)), None)
+
+
 def offered(kind: type) -> dict[str, str]:
     """The class paths of the package's subclasses of ``kind`` and of its functions that return one, by name.
 

@@ -5,22 +5,6 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 
-PAPER_TABLES = {
-    "2": "Are the interpreters sound? Localisation",
-    "3": "Is the classifier fooled?",
-    "12": "Does the map stay?",
-    "4": "Who notices? Feature squeezing",
-    "5": "The adaptive attack's maps",
-    "skin": "The skin-cancer case",
-    "stadv": "Another framework: moving pixels",
-    "8": "A map of the attacker's choice",
-    "9": "Does an attack on one interpreter fool another?",
-    "ig": "Why back-propagation resists: Proposition 1",
-    "curves": "How strong must the attack be?",
-    "aid": "Training against the attack: AID",
-}
-"""What ``reproduce --tables`` takes, with titles."""
-
 
 def _parser(command: str, description: str, epilog: str | None = None) -> ArgumentParser:
     return ArgumentParser(f"lightning-adv2 {command}", description=description, epilog=epilog, allow_abbrev=False)
@@ -67,9 +51,9 @@ def sync() -> ArgumentParser:
     """The parser of ``lightning-adv2 sync``."""
     parser = _parser(
         "sync",
-        "Log the records of evaluations to W&B, each row once, however often it is called.",
-        "The file wandb.json in a run's folder names its W&B run. Without a key or a connection, the rows go to an "
-        "offline run.",
+        "Log evaluations to W&B, once, however often it is called.",
+        "The file wandb.json in a run's folder names its W&B run. Without a key or a connection, the evaluation "
+        "goes to an offline run.",
     )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of an evaluation, with records/")
     return parser
@@ -101,7 +85,7 @@ def reproduce() -> ArgumentParser:
         "reproduce",
         "Run the evaluations and trainings that a reproduction lacks, reuse the finished ones, and report every table "
         "and figure of the paper, each value beside the published one.",
-        f"Tables: {', '.join(f'{key} ({title})' for key, title in PAPER_TABLES.items())}.",
+        "docs/reproduction.md lists the tables; --dry-run lists them with the runs.",
     )
     parser.add_argument("--config", required=True, type=Path, help="a file of configs/reproduce/")
     parser.add_argument("--tables", type=_keys, help="only these, such as 3,5,9, and only the runs that they need")

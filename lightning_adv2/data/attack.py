@@ -29,27 +29,29 @@ SCANNED = 64  # images at once where they are chosen, with the batch size still 
 
 
 class AttackDataModule(pl.LightningDataModule):
-    """Images to attack, from another data module: correctly classified ones, each with a target class.
+    """Images to attack, from another data module: correctly classified images, each with a target class.
 
-    Under a trainer, ``setup`` lets the process of global rank 0 choose them with the module's ``classifier`` and write
-    ``<default_root_dir>/manifest.json``; a later run in the same folder takes the choice from there.
+    Under a trainer, ``setup`` lets the process of global rank 0 choose the images with the module's ``classifier`` and
+    write ``<default_root_dir>/manifest.json``; a later run in the same folder takes the choice from that file.
 
     Args:
         source: the images.
-        num_images: how many correctly classified ones, or None for all there are.
+        num_images: how many correctly classified images, or None for all.
         batch_size: images per batch, and so per record; ``auto`` for as many as fit into the memory under all attacks,
             and at least a batch for each process. A run that is resumed keeps its own.
-        split: the split to take them from.
+        split: the split to take the images from.
         seed: of the choice and of the target classes.
         num_workers: worker processes that decode ahead; None for 2 where the attacks run on an accelerator, and none
-            where they want all of the CPU.
-        partners: whether each image brings another one along, as the target ``RandomClass`` needs it: from among the
-            chosen images one that is not of its target class, the same one at any batch size.
-        max_skipped: share of the images looked at that may be unreadable, before the run fails; 0 is strict.
-        target_class: the class that the attacks aim at. None draws one other than the true class for each image, by
+            where they need all of the CPU.
+        partners: whether each image brings another image along, as the target ``RandomClass`` needs it: one of the
+            chosen images that is not of the first image's target class, the same at any batch size.
+        max_skipped: share of the images looked at that may be unreadable, in [0, 1], before the run fails; 0 allows
+            none.
+        target_class: the class that the attacks aim at. None draws a class other than the true class for each image, by
             ``seed``. An index or a class's name: this class for all images but its own, which are not attacked. A list:
-            the target of each true class, in their order; null leaves a class out. A ``.csv`` file with the columns
-            ``file`` (or ``image_id``) and ``target_class``: the target of each image, and only these are attacked.
+            the target of each true class, in the order of the classes; null leaves a class out. A ``.csv`` file with
+            the columns ``file`` (or ``image_id``) and ``target_class``: the target of each image, and only these images
+            are attacked.
 
     Attributes:
         manifest: the chosen images; None before ``setup`` or ``manifest_for``.
@@ -85,7 +87,11 @@ class AttackDataModule(pl.LightningDataModule):
         self.manifest: Manifest | None = None
 
     def manifest_for(self, classifier: Callable[[Tensor], Tensor], device: str | torch.device = "cpu") -> Manifest:
-        """Choose the images with ``classifier``, which is moved to ``device`` for the scan, and keep the choice.
+        """Choose the images with a classifier, keep the choice, and return it.
+
+        Args:
+            classifier: images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K)``; it is moved to ``device`` for the scan.
+            device: where the scan runs.
 
         Raises:
             ValueError: the classifier's K is not the dataset's.
@@ -113,11 +119,12 @@ class AttackDataModule(pl.LightningDataModule):
         return self.manifest
 
     def setup(self, stage: str) -> None:
-        """Make or read the manifest on global rank 0, and tell the others.
+        """Make or read the manifest on global rank 0, and tell the other processes.
 
         Raises:
             DifferentExperimentError: the folder's manifest is of another split, seed, number, classifier or targets.
             TypeError: the module has no ``classifier``.
+            ValueError, RuntimeError: see :meth:`manifest_for`.
         """
         if self.trainer is None:
             raise RuntimeError("setup runs under a Trainer; without one call manifest_for(classifier)")
@@ -135,7 +142,7 @@ class AttackDataModule(pl.LightningDataModule):
     def _prepare(
         self, trainer: pl.Trainer, classifier: Callable[[Tensor], Tensor]
     ) -> tuple[Manifest, int | Literal["auto"]]:
-        """Which images, and how many at once."""
+        """Choose the images, and the number of images per batch."""
         folder, reuse = results_folder(trainer), continues(trainer)
         manifest = self._choose(folder, classifier, trainer.strategy.root_device, reuse)
         if self.batch_size != "auto":
@@ -187,7 +194,7 @@ class AttackDataModule(pl.LightningDataModule):
         return manifest
 
     def test_dataloader(self) -> DataLoader[AttackBatch]:
-        """This process's share of the batches.
+        """Return a loader of this process's share of the manifest's batches, in order.
 
         Raises:
             RuntimeError: there is no manifest yet.
@@ -214,9 +221,9 @@ class AttackDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[AttackBatch]:
-        """The same."""
+        """Return the loader of :meth:`test_dataloader`, which raises the same errors."""
         return self.test_dataloader()
 
     def predict_dataloader(self) -> DataLoader[AttackBatch]:
-        """The same."""
+        """Return the loader of :meth:`test_dataloader`, which raises the same errors."""
         return self.test_dataloader()

@@ -15,26 +15,28 @@ from lightning_adv2.types import Batch
 
 
 class AttackBatch(Batch):
-    """A batch of the manifest, with ``target_class``.
+    """A batch of the manifest, with ``target_class`` ``(B,)`` int64.
 
     Attributes:
-        batch_index: its number; the record of its attack is named after it. -1 for the empty batch, which leaves none.
+        batch_index: the batch's number, from 0; the record of its attack is named after it. -1 for the empty batch,
+            which leaves no record.
     """
 
     batch_index: int
 
 
 class AttackBatches(Dataset[AttackBatch]):
-    """The manifest's batches, each one item, and behind them one empty batch.
+    """The manifest's batches, each an item, and behind them an empty batch.
 
     Args:
         dataset: the images.
         manifest: which of them, in which order, with which target classes.
-        batch_size: images per batch; the last one may be smaller.
-        partners: whether each image brings another one along, ``other_images`` and ``other_label``.
+        batch_size: images per batch; the last batch may be smaller.
+        partners: whether each image brings another image along, in ``other_images`` ``(B, C, H, W)`` and
+            ``other_label`` ``(B,)``.
 
     Raises:
-        ValueError: an image has no possible partner; or, when it is loaded, is not what the manifest says.
+        ValueError: an image has no possible partner; or, when an image is loaded, it differs from the manifest.
     """
 
     def __init__(self, dataset: ImageDataset, manifest: Manifest, batch_size: int, partners: bool = False) -> None:

@@ -18,13 +18,13 @@ Box: TypeAlias = tuple[float, float, float, float]
 
 
 def read_boxes(path: str | Path) -> dict[str, list[Box]]:
-    """The boxes of each file, from a CSV with the columns ``file, xmin, ymin, xmax, ymax``; other columns are ignored.
+    """Return the boxes of each file, from a CSV with the columns ``file, xmin, ymin, xmax, ymax``; others are ignored.
 
-    Names are in Unicode's composed form (NFC), in which image ids are, too.
+    Names are in Unicode's composed form (NFC), as image ids are. Boxes are in pixels, 0-based and half-open.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a column is missing, or a box is no box.
+        ValueError: a column is missing, a coordinate is no number, or a box has no area.
     """
     columns, rows = read_rows(path, "boxes", "a CSV with columns file,xmin,ymin,xmax,ymax")
     missing = {"file", "xmin", "ymin", "xmax", "ymax"}.difference(columns)
@@ -43,7 +43,13 @@ def read_boxes(path: str | Path) -> dict[str, list[Box]]:
 
 
 def boxes_to_mask(boxes: NDArray[np.float64], height: int, width: int) -> Mask:
-    """The union of half-open boxes ``(n, 4)``: the pixels whose centres lie inside. ``(height, width)`` bool."""
+    """Return the union of half-open boxes, ``(height, width)`` bool: the pixels whose centres lie inside a box.
+
+    Args:
+        boxes: ``(n, 4)`` xmin, ymin, xmax, ymax in pixels; parts outside the image do not count.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+    """
     mask = np.zeros((height, width), np.bool_)
     for box in boxes:
         left, top, right, bottom = (max(ceil(edge - 0.5), 0) for edge in box)

@@ -41,30 +41,32 @@ class OfficialCIFAR10(ImageDataset):
         return len(self._labels)
 
     def label(self, index: int) -> int:
-        """The true class."""
+        """Return the true class, in 0 to 9."""
         return int(self._labels[index])
 
     def image_id(self, index: int) -> str:
-        """Split and number."""
+        """Return split and number, such as ``test/00042``."""
         return f"{self._split}/{index:05d}"
 
     def load(self, index: int) -> tuple[Pixels, None]:
-        """The image ``(32, 32, 3)`` uint8."""
+        """Return the image ``(32, 32, 3)`` uint8, and None for the mask that nobody knows."""
         return self._pixels[index], None
 
 
 class CIFAR10DataModule(ImageDataModule):
-    """CIFAR-10; validation images are held out from the training images. ``lightning-adv2 fetch cifar10`` downloads it.
+    """CIFAR-10 (Krizhevsky 2009); validation images are held out from the training images.
+
+    ``lightning-adv2 fetch cifar10`` downloads the archive.
 
     Args:
         root: a folder with ``cifar-10-batches-py`` (the official archive, unpacked), or with ``train`` and ``test``,
             each a folder or a zip of ``<split>/<class>/<image>``.
         num_val: training images to hold out.
-        seed: chooses them, and the training images.
-        num_train: train on so many of the others; None takes all.
+        seed: chooses the held-out images, and the training images.
+        num_train: number of the other images to train on; None takes all.
         batch_size: images per batch.
         num_workers: worker processes per loader.
-        max_skipped: the share of a split's images that may be unreadable; they are left out and named.
+        max_skipped: the share of a split's images that may be unreadable, in [0, 1]; they are left out and named.
 
     Raises:
         FileNotFoundError: ``root`` or a split is not there.
@@ -88,7 +90,13 @@ class CIFAR10DataModule(ImageDataModule):
         self.root, self.num_val, self.seed, self.num_train = Path(root), num_val, seed, num_train
 
     def build(self, split: Split) -> ImageDataset:
-        """Test images, or one part of the training images."""
+        """Return the test images, or a part of the training images.
+
+        Raises:
+            FileNotFoundError: ``root`` or the split is not there.
+            RuntimeError: a file of the official archive is missing or damaged.
+            ValueError: ``num_val`` or ``num_train`` is out of range.
+        """
         if split == "test":
             return self._read(train=False)
         whole = self._read(train=True)

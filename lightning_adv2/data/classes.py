@@ -1,4 +1,4 @@
-"""Which folder is which class; names count in Unicode's composed form (NFC), whatever a file system stores."""
+"""The classes of folders; names count in Unicode's composed form (NFC), whatever a file system stores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning_adv2.data.text_files import nfc
 
 
 def check_classes(images: dict[str, list[str]], classes: Sequence[str] | None, where: str) -> tuple[str, ...]:
-    """The class names in the order of their indices: ``classes``, or the folders' sorted names; both in NFC.
+    """Return the class names in the order of their indices: ``classes``, or the folders' sorted names; both in NFC.
 
     Args:
         images: the image paths of each class folder.
@@ -19,8 +19,8 @@ def check_classes(images: dict[str, list[str]], classes: Sequence[str] | None, w
 
     Raises:
         FileNotFoundError: there is no image at all.
-        ValueError: an empty folder where ``classes`` does not fix the indices; a folder that is not among
-            ``classes``; names that are the same, or differ in case or Unicode form only.
+        ValueError: an empty folder where ``classes`` does not fix the indices; a folder that is not among ``classes``;
+            names that are the same, or differ in case or Unicode form only.
     """
     if not any(images.values()):
         found = f"only empty class folders ({', '.join(list(images)[:10])})" if images else "no class folders"

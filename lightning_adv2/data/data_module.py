@@ -21,14 +21,14 @@ Split = Literal["train", "val", "test"]
 class ImageDataModule(pl.LightningDataModule, ABC):
     """Train, validation and test images.
 
-    On several processes each batch of validation and test is one process's, and each image is in exactly one of them;
-    processes that have fewer get an empty one. Training is in an order that seed and epoch determine.
+    On several processes each batch of validation and test belongs to one process, and each image is in exactly one
+    batch; a process that has fewer batches gets an empty one. Training is in an order that seed and epoch determine.
 
     Args:
         batch_size: images per batch, and per process.
         num_workers: worker processes per loader.
-        max_skipped: the share of a split's images that may be unreadable; they are left out and named, and more than
-            that ends the run. 0 allows none.
+        max_skipped: the share of a split's images that may be unreadable, in [0, 1]; they are left out and named, and
+            more of them end the run. 0 allows none.
 
     Attributes:
         name: short name for tables.
@@ -54,13 +54,14 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     @abstractmethod
     def build(self, split: Split) -> ImageDataset:
-        """Make the dataset of a split; called once per split."""
+        """Return a new dataset of a split; called once per split."""
 
     def dataset(self, split: Split) -> ImageDataset:
-        """The dataset of a split, the same object at each call.
+        """Return the dataset of a split, the same object at each call.
 
         Raises:
-            ValueError: ``split`` is none of train, val, test.
+            ValueError: ``split`` is none of train, val, test; or see :meth:`build`.
+            FileNotFoundError: see :meth:`build`.
         """
         if split not in get_args(Split):
             raise ValueError(f"split={split!r}: take one of {', '.join(get_args(Split))}")
@@ -70,27 +71,34 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The K class names."""
+        """Return the K class names; a label is an index into them."""
         return self.dataset("val").classes
 
     @property
     def class_titles(self) -> tuple[str, ...]:
-        """The K classes as a reader knows them, for figures; by default their names."""
+        """Return the K classes as a reader knows them, for figures; by default their names."""
         return self.classes
 
     @property
     def num_classes(self) -> int:
-        """K."""
+        """Return K, the number of classes."""
         return len(self.classes)
 
     def skipped(self, split: Split) -> Skipped:
-        """Image id -> reason of all that this process could not read so far."""
+        """Return the images of a split that this process could not read so far: image id -> reason."""
         if split not in self._skipped:
             self._skipped[split] = Skipped(split, len(self.dataset(split)), self.max_skipped, self._total)
         return self._skipped[split]
 
     def train_dataloader(self) -> BatchLoader:
-        """Shuffled, or drawn class-balanced; the incomplete last batch is left out where there is another one."""
+        """Return a loader of the training images, shuffled, or drawn class-balanced.
+
+        The incomplete last batch is left out where there is another batch.
+
+        Raises:
+            FileNotFoundError, ValueError: see :meth:`build`.
+            RuntimeError: while batches are read, more images are unreadable than ``max_skipped`` allows.
+        """
         if self._order_seed is None:
             self._order_seed = run_seed(self.trainer)
         images = self.dataset("train")
@@ -99,23 +107,23 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self._loader("train", ChosenBatches(images), order)
 
     def val_dataloader(self) -> BatchLoader:
-        """The validation images, in order."""
+        """Return a loader of the validation images, in order; it raises the errors of :meth:`train_dataloader`."""
         return self._in_order("val")
 
     def test_dataloader(self) -> BatchLoader:
-        """The test images, in order."""
+        """Return a loader of the test images, in order; it raises the errors of :meth:`train_dataloader`."""
         return self._in_order("test")
 
     def predict_dataloader(self) -> BatchLoader:
-        """The test images, in order."""
+        """Return a loader of the test images, in order; it raises the errors of :meth:`train_dataloader`."""
         return self.test_dataloader()
 
     def state_dict(self) -> dict[str, Any]:
-        """What the order of the training images hangs on."""
+        """Return the seed of the training images' order, for the checkpoint; empty before training."""
         return {} if self._order_seed is None else {"order_seed": self._order_seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the order of the run that is resumed."""
+        """Keep the seed of the order in the checkpoint of the run that is resumed."""
         self._order_seed = state_dict["order_seed"]
 
     @property

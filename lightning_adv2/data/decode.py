@@ -29,32 +29,32 @@ def decode_image(
     bit_depth: int | None = None,
     on_dim: Callable[[str], None] = warnings.warn,
 ) -> Image.Image:
-    """The file's first frame as an RGB image of 8 bits.
+    """Return a file's first frame as an RGB image of 8 bits.
 
-    The bytes decide, not the file's name: a TIFF named ``.jpg`` is read as the TIFF that it is. The formats are AVIF
-    (where Pillow has it), BMP, GIF, JPEG, JPEG 2000, PNG, PBM/PGM/PPM, TIFF and WebP, as
-    :data:`~lightning_adv2.files.images.FORMATS` lists them, and no other. Grey repeats its
-    channel; a palette is looked up; an alpha channel is dropped and not blended, as torchvision does; CMYK goes by
-    Pillow's plain formula, without a colour profile; 16-bit values ``v``, grey or colour, become
-    ``round(255 * v / (2**bits - 1))``: white stays white.
+    The bytes decide, not the file's name: a TIFF named ``.jpg`` is read as a TIFF. The formats are AVIF (where Pillow
+    has it), BMP, GIF, JPEG, JPEG 2000, PNG, PBM/PGM/PPM, TIFF and WebP, as :data:`~lightning_adv2.files.images.FORMATS`
+    lists them, and no other. Grey repeats its channel; a palette is looked up; an alpha channel is dropped and not
+    blended, as in torchvision; CMYK is converted by Pillow's plain formula, without a colour profile; 16-bit values
+    ``v``, grey or colour, become ``round(255 * v / (2**bits - 1))``, so that white stays white.
 
-    How many bits a 16-bit value has is never guessed from the pixels. TIFF with fewer than 16 bits per sample, PGM with
-    a maximum below 65535, PPM and JPEG 2000 say it. In PNG values fill the 16 bits, by its specification also where a
-    chunk sBIT names fewer; in files that break this rule, and in other TIFF and PGM files, ``bit_depth`` says it.
+    The number of bits of a 16-bit value is never guessed from the pixels. TIFF with fewer than 16 bits per sample, PGM
+    with a maximum below 65535, PPM and JPEG 2000 state it. In PNG values fill the 16 bits, by its specification also
+    where a chunk sBIT names fewer; for files that break this rule, and for other TIFF and PGM files, ``bit_depth``
+    states it.
 
     Args:
         data: the file's bytes.
-        image_id: its name, for errors.
-        exif_rotation: turn the image as its EXIF tag asks for. False leaves the pixels as they are stored, which is
-            what torchvision does and what the published ImageNet figures, and boxes, refer to. (A TIFF comes turned
-            either way: Pillow does that by itself.)
+        image_id: the image's name, for errors.
+        exif_rotation: turn the image as its EXIF tag asks for. False leaves the pixels as they are stored, as
+            torchvision does; the published ImageNet figures, and boxes, refer to these. (Pillow itself turns a TIFF in
+            either case.)
         bit_depth: how many bits the values of such 16-bit files have, 9 to 16; None for 16. Files of 8 bits do not
             depend on it.
-        on_dim: with ``bit_depth=None``, told of an image all of whose 16-bit values lie below 4096, but not all at 0:
-            read as it is, it is nearly black.
+        on_dim: with ``bit_depth=None``, called with a sentence about an image all of whose 16-bit values lie below
+            4096, but not all at 0: read as 16 bits, it is nearly black.
 
     Returns:
-        The image, mode ``RGB``, decoded.
+        The decoded image, mode ``RGB``.
 
     Raises:
         UnreadableImageError: the file is empty, truncated, damaged, no image or one of another format; it has more
@@ -96,13 +96,17 @@ def decode_image(
 
 
 def reason_of(error: Exception) -> str:
-    """An error in words that are the same in every run: without a path or an object's address."""
+    """Return an error in words that are the same in every run: without a path or an object's address."""
     words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return re.sub(r" <[^<>]* at 0x[0-9a-f]+>", "", words) or type(error).__name__
 
 
 def check_pixels(width: int, height: int) -> None:
-    """Raise a ValueError for an image of more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``; None allows any number."""
+    """Check an image's size in pixels against ``PIL.Image.MAX_IMAGE_PIXELS``, of which None allows any size.
+
+    Raises:
+        ValueError: the image has more pixels.
+    """
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:  # Pillow only warns, up to twice as many
         raise ValueError(f"{width} x {height} pixels are more than PIL.Image.MAX_IMAGE_PIXELS={limit}")
@@ -127,7 +131,7 @@ def _is_deep_pgm(file: Image.Image) -> bool:
 
 
 def _declared_bits(file: Image.Image) -> int | None:
-    """How many bits the decoded values of a 16-bit file have, where its format says so."""
+    """The number of bits of a 16-bit file's decoded values, where its format states it."""
     if file.format == "TIFF":  # Pillow does not scale 12 bits
         bits = int(file.tag_v2.get(258, (16,))[0])  # type: ignore[attr-defined]
         return bits if bits < 16 else None
@@ -142,12 +146,12 @@ def _tiles(file: Image.Image) -> Sequence[tuple[Any, ...]]:
 
 
 def _raw_modes(file: Image.Image) -> str:
-    """How the parts' samples are stored, such as ``RGB;16B``."""
+    """The stored form of the parts' samples, such as ``RGB;16B``."""
     return " ".join(str(tile[3]) for tile in _tiles(file))
 
 
 def _low_bytes(file: Image.Image) -> list[Any]:
-    """How to decode a file of 16-bit colour so that the lower bytes come; Pillow gives the upper ones. Or nothing."""
+    """The tiles that decode the lower bytes of a file of 16-bit colour; Pillow decodes the upper bytes. Or none."""
     tiles = []
     for tile in _tiles(file):
         codec, box, offset, args = tile[:4]

@@ -14,7 +14,7 @@ from lightning_adv2.data.manifest import Manifest
 
 @dataclass(frozen=True)
 class EvaluatedData:
-    """What the loop runs over, as far as a data module tells.
+    """The data of a trainer's current loop, as far as a data module tells.
 
     Attributes:
         module: the trainer's data module; None where the trainer was given loaders.
@@ -27,12 +27,12 @@ class EvaluatedData:
     manifest: Manifest | None
 
     def class_titles(self, count: int) -> list[str]:
-        """The titles of ``count`` classes for people; their numbers where the data module has none."""
+        """Return the titles of ``count`` classes for a reader; their numbers where the data module has none."""
         return list(getattr(self.source, "class_titles", None) or map(str, range(count)))
 
 
 def evaluated_data(trainer: pl.Trainer) -> EvaluatedData:
-    """The data of the trainer's current loop."""
+    """Return the data of the trainer's current loop."""
     module: Any = getattr(trainer, "datamodule", None)
     return EvaluatedData(module, getattr(module, "source", module), getattr(module, "manifest", None))
 
@@ -42,4 +42,4 @@ class LimitsBatch(ABC):
 
     @abstractmethod
     def fitting_batch(self, trainer: pl.Trainer, image: Tensor) -> int:
-        """How many images like ``image`` ``(C, H, W)`` fit into the memory at once."""
+        """Return how many images like ``image`` ``(C, H, W)`` fit into the memory at once."""

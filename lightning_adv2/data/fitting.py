@@ -20,7 +20,7 @@ Transform: TypeAlias = Callable[..., Any]
 """Takes and returns an image and its object, as those of ``torchvision.transforms.v2`` do."""
 
 Where: TypeAlias = BoundingBoxes | Image.Image | None
-"""Where the object is in an image: boxes, a picture of its size that is white on the object, or nobody knows."""
+"""The place of the object in an image: boxes, a picture of its size that is white on the object, or None."""
 
 _GRID = 2**14  # per pixel: torchvision resizes boxes in single precision, and an edge may lie on a pixel's centre
 
@@ -31,7 +31,8 @@ class Fitted(NamedTuple):
     Attributes:
         pixels: ``(H, W, 3)`` uint8.
         mask: the object's pixels, ``(H, W)`` bool, or None where nobody knows.
-        boxes: ``(M, 4)`` float32 xmin, ymin, xmax, ymax in pixels, or None; those wholly outside are at the end, zeros.
+        boxes: ``(M, 4)`` float32 xmin, ymin, xmax, ymax in pixels, or None; boxes wholly outside the image are at the
+            end, as zeros.
     """
 
     pixels: Pixels
@@ -40,7 +41,7 @@ class Fitted(NamedTuple):
 
 
 class ResizeAndCrop:
-    """The shorter side becomes ``resize`` (bicubic, antialiased), and the central square of side ``crop`` is kept.
+    """Resize the shorter side to ``resize`` (bicubic, antialiased), and keep the central square of side ``crop``.
 
     Args:
         resize: in pixels, or None.
@@ -104,7 +105,12 @@ class ResizeAndCrop:
 
 
 def boxes_in(boxes: Any, image: Image.Image) -> BoundingBoxes:
-    """Boxes ``(M, 4)`` xmin, ymin, xmax, ymax in pixels, cut off at an image's edges, for transforms to take along."""
+    """Return boxes of an image, cut off at its edges, that any transform takes along.
+
+    Args:
+        boxes: ``(M, 4)`` xmin, ymin, xmax, ymax in pixels, 0-based and half-open.
+        image: the image that they are of.
+    """
     given = torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
     whole = BoundingBoxes(given, format="XYXY", canvas_size=(image.height, image.width))
     clamped: BoundingBoxes = v2.functional.clamp_bounding_boxes(whole)
@@ -112,7 +118,7 @@ def boxes_in(boxes: Any, image: Image.Image) -> BoundingBoxes:
 
 
 def _left(boxes: BoundingBoxes) -> Tensor:
-    """What a crop leaves of boxes ``(M, 4)``, first; then zeros for those that it leaves nothing of."""
+    """The boxes ``(M, 4)`` with an area, then zeros for those that a crop has cut off."""
     found = (boxes.as_subclass(Tensor) * _GRID).round() / _GRID
     has_area = (found[:, 0] < found[:, 2]) & (found[:, 1] < found[:, 3])
     left = torch.zeros_like(found)

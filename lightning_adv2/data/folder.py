@@ -90,7 +90,7 @@ class ImageFolderDataset(ImageFiles):
         self._most = max(map(len, self.boxes.values())) if self.boxes else 0
 
     def where(self, index: int, image: Image.Image) -> Where:
-        """The image's boxes, as many as the most that a file has: the last ones are without area."""
+        """Return the image's boxes ``(M, 4)``, M the most of any file, filled up with zeros; else None."""
         if self.boxes is None:
             return None
         boxes = self.boxes.get(self.image_id(index), [])
@@ -167,14 +167,24 @@ class ImageFolderDataModule(ImageDataModule):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The K class names."""
+        """Return the K class names: ``classes``, or the sorted folder names of the training (or validation) split.
+
+        Raises:
+            FileNotFoundError: ``root`` or its split is not there.
+            ValueError: two names are the same, or differ in case or Unicode form only.
+        """
         if self._classes is None:
             has_train = find_storage(self.root, self.train_split) is not None
             self._classes = self._read(self.train_split if has_train else self.val_split, classes=None).classes
         return self._classes
 
     def build(self, split: Split) -> ImageDataset:
-        """Read the split's folder, or take it from another split where it has none."""
+        """Return the images of the split's folder, or of another split where it has none.
+
+        Raises:
+            FileNotFoundError: ``root``, the split or ``boxes`` is not there.
+            ValueError: folders that do not fit ``classes``, bad boxes, or ``val_fraction`` beside a validation split.
+        """
         if split == "test":
             return self.dataset("val") if self.test_split is None else self._read(self.test_split, self.classes)
         has_val = find_storage(self.root, self.val_split) is not None

@@ -28,22 +28,22 @@ _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class LesionDataset(ImageFiles):
-    """Dermatoscopic images with their class and, where there are some, their lesion masks.
+    """Dermatoscopic images with their class and, where there are any, their lesion masks.
 
     Args:
         storage: where images and masks lie.
         split: the split's name, for errors.
         rows: the images, in their order.
         paths: image id -> the image's path.
-        masks: image id -> the path of its mask, white on the lesion; none of them, or all.
-        resize: length of the shorter side after resizing, or None.
-        crop: side of the central square that is kept, or None.
+        masks: image id -> the path of its mask, white on the lesion; for no image, or for all.
+        resize: length of the shorter side after resizing, in pixels, or None.
+        crop: side of the central square that is kept, in pixels, or None.
         cache: keep all decoded images in memory.
         bit_depth: how many bits the values in 16-bit files have, such as 12; None for all 16.
-        left_out: path -> why not, of the files that are not read.
+        left_out: path -> reason, for the files that are not read.
 
     Raises:
-        ValueError: some images have a mask and others none, or a mask is not of its image's size.
+        ValueError: some images have a mask and others none; when an image is loaded, its mask has another size.
     """
 
     def __init__(
@@ -73,11 +73,16 @@ class LesionDataset(ImageFiles):
         )
 
     def image_id(self, index: int) -> str:
-        """ISIC's, such as ``ISIC_0024306``."""
+        """Return the image's name in the ISIC archive, such as ``ISIC_0024306``."""
         return self.ids[index]
 
     def where(self, index: int, image: Image.Image) -> Where:
-        """The image's mask, if it has one."""
+        """Return the image's mask, white on the lesion; None where the images have no masks.
+
+        Raises:
+            ValueError: the mask is not of the image's size.
+            UnreadableImageError: the mask cannot be read.
+        """
         name = self.ids[index]
         if not self.masks:
             return None
@@ -91,29 +96,30 @@ class LesionDataset(ImageFiles):
 
 
 class HAM10000DataModule(ImageDataModule):
-    """Seven classes of skin lesions in ISIC 2018's order: MEL, NV, BCC, AKIEC, BKL, DF, VASC. Nothing is downloaded.
+    """Seven classes of skin lesions (HAM10000, Tschandl et al. 2018) in ISIC 2018's order. Nothing is downloaded.
 
-    Images are found by the names in ``labels``, at any depth of a folder or zip, behind links too; images and rows must
-    belong together, both ways, and no image may have two files, or two masks. PNG files below a folder ``masks`` beside
-    them, ``<image>.png`` or ``<image>_segmentation.png``, are lesion masks.
+    The classes are MEL, NV, BCC, AKIEC, BKL, DF, VASC. Images are found by the names in ``labels``, at any depth of a
+    folder or zip, also behind links; every image needs a row and every row an image, and no image may have two files,
+    or two masks. PNG files below a folder ``masks`` beside the images, ``<image>.png`` or ``<image>_segmentation.png``,
+    are lesion masks.
 
     Args:
-        images: a folder or zip, or for each split (train, val, test) one.
-        labels: a CSV file (see :func:`~lightning_adv2.data.lesion_labels.read_labels`), or for each split one. A
-            single one with a column ``split`` says which image goes where; from one without, shares are held out, so
+        images: a folder or zip, or one for each split (train, val, test).
+        labels: a CSV file (see :func:`~lightning_adv2.data.lesion_labels.read_labels`), or one for each split. A single
+            file with a column ``split`` says which image goes where; from a file without it shares are held out, so
             that all images of a lesion are in one split.
         lesions: CSV with ``image`` or ``image_id`` and ``lesion_id``, where ``labels`` lacks the latter: ISIC's
-            ``LesionGroupings`` or HAM10000's metadata. Without it images of one lesion may be on both sides.
-        val_fraction: share of each class's images held out for validation.
-        test_fraction: share held out for the test.
-        seed: chooses them.
-        resize: length of the shorter side after resizing, or None.
-        crop: side of the central square that is kept, or None.
+            ``LesionGroupings`` or HAM10000's metadata. Without it images of one lesion may be in two splits.
+        val_fraction: share of each class's images held out for validation, in [0, 1).
+        test_fraction: share held out for the test, in [0, 1).
+        seed: chooses the held-out images.
+        resize: length of the shorter side after resizing, in pixels, or None.
+        crop: side of the central square that is kept, in pixels, or None.
         cache: keep all decoded images in memory.
         balanced: draw the training images so that every class comes equally often.
         batch_size: images per batch.
         num_workers: worker processes per loader.
-        max_skipped: the share of a split's images that may be unreadable; they are left out and named.
+        max_skipped: the share of a split's images that may be unreadable, in [0, 1]; they are left out and named.
         bit_depth: how many bits the values in 16-bit files have, such as 12; None for all 16.
 
     Raises:
@@ -158,7 +164,12 @@ class HAM10000DataModule(ImageDataModule):
         self.bit_depth = bit_depth
 
     def build(self, split: Split) -> LesionDataset:
-        """Read all labels and list all images, for their consistency; decode none."""
+        """Return the images of a split, after a check of all labels and files; decodes no image.
+
+        Raises:
+            FileNotFoundError: a file is not there, or no image is of the split.
+            ValueError: labels, images or masks do not fit together.
+        """
         rows = self._rows()
         own = [row for row in rows if row.split == split]
         if not own:

@@ -78,7 +78,11 @@ class ImageFiles(ImageDataset):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width: of the crop, or else of the first image that can be read."""
+        """Return height and width in pixels: of the crop, or of the first image that can be read.
+
+        Raises:
+            RuntimeError: no image can be read.
+        """
         if self._size is None:
             self._size = self._first_size()
         return self._size
@@ -94,19 +98,25 @@ class ImageFiles(ImageDataset):
         return len(self.paths)
 
     def label(self, index: int) -> int:
-        """The true class."""
+        """Return the true class, an index into ``classes``."""
         return self.labels[index]
 
     def image_id(self, index: int) -> str:
-        """The path, in Unicode's composed form."""
+        """Return the image's path in Unicode's composed form."""
         return nfc(self.paths[index])
 
     def where(self, index: int, image: Image.Image) -> Where:
-        """Where the object is in a decoded image, before it is brought to its size; by default nobody knows."""
+        """Return where the object is in a decoded image of its own size; None, the default, for unknown."""
         return None
 
     def load(self, index: int) -> tuple[Pixels, Mask | None]:
-        """The image ``(H, W, 3)`` uint8 and its mask ``(H, W)`` bool, if it has one."""
+        """Return the image ``(H, W, 3)`` uint8 and its object's mask ``(H, W)`` bool, or None where nobody knows it.
+
+        Raises:
+            UnreadableImageError: the file cannot be read, or holds no image.
+            ValueError: the image is of another size than the first image, or smaller than ``crop``.
+            TypeError: ``transform`` returns no 8-bit image.
+        """
         return self._fitted(index)[:2]
 
     def __getitem__(self, index: int) -> Item:
@@ -127,7 +137,7 @@ class ImageFiles(ImageDataset):
         return loaded
 
     def prepare(self) -> None:
-        """With ``cache``, decode all images, once; one that cannot be read is an error only when it is asked for."""
+        """With ``cache``, decode all images once; an unreadable image is an error only when it is asked for."""
         if self.cache and self._decoded is None:
             self._decoded = [self._load_or_reason(index) for index in range(len(self))]
 
@@ -152,15 +162,23 @@ class ImageFiles(ImageDataset):
         return self._fit(image, self.where(index, image), self.image_id(index))
 
     def read(self, path: str, image_id: str) -> Image.Image:
-        """One file as an RGB image.
+        """Return one file as an RGB image, of its own size.
+
+        Args:
+            path: of the file in the storage.
+            image_id: the image's name, for errors.
 
         Raises:
-            UnreadableImageError: the file cannot be read, or is no image.
+            UnreadableImageError: the file cannot be read, or holds no image.
         """
         return decode_image(self._bytes(path, image_id), image_id, self.exif_rotation, self.bit_depth, self._name_dim)
 
     def content(self, index: int) -> bytes:
-        """The file's bytes."""
+        """Return the bytes of the image's file.
+
+        Raises:
+            UnreadableImageError: the file cannot be read.
+        """
         return self._bytes(self.paths[index], self.image_id(index))
 
     def _bytes(self, path: str, image_id: str) -> bytes:
@@ -177,7 +195,7 @@ class ImageFiles(ImageDataset):
 
 
 def named(reasons: Mapping[str, str], count: int = 5) -> str:
-    """The first few of many names, each with its reason."""
+    """Return the first ``count`` of many names in one line, each with its reason, and the number of the others."""
     words = [f"{name} ({reason})" for name, reason in list(reasons.items())[:count]]
     return "; ".join(words) + (f"; and {len(reasons) - count} more" if len(reasons) > count else "")
 

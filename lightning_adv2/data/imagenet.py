@@ -14,19 +14,19 @@ _WNID = re.compile(r"n\d+")
 
 
 class ImageNetDataModule(ImageFolderDataModule):
-    """ImageNet; the test images are the validation images. Classes are the sorted WordNet ids, as in torchvision.
+    """ImageNet (ILSVRC 2012); the test images are the validation images. Classes are the sorted WordNet ids.
 
     Args:
         root: a folder or zip with ``val/<wnid>/<image>`` and, for training, ``train/<wnid>/<image>``.
-        resize: length of the shorter side after resizing.
-        crop: side of the central square that is kept.
-        class_list: the WordNet ids in the classifier's order, for a root that has only some of the classes: a text
-            file with one per line, or a CSV with the column ``wnid``; None where all 1000 are there. In a text file
-            a title may follow the id, after a tab or blanks; empty lines and lines that begin with ``#`` do not count.
+        resize: length of the shorter side after resizing, in pixels, or None.
+        crop: side of the central square that is kept, in pixels, or None.
+        class_list: the WordNet ids in the classifier's order, for a root that has only some of the classes: a text file
+            with one id per line, or a CSV with the column ``wnid``; None where all 1000 are there. In a text file a
+            title may follow the id, after a tab or blanks; empty lines and lines that begin with ``#`` do not count.
         boxes: CSV of object boxes, or None; see :class:`~lightning_adv2.data.folder.ImageFolderDataset`.
         batch_size: images per batch.
         num_workers: worker processes per loader.
-        max_skipped: the share of a split's images that may be unreadable; they are left out and named.
+        max_skipped: the share of a split's images that may be unreadable, in [0, 1]; they are left out and named.
 
     Raises:
         FileNotFoundError: ``root``, its ``val`` or ``class_list`` is not there.
@@ -59,7 +59,12 @@ class ImageNetDataModule(ImageFolderDataModule):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The K WordNet ids."""
+        """Return the K WordNet ids, in the classifier's order.
+
+        Raises:
+            FileNotFoundError: ``root`` or its split is not there.
+            ValueError: not 1000 classes and no ``class_list``.
+        """
         classes = super().classes
         if not self._listed and len(classes) != 1000:
             raise ValueError(
@@ -70,7 +75,7 @@ class ImageNetDataModule(ImageFolderDataModule):
 
     @property
     def class_titles(self) -> tuple[str, ...]:
-        """In English, as torchvision has them; the WordNet ids where a ``class_list`` gives another order."""
+        """Return torchvision's English titles of the classes; with a ``class_list`` the WordNet ids."""
         return self.classes if self._listed else tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 
 

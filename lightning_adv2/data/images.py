@@ -22,15 +22,15 @@ Mask: TypeAlias = NDArray[np.bool_]
 """The object's pixels in one image, ``(H, W)`` bool."""
 
 FINGERPRINTED = 2**31
-"""How many bytes of images a fingerprint reads; a disk takes some ten seconds for as much."""
+"""Bytes of images that a fingerprint reads at most; a disk takes some ten seconds for them."""
 
 
 class UnreadableImageError(RuntimeError):
-    """An image that cannot be read; whoever reads many may leave it out, by name.
+    """An image cannot be read; a reader of many images may leave it out, by name.
 
     Args:
-        image_id: its name in the dataset.
-        reason: why, in words that are the same on every machine.
+        image_id: the image's name in the dataset.
+        reason: in words that are the same on every machine.
     """
 
     def __init__(self, image_id: str, reason: str) -> None:
@@ -42,14 +42,14 @@ class UnreadableImageError(RuntimeError):
 
 
 class Item(TypedDict):
-    """One image with the keys of :class:`~lightning_adv2.types.Batch`; default collation makes a batch of them.
+    """An image with the keys of :class:`~lightning_adv2.types.Batch`; default collation makes a batch of several.
 
     Attributes:
         images: ``(C, H, W)`` float32 in [0, 1], exactly ``k / 255``.
         label: the true class.
         image_id: unique within the dataset.
-        mask: ``(1, H, W)`` bool.
-        boxes: ``(M, 4)``.
+        mask: the object's pixels, ``(1, H, W)`` bool.
+        boxes: the object's boxes, ``(M, 4)`` float32 xmin, ymin, xmax, ymax in pixels; those without area fill up.
     """
 
     images: Tensor
@@ -64,7 +64,7 @@ class ImageDataset(Dataset[Item], ABC):
 
     Attributes:
         classes: the K class names; a label is an index into them.
-        left_out: path -> why not, of the files beside the images that are not read as images.
+        left_out: path -> reason, for the files beside the images that are not read as images.
     """
 
     classes: tuple[str, ...]
@@ -73,39 +73,51 @@ class ImageDataset(Dataset[Item], ABC):
     @property
     @abstractmethod
     def image_size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Return height and width in pixels."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def label(self, index: int) -> int:
-        """The true class, without decoding the image."""
+        """Return the true class, an index into ``classes``, without decoding the image."""
 
     @abstractmethod
     def image_id(self, index: int) -> str:
-        """A name that is unique within the dataset and does not depend on its length."""
+        """Return a name that is unique within the dataset and does not depend on the dataset's length."""
 
     @abstractmethod
     def load(self, index: int) -> tuple[Pixels, Mask | None]:
-        """The image ``(H, W, C)`` uint8 and, where the dataset knows it, the object's mask ``(H, W)`` bool."""
+        """Return the image ``(H, W, C)`` uint8 and its object's mask ``(H, W)`` bool, or None where nobody knows it.
+
+        Raises:
+            UnreadableImageError: the image cannot be read.
+        """
 
     def prepare(self) -> None:
-        """Bring into memory what is kept there. Called before worker processes start, so that they share it."""
+        """Bring into memory what is kept there; called before worker processes start, so that they share it."""
 
     def uint8(self, index: int) -> Pixels:
-        """The image as stored, ``(H, W, C)`` uint8: what content hashes are taken of."""
+        """Return the image as stored, ``(H, W, C)`` uint8, of which content hashes are taken.
+
+        Raises:
+            UnreadableImageError: the image cannot be read.
+        """
         return self.load(index)[0]
 
     def content(self, index: int) -> bytes:
-        """Bytes that change when the image does: its pixels, or its file."""
+        """Return bytes that change when the image does: its pixels, or its file.
+
+        Raises:
+            UnreadableImageError: the image cannot be read.
+        """
         return self.uint8(index).tobytes()
 
     def fingerprint(self) -> str:
-        """SHA-256 of all names and labels, and of the images' content, up to ``FINGERPRINTED`` bytes of it.
+        """Return the SHA-256 of all names and labels, and of up to ``FINGERPRINTED`` bytes of the images' content.
 
-        Where there is more, as many images count as fit, in a random order that is always the same. An image that
-        cannot be read counts with its reason.
+        Where there is more content, as many images count as fit, in a random order that is always the same. An image
+        that cannot be read counts with its reason.
         """
         digest = hashlib.sha256(json.dumps([(self.image_id(i), self.label(i)) for i in range(len(self))]).encode())
         read = 0
@@ -124,7 +136,13 @@ class ImageDataset(Dataset[Item], ABC):
         return self.item(index, *self.load(index))
 
     def item(self, index: int, pixels: Pixels, mask: Mask | None) -> Item:
-        """What a batch is made of, from a loaded image ``(H, W, C)`` uint8 and its mask ``(H, W)`` bool or None."""
+        """Return the item of a loaded image.
+
+        Args:
+            index: the image's number in the dataset.
+            pixels: ``(H, W, C)`` uint8.
+            mask: ``(H, W)`` bool, or None.
+        """
         images = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32)) / 255
         item = Item(images=images, label=self.label(index), image_id=self.image_id(index))
         if mask is not None:
@@ -136,8 +154,8 @@ class ImageSubset(ImageDataset):
     """Some images of another dataset.
 
     Args:
-        source: the whole.
-        indices: which images, in the new order.
+        source: the whole dataset.
+        indices: the images' numbers in ``source``, in the new order.
     """
 
     def __init__(self, source: ImageDataset, indices: Sequence[int]) -> None:
@@ -146,31 +164,31 @@ class ImageSubset(ImageDataset):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Return height and width in pixels."""
         return self.source.image_size
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def label(self, index: int) -> int:
-        """The true class."""
+        """Return the true class, an index into ``classes``."""
         return self.source.label(self.indices[index])
 
     def image_id(self, index: int) -> str:
-        """The image's name in the whole."""
+        """Return the image's name in the whole dataset."""
         return self.source.image_id(self.indices[index])
 
     def load(self, index: int) -> tuple[Pixels, Mask | None]:
-        """The image and its mask."""
+        """Return the image ``(H, W, C)`` uint8 and its mask ``(H, W)`` bool or None; see :meth:`ImageDataset.load`."""
         return self.source.load(self.indices[index])
 
     def content(self, index: int) -> bytes:
-        """As the whole has it."""
+        """Return the bytes of the whole dataset's image, and raise its errors."""
         return self.source.content(self.indices[index])
 
     def __getitem__(self, index: int) -> Item:
         return self.source[self.indices[index]]
 
     def prepare(self) -> None:
-        """Bring the whole into memory."""
+        """Bring the whole dataset into memory."""
         self.source.prepare()

@@ -26,13 +26,13 @@ CLASSES = tuple(TITLES)
 
 @dataclass(frozen=True)
 class Lesion:
-    """One row.
+    """A row of a ground-truth file.
 
     Attributes:
         image_id: such as ``ISIC_0024306``.
         label: index into ``CLASSES``.
-        split: train, val or test, where the file says so.
-        lesion_id: the same for all images of one lesion, where the file says so.
+        split: train, val or test; None where the file does not say.
+        lesion_id: the same for all images of one lesion; None where the file does not say.
     """
 
     image_id: str
@@ -42,12 +42,12 @@ class Lesion:
 
 
 def read_labels(path: str | Path, option: str = "labels") -> list[Lesion]:
-    """The rows of a ground-truth file, in the file's order.
+    """Return the rows of a ground-truth file, in the file's order.
 
     Args:
         path: a CSV with a column ``image`` or ``image_id`` and either ISIC's columns ``MEL, NV, BCC, AKIEC, BKL, DF,
             VASC``, of which each row has one 1 and otherwise 0, or HAM10000's column ``dx``; ``split`` and
-            ``lesion_id`` are taken where they are there, other columns are ignored.
+            ``lesion_id`` are read where they exist, other columns are ignored.
         option: the argument that named the file, for errors.
 
     Raises:
@@ -68,7 +68,7 @@ def read_labels(path: str | Path, option: str = "labels") -> list[Lesion]:
 
 
 def with_lesions(rows: Iterable[Lesion], path: str | Path) -> list[Lesion]:
-    """The rows with the lesion of each image, from a CSV with ``image`` or ``image_id`` and ``lesion_id``.
+    """Return the rows with the lesion of each image, from a CSV with ``image`` or ``image_id`` and ``lesion_id``.
 
     Raises:
         FileNotFoundError: no such file.
@@ -85,14 +85,14 @@ def with_lesions(rows: Iterable[Lesion], path: str | Path) -> list[Lesion]:
 
 
 def held_out(rows: Sequence[Lesion], shares: Mapping[str, float], seed: int) -> list[Lesion]:
-    """Give each row a split: the shares named, the rest ``train``; all images of one lesion go into the same split.
+    """Return the rows with a split for each: the shares named, the rest ``train``; a lesion's images go into one split.
 
-    Each class is shared out by itself, by lesions in a random order that ``seed`` fixes; images whose lesion is not
-    known count as lesions of their own.
+    Each class is shared out by itself, by lesions in a random order that ``seed`` fixes; an image whose lesion is not
+    known counts as a lesion of its own.
 
     Args:
         rows: all images.
-        shares: split -> share of each class's images, together below 1.
+        shares: split -> share of each class's images, in [0, 1), together below 1.
         seed: of the order.
     """
     lesions: defaultdict[tuple[int, str], list[Lesion]] = defaultdict(list)
@@ -114,10 +114,16 @@ def held_out(rows: Sequence[Lesion], shares: Mapping[str, float], seed: int) -> 
 
 
 def check_images(rows: Sequence[Lesion], images: Iterable[str], labels: object, where: object) -> None:
-    """Refuse labels and images that do not belong together.
+    """Check that every image has a row, and every row an image.
+
+    Args:
+        rows: of the labels.
+        images: the ids of the images found.
+        labels: the argument that named the labels, for the error.
+        where: the argument that named the images, for the error.
 
     Raises:
-        ValueError: an image has no row, or a row no image; names the first ones.
+        ValueError: an image has no row, or a row no image; the error names the first ones.
     """
     names, found = {row.image_id for row in rows}, set(images)
     for lacking, what in ((names - found, "rows without an image"), (found - names, "images without a row")):

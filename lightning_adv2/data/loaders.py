@@ -1,4 +1,4 @@
-"""Loaders that share batches out exactly, leave out bad images by name, and go on in the middle of an epoch."""
+"""Loaders that share batches out exactly, leave out unreadable images by name, and go on within an epoch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ from lightning_adv2.types import Batch
 
 
 class FixedBatches(Dataset[Any]):
-    """A split's batches in order, each one item with its ``batch_index``, and behind them one empty batch.
+    """A split's batches in order, each an item with its ``batch_index``, and behind them an empty batch.
 
     Images that cannot be read are left out; ``skipped`` names them.
+
+    Args:
+        images: the split.
+        batch_size: images per batch; the last batch may be smaller.
     """
 
     def __init__(self, images: ImageDataset, batch_size: int) -> None:
@@ -45,8 +49,11 @@ class FixedBatches(Dataset[Any]):
 class ChosenBatches(Dataset[Any]):
     """Batches of the images that a sampler asks for.
 
-    In the place of one that cannot be read comes the next that can, because processes that train together must take
-    batches of one size; ``skipped`` names the unreadable ones.
+    The next readable image replaces an unreadable one, because processes that train together must take batches of one
+    size; ``skipped`` names the unreadable images.
+
+    Args:
+        images: the split.
     """
 
     def __init__(self, images: ImageDataset) -> None:
@@ -59,17 +66,20 @@ class ChosenBatches(Dataset[Any]):
 
 
 class BatchLoader(Iterable[Batch]):
-    """Batches that a dataset makes whole, in the order of a sampler; resumable, by Lightning's protocol.
+    """A loader of batches that a dataset makes whole, in the order of a sampler; resumable, by Lightning's protocol.
 
-    It is no DataLoader but has one: Lightning takes those apart and puts them together anew. The iterator starts at
-    the first batch asked for, because Lightning asks for an iterator before it says which epoch it is; and with a
-    generator of its own, so that starting it draws nothing from the global one.
+    The class has a DataLoader and is none, because Lightning takes DataLoaders apart and puts them together anew. The
+    iterator starts at the first batch asked for, because Lightning asks for an iterator before it sets the epoch, and
+    with a generator of its own, so that a start draws nothing from the global generator.
 
     Args:
         batches: its items are batches with ``skipped``.
-        sampler: what to ask it for.
+        sampler: gives the items' indices.
         num_workers: worker processes.
-        skipped: where left-out images are noted.
+        skipped: notes the images left out.
+
+    Raises:
+        RuntimeError: while batches are read, more images are unreadable than ``skipped`` allows.
     """
 
     batch_sampler = None  # whoever asks for a sampler, as Lightning does, asks for this first
@@ -114,11 +124,17 @@ class BatchLoader(Iterable[Batch]):
         return int(getattr(self.sampler, "images_per_step", 0))
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch, and how many of its batches were handed out."""
+        """Return epoch, batches handed out, and images per step; empty before the first batch."""
         return dict(self._position)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on behind the batches handed out before, once Lightning has set their epoch."""
+        """Go on behind the batches handed out before, once Lightning has set their epoch.
+
+        Where a step now takes another number of images, a warning says that the rest of the epoch is not exact.
+
+        Args:
+            state: of :meth:`state_dict`.
+        """
         if state.get("images_per_step", self._images_per_step) != self._images_per_step:
             rank_zero_warn(
                 f"the checkpoint was saved with {state['images_per_step']} images per step (batch_size times "

@@ -17,17 +17,21 @@ from lightning_adv2.files.twice import read_twice, write_twice
 
 
 def content_hash(images: Tensor) -> str:
-    """SHA-256 of an image's pixels: ``(C, H, W)`` on 8-bit levels, hashed as ``(H, W, C)`` uint8 in C order."""
+    """Return the SHA-256 of an image's pixels, 64 hexadecimal digits.
+
+    Args:
+        images: ``(C, H, W)`` float on 8-bit levels in [0, 1]; hashed as ``(H, W, C)`` uint8 in C order.
+    """
     pixels = (images * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
     return hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """One image to attack.
+    """An image to attack.
 
     Attributes:
-        index: its place in the dataset.
+        index: its number in the dataset, from 0.
         image_id: its name in the dataset.
         sha256: of its pixels, ``(H, W, C)`` uint8 in C order.
         label: the true class.
@@ -41,7 +45,7 @@ class ManifestEntry:
     target_class: int
 
     def difference(self, item: Item) -> str:
-        """In what an image is not the one that was chosen, in words; empty where it is."""
+        """Return in words in what an image differs from the chosen one; empty where it does not."""
         if item["image_id"] != self.image_id:
             return f"{item['image_id']} is in its place"
         if item["label"] != self.label:
@@ -85,11 +89,11 @@ class Manifest:
 
     @property
     def already_wrong(self) -> int:
-        """How many were misclassified before any attack."""
+        """Return how many images were misclassified before any attack."""
         return len(self.wrong)
 
     def passed_over(self) -> dict[str, tuple[str, str]]:
-        """Status and reason of each image that was looked at and is not to be attacked, by identifier."""
+        """Return status and reason of each image that was looked at and is not attacked, by identifier."""
         return {
             **dict.fromkeys(self.wrong, ("already_wrong", "")),
             **{image_id: ("skipped", reason) for image_id, reason in self.skipped},
@@ -99,10 +103,17 @@ class Manifest:
     def differences(
         self, split: str, seed: int, num_images: int | None, classifier_sha256: str, targets: str = RANDOM
     ) -> list[str]:
-        """What keeps this manifest from serving for the arguments, each in words; empty where nothing does.
+        """Return in words each reason why this manifest cannot serve for the arguments; empty where it can.
 
         A classifier without a hash (a plain callable) cannot be told from another one. The dataset's name does not
-        matter, for it may come from a folder that was moved: the entries' hashes say which images are meant.
+        count, for it may come from a folder that was moved: the entries' hashes say which images are meant.
+
+        Args:
+            split: train, val or test.
+            seed: of the order and of the target classes.
+            num_images: how many were asked for; None for all.
+            classifier_sha256: of the classifier's weights; empty for a plain callable.
+            targets: where the target classes come from.
         """
         now = {
             "split": split,
@@ -116,11 +127,11 @@ class Manifest:
 
     @property
     def sha256(self) -> str:
-        """Of ``to_json``, by which an experiment knows it."""
+        """Return the SHA-256 of :meth:`to_json`, 64 hexadecimal digits, by which an experiment knows the manifest."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
-        """As JSON text; ``targets`` only where they are not drawn, so that earlier manifests are the same text."""
+        """Return the manifest as JSON; ``targets`` only where not drawn, so that earlier texts stay the same."""
         fields = asdict(self)
         if self.targets == RANDOM:
             del fields["targets"]
@@ -128,7 +139,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """From JSON text.
+        """Return the manifest in a JSON text.
 
         Raises:
             ValueError: the text is no manifest.
@@ -148,22 +159,31 @@ class Manifest:
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
     def save(self, path: str | Path) -> None:
-        """Write to ``path``, sealed, and a copy beside it: whoever reads either finds the old content or the new."""
+        """Write the manifest, sealed, and a copy beside it, each all or nothing.
+
+        Raises:
+            OSError: see :func:`~lightning_adv2.files.whole.written_whole`.
+        """
         write_twice(Path(path), json.loads(self.to_json()))
 
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
-        """Read from ``path`` or, where that is damaged or missing, from its copy.
+        """Return the manifest in a file or, where that is damaged or missing, in its copy.
 
         Raises:
-            FileNotFoundError: there is neither.
-            ValueError: neither is a manifest.
+            FileNotFoundError: both files are missing.
+            ValueError: neither file is a manifest.
         """
         return cls.load_noting(path)[0]
 
     @classmethod
     def load_noting(cls, path: str | Path) -> tuple[Manifest, list[str]]:
-        """The same, and what is wrong with the file or with its copy, in a line."""
+        """Return the manifest in a file or its copy, and a sentence for each of the two that is damaged or missing.
+
+        Raises:
+            FileNotFoundError: both files are missing.
+            ValueError: neither file is a manifest.
+        """
         try:
             return read_twice(Path(path), cls._from)
         except ValueError as error:

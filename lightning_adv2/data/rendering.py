@@ -210,15 +210,17 @@ def _draw_distractor(rng: Generator, canvas: Array, color: Array) -> None:
 
 
 def render(rng: Generator, shape: str, side: int) -> tuple[Pixels, Mask]:
-    """Draw one picture.
+    """Return a drawn picture ``(side, side, 3)`` uint8, and its shape's pixels ``(side, side)`` bool.
+
+    A pixel belongs to the shape when at least half of it is covered.
 
     Args:
-        rng: decides everything but the shape.
+        rng: decides all but the shape.
         shape: a key of :data:`SHAPES`.
         side: height and width in pixels.
 
-    Returns:
-        The picture ``(side, side, 3)`` uint8 and the shape's pixels ``(side, side)`` bool: those at least half covered.
+    Raises:
+        KeyError: ``shape`` is no key of :data:`SHAPES`.
     """
     x = (np.arange(side, dtype=np.float32)[None] + 0.5) / side
     y = x.T

@@ -1,4 +1,4 @@
-"""Which images are in which split, batch and process, and in which order."""
+"""The split of images into parts, batches and processes, and their order."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lightning_adv2.runtime.seeds import derived
 class BatchShard(DistributedSampler[int]):
     """The batches of rank r of W: r, r + W, r + 2W, ..., with no padding and no duplicates.
 
-    Every rank gets equally many, or those with more would wait for the others forever: where the batches run out, the
-    rank gets the empty one (number ``num_batches``). Being a DistributedSampler keeps Lightning from putting its own,
-    which pads with duplicates, in its place.
+    Every rank gets equally many batches, because the others would wait for a rank with more: where the batches run out,
+    the rank gets the empty one (number ``num_batches``). Being a DistributedSampler keeps Lightning from replacing it
+    with its own, which pads with duplicates.
 
     Args:
         num_batches: N.
@@ -45,9 +45,9 @@ class BatchShard(DistributedSampler[int]):
 class EpochOrder(Sampler[list[int]]):
     """One rank's part of each training batch, in an order that (seed, epoch) alone determine.
 
-    Step j takes images jWb to (j + 1)Wb of the epoch's permutation; rank r of W takes every W-th of them. So W
-    processes with batches of b take the steps of one process with batches of Wb. The incomplete last step is left out
-    where there is another one.
+    Step j takes images jWb to (j + 1)Wb of the epoch's permutation; rank r of W takes every W-th of them. W processes
+    with batches of b therefore take the steps of one process with batches of Wb. The incomplete last step is left out
+    where there is another step.
 
     Args:
         num_images: N.
@@ -79,7 +79,7 @@ class EpochOrder(Sampler[list[int]]):
         self._weight = None if labels is None else balancing(labels)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
+        """Set the epoch, at least 0, whose order the next iterator gives; Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -97,13 +97,20 @@ class EpochOrder(Sampler[list[int]]):
 
 
 def balancing(labels: Sequence[int]) -> Tensor:
-    """For each image the reciprocal of its class's number of images, ``(N,)`` float64."""
+    """Return for each image the reciprocal of its class's number of images, ``(N,)`` float64."""
     classes = torch.tensor(labels)
     return 1 / classes.bincount()[classes].double()
 
 
 class Rest(Sampler[Any]):
-    """What a sampler gives, without the first ``start``."""
+    """The items of a sampler without the first ``start``.
+
+    Args:
+        whole: the sampler.
+
+    Attributes:
+        start: how many items are left out; 0 at first.
+    """
 
     def __init__(self, whole: Sampler[Any]) -> None:
         self.whole, self.start = whole, 0
@@ -118,9 +125,14 @@ class Rest(Sampler[Any]):
 
 
 def hold_out(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Split indices at random, each class by itself, into (kept, held out), both in ascending order.
+    """Return the indices kept and the indices held out, both ascending; each class is split at random.
 
     Every class keeps an image and, if it has two or more, holds one out.
+
+    Args:
+        labels: the N true classes.
+        fraction: the share of each class to hold out, in [0, 1).
+        seed: of the choice.
     """
     generator = Generator().manual_seed(seed)
     by_class: defaultdict[int, list[int]] = defaultdict(list)

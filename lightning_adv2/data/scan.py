@@ -1,4 +1,4 @@
-"""Choose the images of an evaluation: what the classifier gets right, among what can be read."""
+"""The choice of an evaluation's images: those that can be read and are classified correctly."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ def build_manifest(
     max_skipped: float = 0.01,
     target_class: TargetClass = None,
 ) -> Manifest:
-    """Classify the images in a seeded random order until enough correctly classified ones are found.
+    """Return the first correctly classified images in a seeded random order, each with a target class.
 
-    Images that cannot be read are skipped, as are the files that a dataset leaves out, and those for which NaN or
-    infinity comes up count as invalid; all are named in the manifest.
+    Images that cannot be read are skipped, as are the files that a dataset leaves out; images with NaN or infinity in
+    pixels or logits count as invalid. The manifest names all of them.
 
     Args:
         dataset: where to look.
-        dataset_name: its name for tables.
+        dataset_name: the dataset's name for tables.
         split: the split's name.
-        classifier: images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K)``, on ``device``. A module is put in eval mode
-            meanwhile, and found again as it was.
-        num_images: how many to find, or None for all there are.
+        classifier: images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K)``, on ``device``. A module is in eval mode
+            meanwhile, and afterwards in its former modes.
+        num_images: how many to find, or None for all.
         seed: of the order and of the target classes.
         batch_size: images per forward pass; the result does not depend on it (but for rounding in the classifier).
         device: where the classifier is.
-        max_skipped: the share of the images looked at that may be unreadable; 0 allows none.
-        target_class: what the attacks aim at; see :class:`~lightning_adv2.data.attack.AttackDataModule`. Images without
-            a target are not looked at.
+        max_skipped: the share of the images looked at that may be unreadable, in [0, 1]; 0 allows none.
+        target_class: the class that the attacks aim at; see :class:`~lightning_adv2.data.attack.AttackDataModule`.
+            Images without a target are not looked at.
 
     Returns:
         The manifest. Warnings name the images that were skipped, and how many are missing where fewer are found than
@@ -177,7 +177,7 @@ def _listed(pairs: Sequence[tuple[str, str]], count: int = 10) -> str:
 
 @contextmanager
 def eval_mode(classifier: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Eval mode inside; outside, each module's own mode as it was, for they may differ (a frozen BatchNorm)."""
+    """Put a module in eval mode inside the block; afterwards each submodule is in its own former mode."""
     modules = list(classifier.modules()) if isinstance(classifier, nn.Module) else []
     modes = [module.training for module in modules]
     try:

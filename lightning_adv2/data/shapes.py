@@ -21,10 +21,10 @@ class ShapesDataset(ImageDataset):
         num_images: how many.
         seed: 0 or more.
         split: train, val or test; their pictures differ.
-        image_size: height and width, at least 32.
+        image_size: height and width in pixels, at least 32.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: an argument is out of its range.
     """
 
     classes = tuple(SHAPES)
@@ -43,22 +43,22 @@ class ShapesDataset(ImageDataset):
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Return height and width in pixels."""
         return self.side, self.side
 
     def __len__(self) -> int:
         return self.num_images
 
     def label(self, index: int) -> int:
-        """The shape, an index into :attr:`classes`."""
+        """Return the shape, an index into :attr:`classes`."""
         return index % len(self.classes)
 
     def image_id(self, index: int) -> str:
-        """Seed, split and number."""
+        """Return seed, split and number, which name the picture."""
         return f"shapes-{self.seed}/{self.split}/{index:05d}"
 
     def load(self, index: int) -> tuple[Pixels, Mask]:
-        """The picture ``(H, W, 3)`` uint8 and its mask ``(H, W)`` bool."""
+        """Return the picture ``(H, W, 3)`` uint8 and its shape's mask ``(H, W)`` bool."""
         pixels, masks = self._draw()
         return pixels[index], masks[index]
 
@@ -85,10 +85,13 @@ class ShapesDataModule(ImageDataModule):
         num_train: training pictures.
         num_val: validation pictures.
         num_test: test pictures.
-        image_size: height and width.
+        image_size: height and width in pixels, at least 32.
         seed: of all pictures.
         batch_size: images per batch.
         num_workers: worker processes per loader.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
 
     name = "shapes"
@@ -109,5 +112,5 @@ class ShapesDataModule(ImageDataModule):
         self.image_size, self.seed = image_size, seed
 
     def build(self, split: Split) -> ShapesDataset:
-        """The pictures of a split."""
+        """Return the pictures of a split."""
         return ShapesDataset(self.num_images[split], self.seed, split, self.image_size)

@@ -1,4 +1,4 @@
-"""Images that cannot be read are left out by name, up to a limit."""
+"""Unreadable images are left out by name, up to a limit."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from lightning_adv2.data.images import ImageDataset, Item, UnreadableImageError
 
 
 def read_items(images: ImageDataset, indices: Iterable[int], replace: bool) -> tuple[list[Item], list[tuple[str, str]]]:
-    """The readable images, and id and reason of those asked for that are not.
+    """Return the readable images, and id and reason of each unreadable image that was asked for.
 
     Args:
         images: the dataset.
-        indices: which.
-        replace: whether the next readable image takes the place of one that is not.
+        indices: the images' numbers, from 0.
+        replace: whether the next readable image replaces an unreadable one.
 
     Raises:
         RuntimeError: ``replace``, and no image at all can be read.
@@ -36,12 +36,12 @@ def read_items(images: ImageDataset, indices: Iterable[int], replace: bool) -> t
 
 
 class Skipped(dict[str, str]):
-    """Image id -> reason of all that this process had to leave out of a split.
+    """The images of a split that this process had to leave out: image id -> reason.
 
     Args:
-        split: its name, for messages.
-        num_images: how many it has.
-        limit: the largest share of them that may be left out.
+        split: the split's name, for messages.
+        num_images: how many images the split has.
+        limit: the largest share of them that may be left out, in [0, 1].
         total: adds a number up over all processes.
     """
 
@@ -50,7 +50,10 @@ class Skipped(dict[str, str]):
         self.split, self.num_images, self.limit, self.total = split, num_images, limit, total
 
     def note(self, found: Iterable[tuple[str, str]]) -> None:
-        """Name each once.
+        """Note images left out, each with a warning the first time.
+
+        Args:
+            found: pairs of an image's id and the reason.
 
         Raises:
             RuntimeError: this process alone left out more than the limit.
@@ -62,7 +65,11 @@ class Skipped(dict[str, str]):
         self.check(len(self))
 
     def check(self, count: int) -> None:
-        """Raise RuntimeError if ``count`` unreadable images are too many."""
+        """Check a number of unreadable images against the limit.
+
+        Raises:
+            RuntimeError: the images are too many; the error names the first five.
+        """
         if count > self.limit * self.num_images:
             first = ", ".join(f"{name} ({reason})" for name, reason in list(self.items())[:5])
             raise RuntimeError(

@@ -27,7 +27,7 @@ Sorted = tuple[list[str], dict[str, str]]
 
 
 class Storage(ABC):
-    """Where the image files lie.
+    """The place of image files: a folder or a zip.
 
     Hidden files and folders (``.x``) and those of a system (``__MACOSX``, ``Thumbs.db``, ...) do not count.
 
@@ -40,11 +40,11 @@ class Storage(ABC):
 
     @abstractmethod
     def folders(self, under: str = "") -> list[str]:
-        """The sorted names of the folders directly below ``under``, those that do not count among them."""
+        """Return the sorted names of the folders directly below ``under``, also of those that do not count."""
 
     @abstractmethod
     def walk(self, under: str = "", deep: bool = True) -> Iterator[tuple[str, str]]:
-        """Each file that counts, at any depth below ``under``: its path, and why it cannot be read, or nothing.
+        """Yield path and fault of each file below ``under``; the fault is empty where the file can be read.
 
         Args:
             under: a folder's path; empty for all.
@@ -53,26 +53,29 @@ class Storage(ABC):
 
     @abstractmethod
     def read(self, path: str) -> bytes:
-        """The bytes of one file.
+        """Return the bytes of one file.
+
+        Args:
+            path: from :meth:`walk`.
 
         Raises:
-            OSError: it cannot be read, is no regular file, or is larger than
+            OSError: the file cannot be read, is no regular file, or is larger than
                 :func:`~lightning_adv2.files.images.image_limit` allows.
         """
 
     def splits(self) -> list[str]:
-        """The sorted names of the folders at the top level."""
+        """Return the sorted names of the folders at the top level."""
         return [printable(name) for name in self.folders() if not _ignored(name)]
 
     def images(self, split: str, classes: Collection[str] = ()) -> tuple[dict[str, list[str]], dict[str, str]]:
-        """The sorted paths ``<split>/<class>/.../<image>`` of each class folder's images, folders sorted by name.
+        """Return the paths ``<split>/<class>/.../<image>`` of each class folder's images, and other files.
 
         Args:
             split: the split's folder.
             classes: folders that count although their names say otherwise.
 
         Returns:
-            Class folder -> paths; and the path of every other file of the split -> why it is not read.
+            Class folder -> paths, folders sorted by name; and path -> reason for every other file of the split.
 
         Raises:
             ValueError: a class folder's name is not UTF-8; without it the classes would be numbered otherwise.
@@ -91,7 +94,7 @@ class Storage(ABC):
         return found, left_out
 
     def files(self) -> Sorted:
-        """The image files at any depth, and all others."""
+        """Return the image files at any depth, and all others with the reason why they are not read."""
         return _sort_out(self.walk())
 
 
@@ -99,11 +102,11 @@ class FolderStorage(Storage):
     """A folder. Links are followed; a folder that several links lead to is read once, and so is a loop."""
 
     def folders(self, under: str = "") -> list[str]:
-        """Sorted by name, not in the file system's order."""
+        """Return the folders directly below ``under``, sorted by name, not in the file system's order."""
         return sorted(path.name for path in (self.root / under).iterdir() if path.is_dir())
 
     def walk(self, under: str = "", deep: bool = True) -> Iterator[tuple[str, str]]:
-        """Folders before links to folders, each by name."""
+        """Yield path and fault of each file, folders before links to folders; see :meth:`Storage.walk`."""
         top = self.root / under
         read = {folder for start in (top.resolve(), self.root.resolve()) for folder in (start, *start.parents)}
         waiting, links = [under], list[str]()
@@ -129,16 +132,23 @@ class FolderStorage(Storage):
                         (links if entry.is_symlink() else waiting).append(path)
 
     def read(self, path: str) -> bytes:
-        """The bytes of one file."""
+        """Return the bytes of one file.
+
+        Raises:
+            OSError: see :meth:`Storage.read`.
+        """
         return read_bytes(self.root / path, image_limit())
 
 
 class ZipStorage(Storage):
     """A zip file, opened once per process: a handle does not survive pickling, and forks would share its position.
 
-    Names without ``/`` whose folders are separated by backslashes, as some programs for Windows write them, are read
-    as if they had ``/``; names that do not say that they are UTF-8, as from a Mac, are, if they can be. Members are
+    Names without ``/`` whose folders are separated by backslashes, as some programs for Windows write them, are read as
+    if they had ``/``; names that do not state UTF-8, as from a Mac, are read as UTF-8 where possible. Members are
     stored or deflated.
+
+    Args:
+        root: the zip file.
     """
 
     def __init__(self, root: Path) -> None:
@@ -188,18 +198,23 @@ class ZipStorage(Storage):
                 yield paths[place][len(start) :]
 
     def folders(self, under: str = "") -> list[str]:
-        """Sorted by name, not in the archive's order."""
+        """Return the folders directly below ``under``, sorted by name, not in the archive's order."""
         return sorted({path.split("/")[0] for path in self._below(under) if "/" in path})
 
     def walk(self, under: str = "", deep: bool = True) -> Iterator[tuple[str, str]]:
-        """Sorted by path, not in the archive's order."""
+        """Yield path and fault of each member; see :meth:`Storage.walk`. Sorted by path, not in the archive's order."""
         for path in self._below(under):
             parts = path.split("/")
             if parts[-1] and (deep or len(parts) == 1) and not any(map(_ignored, parts)):
                 yield f"{under}/{path}" if under else path, ""
 
     def read(self, path: str) -> bytes:
-        """The bytes of one member, checked against its CRC: never more than it says it has, whatever it inflates to."""
+        """Return the bytes of one member, checked against its CRC, and never more than its stated size.
+
+        Raises:
+            OSError: the member is larger than :func:`~lightning_adv2.files.images.image_limit` allows.
+            ValueError, zipfile.BadZipFile: the member is damaged, encrypted, or compressed otherwise than by deflate.
+        """
         member = self._members()[1][path]
         check_size(member.file_size, image_limit(), path)
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -220,7 +235,7 @@ def _member_path(member: zipfile.ZipInfo) -> str:
 
 
 def printable(name: str) -> str:
-    """A name as text: bytes of a file system's that are not UTF-8 as ``\\xe9``; any other name as it is."""
+    """Return a name as text: bytes of a file system's name that are not UTF-8 as ``\\xe9``; any other name as it is."""
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
@@ -251,7 +266,7 @@ def _sort_out(files: Iterable[tuple[str, str]]) -> Sorted:
 
 
 def find_storage(root: Path, split: str) -> Storage | None:
-    """The storage that holds ``split``: ``root`` itself, or ``root/<split>.zip``; None where there is no such split.
+    """Return the storage that holds a split, ``root`` or ``root/<split>.zip``; None without such a split.
 
     Raises:
         FileNotFoundError: ``root`` does not exist.
@@ -268,6 +283,6 @@ def find_storage(root: Path, split: str) -> Storage | None:
 
 
 def describe(root: Path) -> str:
-    """What ``root`` holds at its top level, for error messages."""
+    """Return the names at the top level of ``root`` in one line, for error messages."""
     names = sorted(printable(path.name) for path in root.iterdir()) if root.is_dir() else ZipStorage(root).splits()
     return f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}" if names else "nothing"

@@ -1,4 +1,4 @@
-"""Which class the attack on each image aims at: drawn, or as the user says."""
+"""The class that the attack on each image aims at: drawn at random, or given by the user."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class TargetClasses:
     """The targets of a dataset's images, where they are not drawn.
 
     Attributes:
-        description: the same for the same targets, and telling; for the manifest.
-        of_image: index in the dataset -> target class, of each image that has one; the others are not attacked.
+        description: equal for equal targets, in words for the manifest.
+        of_image: index in the dataset -> target class, for each image that has one; the others are not attacked.
     """
 
     description: str
@@ -30,11 +30,11 @@ class TargetClasses:
 
 
 def target_classes(given: TargetClass, dataset: ImageDataset) -> TargetClasses | None:
-    """The targets for a dataset; None where they are drawn.
+    """Return the targets for a dataset; None where they are drawn.
 
     Args:
         given: see :class:`~lightning_adv2.data.attack.AttackDataModule`.
-        dataset: whose labels and names they must fit.
+        dataset: whose labels and names the targets must fit.
 
     Raises:
         FileNotFoundError: no such CSV.
@@ -102,7 +102,7 @@ def _from_file(path: str, dataset: ImageDataset) -> TargetClasses:
 
 
 def _class_index(given: int | str, classes: Sequence[str], where: str) -> int:
-    """Of a class's name, or else of its index; digits that are both are the name."""
+    """The index of a class given by its name or its index; digits that are both are the name."""
     names = [nfc(name) for name in classes]
     if isinstance(given, str) and nfc(given) in names:
         return names.index(nfc(given))

@@ -11,21 +11,21 @@ from lightning_adv2.files import regular
 
 
 def nfc(name: str) -> str:
-    """A name in Unicode's composed form: the same on a Mac, which may store it decomposed, as elsewhere."""
+    """Return a name in Unicode's composed form: the same on a Mac, which may store it decomposed, as elsewhere."""
     return unicodedata.normalize("NFC", name)
 
 
 def read_text(path: str | Path, option: str, expected: str) -> str:
-    """A UTF-8 file's text, without a byte order mark, and with its line ends as they are.
+    """Return a UTF-8 file's text, without a byte order mark, and with its line ends as they are.
 
     Args:
         path: the file.
         option: the argument that named it, for errors.
-        expected: what the file must be, for errors, such as "a CSV with the column wnid".
+        expected: the required content, for errors, such as "a CSV with the column wnid".
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is no regular one, is too large (see :func:`~lightning_adv2.files.regular.text_limit`) or
+        ValueError: the file is no regular file, is too large (see :func:`~lightning_adv2.files.regular.text_limit`) or
             not UTF-8.
     """
     try:
@@ -39,14 +39,14 @@ def read_text(path: str | Path, option: str, expected: str) -> str:
 
 
 def read_rows(path: str | Path, option: str, expected: str) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The columns of a CSV file, and each row with the number of its last line; empty rows are left out.
+    """Return the columns of a CSV file, and each row with the number of its last line; empty rows are left out.
 
     Blanks around a column's name or a value do not count; a value that a row lacks is an empty string.
 
     Args:
         path: the file.
         option: the argument that named it, for errors.
-        expected: what the file must be, for errors.
+        expected: the required content, for errors.
 
     Raises:
         FileNotFoundError: no such file.

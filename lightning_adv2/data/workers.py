@@ -1,4 +1,4 @@
-"""What worker processes of a loader do about signals."""
+"""The behaviour of a loader's worker processes at signals."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _SHIELDED = {signal.SIGTERM, signal.SIGUSR1, signal.SIGINT}
 
 
 def shield(worker_id: int) -> None:
-    """For ``DataLoader(worker_init_fn=...)``: a worker ends when its parent wants it to, and not with its group.
+    """Let a worker end when its parent tells it to, and not with its group; for ``worker_init_fn``.
 
     Schedulers, service managers, ``torchrun`` and terminals (Ctrl-C) signal all processes at once. The parent notes the
-    signal, finishes its step and saves; if its workers were gone by then, it would fail instead. Ignoring SIGTERM would
-    go too far: a parent that exits sends it to its workers, and waits for them.
+    signal, finishes its step and saves; if its workers were gone by then, it would fail instead. SIGTERM is not ignored
+    altogether: a parent that exits sends it to its workers, and waits for them.
 
     Args:
         worker_id: not used.

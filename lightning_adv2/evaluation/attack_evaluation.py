@@ -33,6 +33,7 @@ from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.finish import finish
 from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.html.run_page import FILE
+from lightning_adv2.report.wandb.sync import log_run
 from lightning_adv2.results import Summary, write_record
 from lightning_adv2.results.records import check_name, record_key
 from lightning_adv2.results.run import Run
@@ -233,6 +234,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
         if idle(trainer) and self.run is not None:
             with harmless(self.run.folder / SUMS, SAME):
                 write_sums(self.run.folder)
+            log_run(trainer.logger, self.run)
         elif self.run is not None and finish(self.run, trainer.logger):
             print(f"{self.run.folder / FILE}: open it in a browser", flush=True)
         self._until_end.close()

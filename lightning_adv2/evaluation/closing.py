@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 
@@ -12,7 +11,7 @@ from lightning_adv2.files.sums import FILE as SUMS
 from lightning_adv2.models import weights_hash
 from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.run_report import write_report
-from lightning_adv2.report.wandb.panels import log_run
+from lightning_adv2.report.wandb.sync import log_run
 from lightning_adv2.results.records import wait_for_records
 from lightning_adv2.results.run import Run, read_run
 from lightning_adv2.results.stamp import make_stamp
@@ -22,7 +21,7 @@ from lightning_adv2.runtime.threads import arithmetic
 
 
 def report_run(trainer: pl.Trainer, module: pl.LightningModule, seed: int, target: str, max_invalid: float) -> Run:
-    """Read the records of all processes and write tables, figures and stamp; log them to W&B.
+    """Read the records of all processes and write tables, figures and stamp.
 
     Args:
         trainer: its loop has come to its end on all processes.
@@ -51,13 +50,12 @@ def report_run(trainer: pl.Trainer, module: pl.LightningModule, seed: int, targe
         target=target,
         halvings={name: count for name, count in run.summary.halvings.items() if count},
     )
-    pictures = write_report(run, stamp)
-    if isinstance(trainer.logger, WandbLogger):
-        log_run(trainer.logger, run, pictures)
+    write_report(run, stamp)
     try:
         check_invalid(run.summary, max_invalid)
     except RuntimeError as error:
         if trainer.state.fn != TrainerFn.FITTING:
+            log_run(trainer.logger, run)  # the loop ends here, before the run is finished
             raise
         rank_zero_warn(str(error))  # a glance at a few images must not end a training
     return run

@@ -11,16 +11,16 @@ _PREFIX = "data/"
 
 
 def data_root() -> Path:
-    """The folder that the variable ``LIGHTNING_ADV2_DATA`` names; without it ``data`` in the current folder."""
+    """Return the folder that the variable ``LIGHTNING_ADV2_DATA`` names, by default ``data`` in the current folder."""
     return Path(os.environ.get(DATA) or _PREFIX).expanduser()
 
 
 def below_data_root(content: Any) -> Any:
-    """The same content with each path ``data/X`` put below :func:`data_root`.
+    """Return the same content with each path ``data/X`` put below :func:`data_root`.
 
     Args:
-        content: a path, or mappings, lists and namespaces of a parsed configuration that hold some. Only texts and
-            paths that begin with ``data/`` change, and they only where ``LIGHTNING_ADV2_DATA`` is set.
+        content: a path, or mappings, lists and namespaces of a parsed configuration that hold paths. Only texts and
+            paths that begin with ``data/`` change, and only where ``LIGHTNING_ADV2_DATA`` is set.
     """
     from jsonargparse import Namespace  # not for whoever asks for the folder alone
 

@@ -1,4 +1,4 @@
-"""``experiment.json``: what the files of a folder belong to. Needs no torch."""
+"""``experiment.json``: the experiment to which the files of a folder belong. Needs no torch."""
 
 from __future__ import annotations
 
@@ -14,21 +14,41 @@ COPY = copy_of(Path(FILE)).name
 
 
 def experiment_hash(experiment: Mapping[str, Any]) -> str:
-    """SHA-256 of an experiment, which each of its records carries."""
+    """Return the SHA-256 of an experiment, 64 hexadecimal digits, which each of its records carries.
+
+    Args:
+        experiment: all that the results depend on, in JSON's terms; the order of keys does not matter.
+    """
     return content_hash(experiment)
 
 
 def write_experiment(folder: Path, experiment: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-    """Write ``experiment.json`` and its copy."""
+    """Write ``experiment.json`` and its copy into a folder.
+
+    Args:
+        folder: of records or checkpoints.
+        experiment: all that the results depend on, in JSON's terms.
+        about: facts for reports, which no later run is compared with.
+
+    Raises:
+        OSError: see :func:`~lightning_adv2.files.whole.written_whole`.
+    """
     write_twice(folder / FILE, {"experiment": experiment, "about": about})
 
 
 def find_experiment(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """``experiment`` and ``about`` of a folder, and what is wrong with the file or with its copy.
+    """Return the content of ``experiment.json`` or of its copy, and the faults of both files.
+
+    Args:
+        folder: of records or checkpoints.
+
+    Returns:
+        A mapping with the keys ``experiment`` and ``about``, and one sentence for each of the two files that is damaged
+        or missing.
 
     Raises:
-        FileNotFoundError: there is neither.
-        ValueError: neither is whole.
+        FileNotFoundError: both files are missing.
+        ValueError: neither file is whole.
     """
     return read_twice(folder / FILE, _parsed)
 

@@ -1,8 +1,8 @@
-"""Which image files are read: the formats of image datasets and no other of the many that Pillow can open.
+"""The image formats that are read: those of image datasets, and no other of the many that Pillow can open.
 
-What lies in datasets: photographs (JPEG, also with several pictures in one file; WebP, AVIF), drawings and masks
-(PNG, GIF), scans and microscopy (TIFF, BMP), older benchmarks (PPM, PGM), medical and satellite images (JPEG 2000).
-What Pillow opens besides are formats of single programs and games, and some that start another program (EPS).
+Datasets hold photographs (JPEG, also with several pictures in one file; WebP, AVIF), drawings and masks (PNG, GIF),
+scans and microscopy (TIFF, BMP), older benchmarks (PPM, PGM), medical and satellite images (JPEG 2000). The other
+formats of Pillow are those of single programs and games, and some that start another program (EPS).
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ FORMATS: dict[str, tuple[str, ...]] = {
 """Pillow's name of each format, and what the names of its files end in."""
 
 EXTENSIONS = tuple(sorted(ending for endings in FORMATS.values() for ending in endings))
-"""What an image's name may end in, in lower or upper case: the same on every machine, whatever Pillow opens there."""
+"""The endings of image names, in lower or upper case: the same on every machine, whatever Pillow opens there."""
 
 # Four channels of 16 bits without compression, and room for profiles; only PPM written as text may take more.
 _BYTES_PER_PIXEL, _BESIDE = 8, 2**24
 
 
 def formats() -> list[str]:
-    """Those of :data:`FORMATS` that this Pillow has, for ``Image.open(..., formats=...)``."""
+    """Return the names in :data:`FORMATS` that the installed Pillow reads, for ``Image.open(..., formats=...)``."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
 
 def image_limit() -> Limit | None:
-    """The size of an image file: 8 bytes for each of ``PIL.Image.MAX_IMAGE_PIXELS``, and 16 MiB (700 MiB together).
+    """Return the largest size of an image file: 8 bytes per pixel of ``PIL.Image.MAX_IMAGE_PIXELS``, and 16 MiB.
 
-    None where this is None.
+    With Pillow's default that is 700 MiB. None, for no limit, where ``MAX_IMAGE_PIXELS`` is None.
     """
     pixels = Image.MAX_IMAGE_PIXELS
     if pixels is None:
@@ -54,10 +54,13 @@ def image_limit() -> Limit | None:
 
 @contextmanager
 def opened_png(path: Path) -> Iterator[Image.Image]:
-    """The image in a PNG file.
+    """Yield the image in a PNG file, not yet decoded, and close the file at the end of the block.
+
+    Args:
+        path: the file; its content decides, not its name.
 
     Raises:
-        OSError: it is no regular file, is too large, or holds no PNG image.
+        OSError: the file is no regular file, is larger than :func:`image_limit`, or holds no PNG image.
     """
     with open_regular(path, image_limit()) as stream:
         try:

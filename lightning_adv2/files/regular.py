@@ -21,11 +21,11 @@ _KINDS = {
 
 
 class Limit(NamedTuple):
-    """How large a file may be.
+    """The largest size of a file that is read.
 
     Attributes:
         size: in bytes.
-        remedy: how a user raises it.
+        remedy: how a user raises the limit, for the error.
     """
 
     size: int
@@ -33,12 +33,20 @@ class Limit(NamedTuple):
 
 
 def text_limit() -> Limit:
-    """Of JSON, CSV and text files, and of a report's figures: 1 GiB, or as ``LIGHTNING_ADV2_MAX_GIB`` says."""
+    """Return the limit of JSON, CSV and text files and of a report's figures: 1 GiB, or ``LIGHTNING_ADV2_MAX_GIB``.
+
+    Raises:
+        ValueError: the variable is no whole number of GiB, or is below 1.
+    """
     return _limit(_TEXT_GIB)
 
 
 def tensor_limit() -> Limit:
-    """Of records, which are read whole: 16 GiB, or as ``LIGHTNING_ADV2_MAX_GIB`` says."""
+    """Return the limit of records and weights, which are read whole: 16 GiB, or ``LIGHTNING_ADV2_MAX_GIB``.
+
+    Raises:
+        ValueError: the variable is no whole number of GiB, or is below 1.
+    """
     return _limit(_TENSORS_GIB)
 
 
@@ -50,21 +58,30 @@ def _limit(default: int) -> Limit:
 
 
 def check_size(size: int, limit: Limit | None, path: str | Path) -> None:
-    """Raise an OSError (EFBIG) that names the size, the limit and how to raise it, if a file is larger."""
+    """Check a size against a limit.
+
+    Args:
+        size: in bytes.
+        limit: None for no limit.
+        path: the file, for the error.
+
+    Raises:
+        OSError: the size is above the limit (EFBIG); the error names both, and how to raise the limit.
+    """
     if limit is not None and size > limit.size:
         message = f"it has {size:,} bytes, more than the {limit.size:,} that are read; {limit.remedy}"
         raise OSError(errno.EFBIG, message, str(path))
 
 
 def open_regular(path: str | Path, limit: Limit | None = None) -> io.BufferedReader:
-    """The file, open for reading; never waits for a pipe's other end.
+    """Open a regular file for reading in binary, without waiting for the other end of a pipe.
 
     Args:
         path: links are followed.
-        limit: how large it may be; None where it is read piece by piece.
+        limit: the largest size; None where the file is read piece by piece.
 
     Raises:
-        OSError: it cannot be opened, is no regular file (a folder, a pipe, a socket, a device), or is too large.
+        OSError: the file cannot be opened, is no regular file (a folder, a pipe, a socket, a device), or is too large.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -86,7 +103,11 @@ def open_regular(path: str | Path, limit: Limit | None = None) -> io.BufferedRea
 
 
 def read_bytes(path: str | Path, limit: Limit | None) -> bytes:
-    """The whole content of a regular file; one that grows beyond the limit meanwhile is refused as well.
+    """Return the whole content of a regular file; a file that grows beyond the limit meanwhile is refused as well.
+
+    Args:
+        path: links are followed.
+        limit: the largest size; None for no limit.
 
     Raises:
         OSError: see :func:`open_regular`.
@@ -101,17 +122,17 @@ def read_bytes(path: str | Path, limit: Limit | None) -> bytes:
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a regular UTF-8 file of at most :func:`text_limit`, without a byte order mark.
+    """Return the text of a regular UTF-8 file of at most :func:`text_limit`, without a byte order mark.
 
     Raises:
         OSError: see :func:`open_regular`.
-        ValueError: it is not UTF-8.
+        ValueError: the file is not UTF-8.
     """
     return read_bytes(path, text_limit()).decode("utf-8-sig")
 
 
 def open_table(path: str | Path) -> TextIO:
-    """A regular UTF-8 file of at most :func:`text_limit`, for the csv module to read.
+    """Open a regular UTF-8 file of at most :func:`text_limit` as text, with its own line ends, for the csv module.
 
     Raises:
         OSError: see :func:`open_regular`.
@@ -120,10 +141,10 @@ def open_table(path: str | Path) -> TextIO:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a regular JSON file of at most :func:`text_limit`.
+    """Return the content of a regular JSON file of at most :func:`text_limit`.
 
     Raises:
         OSError: see :func:`open_regular`.
-        ValueError: it is not UTF-8; or see :func:`~lightning_adv2.files.strict.parse_json`.
+        ValueError: the file is not UTF-8; or see :func:`~lightning_adv2.files.strict.parse_json`.
     """
     return parse_json(read_text(path))

@@ -1,4 +1,4 @@
-"""A run's record files: which they are, and what is in them as NumPy arrays. Needs no torch."""
+"""A run's record files, and their content as NumPy arrays. Needs no torch."""
 
 from __future__ import annotations
 
@@ -17,22 +17,33 @@ AGAIN = "run the same command again, and it is made anew"
 
 
 def record_key(attack: str, schedule: str) -> str:
-    """Unique within a run, for log keys and records: ``adv2-fast``, or ``noise`` for a control."""
+    """Return an attack's key, unique within a run: ``adv2-fast``; a control's key is its name alone.
+
+    Args:
+        attack: the attack's name.
+        schedule: ``fast``, ``paper``, or ``control``.
+    """
     return attack if schedule == "control" else f"{attack}-{schedule}"
 
 
 def record_path(folder: Path, interpreter: str, batch_index: int) -> Path:
-    """The file of one batch under one interpreter; ``folder`` is a run's ``records``."""
+    """Return the file of one batch under one interpreter.
+
+    Args:
+        folder: a run's ``records``.
+        interpreter: the interpreter's name.
+        batch_index: the batch's number in the manifest, from 0.
+    """
     return folder / interpreter / f"batch_{batch_index:05d}.safetensors"
 
 
 class Found(NamedTuple):
-    """What lies in a run's ``records``.
+    """The content of a run's ``records``.
 
     Attributes:
         records: the run's record files: by interpreter in the module's order, then by batch.
-        stray: what is none of the run's, such as a copy, a backup folder, another interpreter's folder; of a folder
-            the folder alone.
+        stray: all other files and folders, such as a copy, a backup folder, another interpreter's folder; of a folder
+            its path alone, not its content.
     """
 
     records: list[Path]
@@ -40,10 +51,13 @@ class Found(NamedTuple):
 
 
 def find_records(folder: Path) -> Found:
-    """Which files in a run's ``records`` are the run's own, and what else lies there.
+    """Return a run's record files, and the other content of its ``records``.
 
-    Its own are ``<interpreter>/batch_00000.safetensors`` of the experiment's interpreters; where no experiment is
-    known, of any.
+    Its records are ``<interpreter>/batch_00000.safetensors`` of the experiment's interpreters; where no experiment is
+    known, of all interpreters.
+
+    Args:
+        folder: a run's ``records``; it may be missing.
     """
     names = _interpreters(folder)
     if names is None:
@@ -57,22 +71,35 @@ def find_records(folder: Path) -> Found:
 
 
 def record_paths(folder: Path) -> list[Path]:
-    """All record files below ``folder``, which is a run's ``records``, or one interpreter's folder in it."""
+    """Return the record files below a folder, by interpreter in the module's order, then by batch.
+
+    Args:
+        folder: a run's ``records``, or one interpreter's folder in it.
+    """
     return (_own(folder) if _interpreters(folder) is None else []) or find_records(folder).records
 
 
 def stray_lines(folder: Path) -> list[str]:
-    """In a line each what lies in a run's ``records`` and is none of the run's."""
+    """Return a sentence for each file or folder in a run's ``records`` that is none of the run's records."""
     return [f"{path}: it is none of this run's records, and is left out" for path in find_records(folder).stray]
 
 
 def foreign_records(folder: Path, experiment: str) -> list[Path]:
-    """The records of another experiment than that with this hash; of those that cannot be read nothing is known."""
+    """Return the records of other experiments; records that cannot be read are left out.
+
+    Args:
+        folder: a run's ``records``.
+        experiment: the hash of the run's own experiment.
+    """
     return [path for path, own in experiments_of(folder).items() if own != experiment]
 
 
 def experiments_of(folder: Path) -> dict[Path, str]:
-    """Of each record in a run's ``records`` that can be read the hash of its experiment, from the headers alone."""
+    """Return for each readable record in a run's ``records`` the hash of its experiment, from the header alone.
+
+    Args:
+        folder: a run's ``records``.
+    """
     found: dict[Path, str] = {}
     for path in find_records(folder).records:
         with suppress(OSError, ValueError, KeyError, AttributeError):
@@ -83,7 +110,7 @@ def experiments_of(folder: Path) -> dict[Path, str]:
 
 
 def _interpreters(folder: Path) -> list[str] | None:
-    """The names of those of the experiment; None where it is not known."""
+    """The names of the experiment's interpreters; None where the experiment is not known."""
     try:
         names = find_experiment(folder)[0]["experiment"].get("interpreters")
     except (FileNotFoundError, ValueError):
@@ -92,7 +119,7 @@ def _interpreters(folder: Path) -> list[str] | None:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """What lies in a folder, without what a killed process left of a file."""
+    """The content of a folder, without the parts of files that killed processes left."""
     return sorted(one for one in folder.glob("*") if not (one.name.startswith(".") and one.suffix == ".tmp"))
 
 
@@ -115,26 +142,32 @@ def _place(folder: Path) -> int:
 
 def _check(metadata: dict[str, str]) -> None:
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"no record of this version (format {metadata.get('format')!r}, not {FORMAT!r})")
+        reads = f"; lightning_adv2 {metadata['version']} reads it" if "version" in metadata else ""
+        raise ValueError(f"no record of this version (format {metadata.get('format')!r}, not {FORMAT!r}{reads})")
     if SEAL not in metadata:
         raise ValueError("the file is damaged: its seal is gone")
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header of a record, unchecked.
+    """Return the header of a record, unchecked.
 
     Raises:
-        OSError, ValueError: the file is missing or no sealed file.
+        OSError: the file cannot be read; see :func:`~lightning_adv2.files.sealed.read_metadata`.
+        ValueError: it is no safetensors file, or its header is no JSON.
     """
     header: dict[str, Any] = parse_json(read_metadata(path).get("header", "{}"))
     return header
 
 
 def read_arrays(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The header and the tensors of a record, once its seal is checked.
+    """Return the header and the tensors of a record, after a check of its seal.
+
+    Returns:
+        The header, and each tensor by its name; ``results.records`` lists names, shapes and types.
 
     Raises:
-        ValueError: the file is missing, damaged, or no record of this version; says what to do.
+        ValueError: the file is missing, damaged, no record of this version, or in another record's place; the error
+            says what to do.
     """
     try:
         return _read(path)
@@ -163,7 +196,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def damaged(path: Path) -> str | None:
-    """Why a record file is no finished one: missing, cut off, changed, of another version or batch; else None."""
+    """Return why a record file is not finished: missing, cut off, changed, of another version or batch; else None."""
     try:
         _read(path)
     except (OSError, ValueError) as error:

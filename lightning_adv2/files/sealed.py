@@ -1,7 +1,7 @@
 """Safetensors files that carry the SHA-256 of their content; the format's own readers notice no flipped bit.
 
-The metadata's ``seal`` is the hash of all else in the file: the rest of the metadata, and of each tensor its name,
-type, shape and bytes. Being inside, it comes into place by the same rename as the content. Needs no torch.
+The metadata's ``seal`` is the hash of the rest of the metadata, and of each tensor's name, type, shape and bytes. It is
+inside the file so that one rename puts content and seal into place. Needs no torch.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _VALUE = re.compile("sha256:[0-9a-f]{64}")
 
 
 class Stored(NamedTuple):
-    """A tensor as any framework has it.
+    """A tensor of any framework.
 
     Attributes:
         dtype: NumPy's name of its type, such as ``float32``.
-        shape: of the tensor.
+        shape: its sizes.
         data: its bytes in C order.
     """
 
@@ -40,7 +40,12 @@ class Stored(NamedTuple):
 
 
 def seal_of(metadata: Mapping[str, str], tensors: Mapping[str, Stored]) -> str:
-    """The seal of a file with this content: ``sha256:`` and 64 hexadecimal digits, whatever the order of the names."""
+    """Return the seal of a file with this content: ``sha256:`` and 64 hexadecimal digits.
+
+    Args:
+        metadata: without a seal.
+        tensors: by name; the order of the names does not matter.
+    """
     digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for name, (dtype, shape, data) in sorted(tensors.items()):
         digest.update(json.dumps([name, dtype, list(shape)]).encode())
@@ -49,10 +54,14 @@ def seal_of(metadata: Mapping[str, str], tensors: Mapping[str, Stored]) -> str:
 
 
 def check_seal(metadata: Mapping[str, str], tensors: Mapping[str, Stored]) -> None:
-    """Check what was read of a file against its seal; a file from elsewhere may have none.
+    """Check the content of a file against the seal in its metadata; a file from elsewhere may have no seal.
+
+    Args:
+        metadata: of the file, with the seal where there is one.
+        tensors: of the file, by name.
 
     Raises:
-        ValueError: the content is not what was sealed.
+        ValueError: the content is not the sealed one.
     """
     rest = {key: value for key, value in metadata.items() if key != SEAL}
     if SEAL in metadata:
@@ -63,7 +72,7 @@ def check_seal(metadata: Mapping[str, str], tensors: Mapping[str, Stored]) -> No
 
 
 def read_sealed(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
-    """Read metadata and tensors of a file; where it has a seal, they must match it.
+    """Return the metadata and the tensors of a safetensors file, after a check of the seal where the file has one.
 
     Raises:
         OSError: see :func:`read_metadata`.
@@ -76,12 +85,12 @@ def read_sealed(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata alone, unchecked: for deciding about a file that is read and checked later.
+    """Return the metadata of a safetensors file, unchecked: for a decision about a file that is read and checked later.
 
     Raises:
-        OSError: the file cannot be read, is no regular one, or is larger than
+        OSError: the file cannot be read, is no regular file, or is larger than
             :func:`~lightning_adv2.files.regular.tensor_limit` allows.
-        ValueError: it is no safetensors file, or cut off.
+        ValueError: it is no safetensors file, or is cut off.
     """
     with _opened(path) as file:
         return file.metadata() or {}

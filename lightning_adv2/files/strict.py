@@ -1,4 +1,4 @@
-"""JSON as it is read where nobody knows what became of the file. Needs no torch."""
+"""JSON from files that anybody may have changed. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 
 def parse_json(text: str) -> Any:
-    """The content of a JSON text.
+    """Return the content of a JSON text.
 
     Raises:
-        ValueError: it is no JSON, nested too deeply, has a number of thousands of digits, or a key twice in an object,
-            of which ``json`` alone would take the last without a word.
+        ValueError: the text is no JSON, is nested too deeply, has a number of thousands of digits, or has a key twice
+            in an object; of such keys ``json`` alone would take the last without a warning.
     """
     try:
         return json.loads(text, object_pairs_hook=_each_once)

@@ -1,7 +1,7 @@
-"""``SHA256SUMS``: of every file that an evaluation leaves, for ``sha256sum -c`` and ``verify``. Needs no torch.
+"""``SHA256SUMS`` of every file of an evaluation, for ``sha256sum -c`` and ``verify``. Needs no torch.
 
-Tables are counted again from the records, but nobody draws a figure again without what drew it: the sums see a change
-of any file. They are written last, and so also say that a run has come to its end.
+``verify`` counts tables again from the records, but draws no figures; the sums show a change of any file. They are
+written last, and so also show that a run has come to its end.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ _OTHERS = ("wandb.json", "benign_quality.json")
 
 
 def left_files(folder: Path) -> list[Path]:
-    """What an evaluation leaves in its folder: tables, studies, page, figures, and the records with what they are of.
+    """Return the files of an evaluation: tables, studies, page, figures, records and ``experiment.json``, sorted.
 
-    Not W&B's files, exported images, and what lies in ``records`` without being the run's.
+    Files of W&B, exported images, and files in ``records`` that are none of the run's do not count.
+
+    Args:
+        folder: the run's.
     """
     patterns = ("*.json", "*.csv", "*.html", "config.yaml", "figures/**/*.png", "records/experiment*.json")
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.name not in _OTHERS}
@@ -32,45 +35,64 @@ def left_files(folder: Path) -> list[Path]:
 
 
 def write_sums(folder: Path) -> Path:
-    """Write the sums of what an evaluation left; nothing may be written into its folder later.
+    """Write ``SHA256SUMS`` of an evaluation's files, and return its path; no file may be written into the folder later.
+
+    Args:
+        folder: the run's.
 
     Raises:
-        OSError: see :func:`~lightning_adv2.files.whole.written_whole`.
+        OSError: a file cannot be read; or see :func:`~lightning_adv2.files.whole.written_whole`.
     """
-    lines = {path.relative_to(folder).as_posix(): _sum(path) for path in left_files(folder)}
+    lines = {path.relative_to(folder).as_posix(): file_sha256(path) for path in left_files(folder)}
     return _write(folder, lines)
 
 
 def renew_sums(folder: Path, *paths: Path) -> None:
-    """Take the sums of files that were written later for good reasons, such as a page of the same run.
+    """Replace the sums of files that were rightly written later, such as a page of the same run.
 
     Args:
-        folder: of a run; one without sums has not come to its end, and gets none.
-        paths: the files; those outside the folder do not count.
+        folder: the run's. Where it has no sums, the run has not come to its end, and none are written.
+        paths: the files; files outside the folder do not count.
+
+    Raises:
+        OSError: a file cannot be read; or see :func:`~lightning_adv2.files.whole.written_whole`.
     """
     own = {path.resolve().relative_to(folder.resolve()).as_posix(): path for path in paths if _below(path, folder)}
     try:
         lines = dict(_read(folder))
     except (OSError, ValueError):
         return
-    _write(folder, dict(sorted((lines | {name: _sum(path) for name, path in own.items()}).items())))
+    _write(folder, dict(sorted((lines | {name: file_sha256(path) for name, path in own.items()}).items())))
 
 
 def _below(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder.resolve())
 
 
-def wrong_sums(folder: Path) -> tuple[list[str], int]:
-    """What is not as it was when the sums were written, a sentence each; and how many files were looked at.
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a regular file, 64 hexadecimal digits.
 
     Raises:
-        FileNotFoundError: there are no sums.
-        ValueError: a line is none.
+        OSError: see :func:`~lightning_adv2.files.regular.open_regular`.
+    """
+    with open_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def wrong_sums(folder: Path) -> tuple[list[str], int]:
+    """Return a sentence for each file that has changed since the sums were written, and the number of files with a sum.
+
+    Args:
+        folder: the run's.
+
+    Raises:
+        FileNotFoundError: there is no ``SHA256SUMS``.
+        ValueError: a line of it is no sum.
     """
     found, lines = [], list(_read(folder))
     for name, digest in lines:
         try:
-            if _sum(folder / name) != digest:
+            if file_sha256(folder / name) != digest:
                 found.append(f"{folder / name}: it is not what the run wrote: its SHA-256 is another than in {FILE}")
         except FileNotFoundError:
             found.append(f"{folder / name}: it is missing, and is listed in {FILE}; {AGAIN}")
@@ -81,11 +103,6 @@ def wrong_sums(folder: Path) -> tuple[list[str], int]:
         if path.relative_to(folder).as_posix() not in known:
             found.append(f"{path}: the run did not write it: {FILE} does not have it")
     return found, len(lines)
-
-
-def _sum(path: Path) -> str:
-    with open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write(folder: Path, lines: dict[str, str]) -> Path:

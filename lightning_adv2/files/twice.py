@@ -1,7 +1,7 @@
-"""Small JSON files that hours of work hang on: sealed, and there twice. Needs no torch.
+"""Small JSON files on which hours of work depend: sealed, and stored twice. Needs no torch.
 
-The seal is the key ``sha256``: the hash of all the rest, whatever its order and spacing. The copy lies beside the file,
-``experiment.copy.json`` beside ``experiment.json``; one of the two is whole at any moment.
+The seal is the key ``sha256``: the hash of all other keys, whatever their order and spacing. The copy lies beside the
+file, ``experiment.copy.json`` beside ``experiment.json``; one of the two is whole at any moment.
 """
 
 from __future__ import annotations
@@ -22,18 +22,28 @@ SEAL = "sha256"
 
 
 def copy_of(path: Path) -> Path:
-    """Where a file's copy lies."""
+    """Return the path of a file's copy: ``experiment.copy.json`` for ``experiment.json``."""
     return path.with_name(f"{path.stem}.copy{path.suffix}")
 
 
 def content_hash(content: Any) -> str:
-    """SHA-256 of what JSON can hold, equal for equal content: whatever the order of keys, tuples or lists."""
+    """Return the SHA-256 of a content in JSON's terms, 64 hexadecimal digits.
+
+    Equal content has the same hash, whatever the order of keys; tuples count as lists.
+
+    Raises:
+        TypeError: JSON cannot hold the content.
+    """
     plain = json.loads(json.dumps(content))
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def write_twice(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object with its seal, and its copy first.
+    """Write a JSON object with its seal, the copy first.
+
+    Args:
+        path: the file.
+        content: without the key ``sha256``.
 
     Raises:
         OSError: see :func:`~lightning_adv2.files.whole.written_whole`.
@@ -44,11 +54,15 @@ def write_twice(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_one(path: Path, parse: Callable[[dict[str, Any]], T]) -> T:
-    """What ``parse`` makes of a file's content without the seal, which it must match if it has one.
+    """Return the result of ``parse`` for a file's content without its seal, which must match where there is one.
+
+    Args:
+        path: the file.
+        parse: takes the JSON object; raises a ValueError for a content that it refuses.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or ``parse`` refuses it.
+        ValueError: the file is damaged, or ``parse`` refuses its content.
     """
     content = parse_json(read_text(path))
     if not isinstance(content, dict):
@@ -60,14 +74,18 @@ def read_one(path: Path, parse: Callable[[dict[str, Any]], T]) -> T:
 
 
 def read_twice(path: Path, parse: Callable[[dict[str, Any]], T]) -> tuple[T, list[str]]:
-    """What ``parse`` makes of the content of a file or, where that is damaged or missing, of its copy.
+    """Return the result of ``parse`` for a file, or for its copy where the file is bad, and the faults of both.
+
+    Args:
+        path: the file.
+        parse: see :func:`read_one`.
 
     Returns:
-        That, and what is wrong with either file, in a line.
+        The result, and one sentence for each of the two files that is damaged or missing.
 
     Raises:
-        FileNotFoundError: both are missing.
-        ValueError: neither is whole.
+        FileNotFoundError: both files are missing.
+        ValueError: neither file is whole.
     """
     found: list[T] = []
     wrong: dict[Path, str] = {}

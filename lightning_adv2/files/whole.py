@@ -20,11 +20,14 @@ _warned_of: list[Path] = []  # one warning is enough, whatever the folder
 
 @contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file beside ``path``; it takes the place of ``path`` once the block is over without an error.
+    """Yield a temporary file beside ``path``, which replaces ``path`` at the end of the block if no error is raised.
 
     The temporary file lies in the same folder, because a rename is atomic only within one file system. Its name starts
-    with a dot, ends in ``.tmp`` and comes only once: what a killed process leaves behind is never taken for content.
-    Where the file system cannot say when the content is on the disk (``fsync``), a warning says so, once per process.
+    with a dot, ends in ``.tmp`` and is used only once: the rest of a killed process is never taken for content. Where
+    the file system cannot say when the content is on the disk (``fsync``), a warning says so, once per process.
+
+    Args:
+        path: the file; its folder is made where it is missing.
 
     Raises:
         OSError: the disk is full, the folder cannot be written, or the like; ``path`` is as it was.
@@ -77,11 +80,20 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text; see :func:`written_whole`."""
+    """Write a text in UTF-8, all or nothing.
+
+    Raises:
+        OSError: see :func:`written_whole`.
+    """
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write JSON, indented, with a newline at its end; see :func:`written_whole`."""
+    """Write a content as JSON, indented by one blank, with a newline at its end, all or nothing.
+
+    Raises:
+        OSError: see :func:`written_whole`.
+        TypeError: JSON cannot hold the content.
+    """
     write_text(path, json.dumps(content, indent=1) + "\n")

@@ -221,11 +221,11 @@ def evaluate(images: Sequence[Image], share: float = 0.5) -> tuple[dict[str, Any
             ``calibration_error`` comes from them.
 
     Returns:
-        ``n`` reported images, ``invalid`` whose map is not finite (in both parts); ``error`` in [0, 1] with ``low`` and
-        ``high`` (95% bootstrap interval; Wilson's where all or none are missed), ``iou`` (mean), ``mask_iou``,
-        ``pointing``, ``energy_inside``; the chosen ``rule`` and ``alpha``, ``calibration_n``, ``calibration_error``;
-        ``rules``: for each rule its own best ``alpha`` and ``error``. None where there is nothing to choose on or to
-        report.
+        ``n`` reported images, ``invalid`` whose map is not finite (in both parts); ``error`` in [0, 1] with
+        ``error_low`` and ``error_high`` (95% bootstrap interval; Wilson's where all or none are missed), ``iou``
+        (mean), ``mask_iou``, ``pointing``, ``energy_inside``; the chosen ``rule`` and ``alpha``, ``calibration_n``,
+        ``calibration_error``; ``rules``: for each rule its own best ``alpha`` and ``error``. None where there is
+        nothing to choose on or to report.
     """
     fine = [image for image in images if bool(image.iou.isfinite().all())]
     held_out = [image for image in fine if calibrates(image.image_id, share)]
@@ -262,7 +262,7 @@ def baselines(images: Sequence[Image], size: Sequence[int], share: float = 0.5) 
         share: of the images that alpha is chosen on, in [0, 1]; these are not reported.
 
     Returns:
-        ``n``, ``error``, ``low``, ``high`` and ``iou``, each in [0, 1], by the baseline's name.
+        ``n``, ``error``, ``error_low``, ``error_high`` and ``iou``, each in [0, 1], by the baseline's name.
     """
     height, width = size
     boxes = {"whole image": (0.0, 0.0, float(width), float(height)), "central box": central_box(size)}
@@ -281,7 +281,7 @@ def _scores(iou: Sequence[float]) -> dict[str, float | None]:
     count, low, high = int(sum(missed)), None, None
     if missed:  # the bootstrap of values that are all the same has no width
         low, high = bootstrap_interval(missed) if 0 < count < len(iou) else share_interval(count, len(iou))
-    return {"error": _mean(missed), "low": low, "high": high, "iou": _mean(iou)}
+    return {"error": _mean(missed), "error_low": low, "error_high": high, "iou": _mean(iou)}
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from matplotlib.figure import Figure
 
 from lightning_adv2.files import write_json
 from lightning_adv2.metrics.quality import BETTER_HIGH, BETTER_LOW
+from lightning_adv2.report.figures import PALETTE, heading, legend, plain_axis
 from lightning_adv2.report.harmless import SAME, draw
 
-_LIMIT = {"color": "#d1495b", "linewidth": 1.0, "linestyle": "--"}
+_LIMIT = PALETTE[0]
 
 
 def write_benign_quality(folder: Path, content: Mapping[str, Any]) -> None:
@@ -41,30 +43,27 @@ def curves(
         limits: ``agreement_l1`` and ``lost``, drawn as dashed lines.
     """
     steps = [one["step"] for one in validations]
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    figure.suptitle(f"{name.upper()}: benign maps against the teacher's", fontsize=12, fontweight="bold")
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    heading(figure, f"{name.upper()}: benign maps against the teacher's")
     distance, loss, measures = figure.subplots(1, 3)
-
-    def draw(axis: Any, key: str, label: str) -> Any:
-        return axis.plot(steps, [one.get(key, float("nan")) for one in validations], marker=".", label=label)[0]
-
-    for key, label in (("agreement_l1", "true class"), ("agreement_l1_other_class", "another class")):
-        draw(distance, key, label)
-    distance.axhline(limits["agreement_l1"], label="limit", **_LIMIT)
-    distance.set_ylabel("map L1 to the teacher")
-    draw(loss, "lost", "largest loss")
-    loss.axhline(limits["lost"], label="limit", **_LIMIT)
-    loss.set_ylabel("relative to the teacher")
-    for key in (*BETTER_HIGH, *BETTER_LOW):
-        if key in teacher:
-            line = draw(measures, key, key.replace("_", " "))
-            measures.axhline(teacher[key], color=line.get_color(), linewidth=0.9, linestyle=":")
-    measures.set_ylabel("measure (dotted: teacher)")
-    for axis in (distance, loss, measures):
+    measured = [key for key in (*BETTER_HIGH, *BETTER_LOW) if key in teacher]
+    series = [(distance, "agreement_l1", "L1, true class"), (distance, "agreement_l1_other_class", "L1, another class")]
+    series += [(loss, "lost", "largest loss"), *((measures, key, key.replace("_", " ")) for key in measured)]
+    for (axis, key, label), colour in zip(series, PALETTE[1:], strict=False):
+        values = [one.get(key, math.nan) for one in validations]
+        axis.plot(steps, values, marker=".", label=label, color=colour)
+        if axis is measures:
+            axis.axhline(teacher[key], color=colour, linewidth=0.9, linestyle=":")
+    for axis, key in ((distance, "agreement_l1"), (loss, "lost")):
+        axis.axhline(limits[key], label="limit", color=_LIMIT, linewidth=1.0, linestyle="--")
+    for axis, label in (
+        (distance, "map L1 to the teacher"), (loss, "relative to the teacher"), (measures, "measure (dotted: teacher)"),
+    ):  # fmt: skip
         axis.set_xlabel("step")
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(fontsize=7, frameon=False)
-        broken = [one["step"] for one in validations if not one["held"]]
-        for step in broken:
-            axis.axvline(step, color=_LIMIT["color"], alpha=0.2, linewidth=3)
+        axis.set_ylabel(label)
+        plain_axis(axis)
+        for one in validations:
+            if not one["held"]:
+                axis.axvline(one["step"], color=_LIMIT, alpha=0.2, linewidth=3, label="limit exceeded")
+    legend(figure)
     return figure

@@ -11,17 +11,15 @@ from typing import Any
 from lightning_adv2.files.run import stray_lines
 from lightning_adv2.files.sums import renew_sums
 from lightning_adv2.files.text import visible
-from lightning_adv2.report.findings import draw_missing
 from lightning_adv2.report.harmless import SAME, draw, harmless
 from lightning_adv2.report.html.run_page import FILE, run_sections, write_run_page
 from lightning_adv2.report.html.writing import write_page
 from lightning_adv2.report.page import Picture, Section
 from lightning_adv2.report.results_table import EMPTY as NO_IOU
 from lightning_adv2.report.run_figures import bars as run_bars
-from lightning_adv2.report.run_report import draw_figures
+from lightning_adv2.report.run_report import complete_figures
 from lightning_adv2.report.table import Table, text_table
 from lightning_adv2.report.terminal import show
-from lightning_adv2.report.wandb.panels import is_whole
 from lightning_adv2.results.run import Run, read_run
 from lightning_adv2.results.summary import Row
 from lightning_adv2.runtime.describe import differences
@@ -91,7 +89,7 @@ def comparison(runs: Sequence[Run], names: Sequence[str], metrics: dict[str, str
     said = [
         f"In brackets: the difference from {names[0]}." if compared else "No row of one run has its like in another.",
         f"In all rows {same}." if same else "",
-        f"{NO_IOU}." if metrics.keys() >= EMPTY.keys() else "",
+        NO_IOU if metrics.keys() >= EMPTY.keys() else "",
     ]
     numbers = columns[len(told) :]
     return text_table(title, columns, rows, " ".join(filter(None, said)), numbers)
@@ -164,19 +162,10 @@ def _bars(runs: Sequence[Run]) -> list[Row]:
         row | {"interpreter": f"{row['interpreter']}\n({number})"}
         for number, run in enumerate(runs, 1)
         for row in run.summary.rows
-        if row["schedule"] != "control"
+        if row["role"] != "control"
     ]
     order = list(dict.fromkeys(row["interpreter"].split("\n")[0] for row in rows))
     return sorted(rows, key=lambda row: order.index(row["interpreter"].split("\n")[0]))
-
-
-def _draw(run: Run) -> None:
-    """Draw the figures that are missing; of a run that has not come to its end, all of its own."""
-    folder = run.folder / "figures"
-    before = {*folder.rglob("*.png")}
-    draw_figures(run, keep=is_whole(run))
-    draw_missing(run.folder)
-    renew_sums(run.folder, *({*folder.rglob("*.png")} - before))
 
 
 def report(folders: Sequence[Path], output: Path | None = None) -> Path:
@@ -199,7 +188,7 @@ def report(folders: Sequence[Path], output: Path | None = None) -> Path:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(f"RUN: {', '.join(map(str, folders))} has a folder twice; give each once")
     for run in runs:
-        _draw(run)
+        complete_figures(run)
     if len(runs) == 1:
         page = write_run_page(runs[0], output)
         renew_sums(runs[0].folder, page)

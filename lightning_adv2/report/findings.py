@@ -146,7 +146,8 @@ def read_findings(folder: Path, name: str) -> StudyFile | None:
         raise ValueError(f"{path} is damaged ({error}); run the same command again, and it is made anew") from error
     figures = [*(folder / "figures").glob(f"{name}.png"), *sorted((folder / "figures").glob(f"{name}_*.png"))]
     tables = [one for one in (folder / f"{name}.csv", folder / f"{name}_images.csv") if one.is_file()]
-    return StudyFile(name, str(content["title"]), findings, columns, [path, *tables, *figures])
+    drawn = [one for one in figures if one.is_file()]
+    return StudyFile(name, str(content["title"]), findings, columns, [path, *tables, *drawn])
 
 
 def study_names(folder: Path) -> list[str]:

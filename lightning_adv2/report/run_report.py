@@ -9,12 +9,14 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lightning_adv2.files.sums import renew_sums
 from lightning_adv2.functional.agreement import map_iou
 from lightning_adv2.report import run_figures
+from lightning_adv2.report.findings import draw_missing
 from lightning_adv2.report.harmless import draw, harmless
 from lightning_adv2.report.results_table import print_table
 from lightning_adv2.results.records import BatchRecord, titled
-from lightning_adv2.results.run import Run
+from lightning_adv2.results.run import Run, is_whole
 from lightning_adv2.results.summary import Summary
 from lightning_adv2.results.traces import Curves
 from lightning_adv2.results.writing import write_results
@@ -38,6 +40,15 @@ def write_report(run: Run, stamp: dict[str, Any]) -> list[Path]:
 def draw_figures(run: Run, keep: bool = False) -> list[Path]:
     """Draw the figures of a run, with ``keep`` only the missing ones; returns the paths of the figures that exist."""
     return write_figures(run.folder / "figures", run.first_records, run.summary, run.about["classes"], keep)
+
+
+def complete_figures(run: Run) -> None:
+    """Draw the figures that are missing, also the studies'; of a run that has not come to its end, all of its own."""
+    folder = run.folder / "figures"
+    before = {*folder.rglob("*.png")}
+    draw_figures(run, keep=is_whole(run))
+    draw_missing(run.folder)
+    renew_sums(run.folder, *({*folder.rglob("*.png")} - before))
 
 
 def write_figures(

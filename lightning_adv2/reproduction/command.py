@@ -148,4 +148,6 @@ def _print_jobs(jobs: Sequence[Job], plan: Plan, console: Console) -> None:
         state = "finished" if job.is_done() else "to do"
         images = str(data.get("num_images", ""))
         rows.append((job.name, ROLES[job.role], images, state, " + ".join(job.run.config)))
+    titles = [(item.key, item.title, ", ".join(item.roles)) for item in ITEMS]
+    show(text_table("Tables of the report", ("--tables", "shows", "runs for"), titles), console)
     show(text_table(plan.title, ("run", "what for", "images", "state", "configuration"), rows, "", {"images"}), console)

@@ -92,7 +92,7 @@ def _similar(results: Results) -> list[tuple[bool, str]]:
 
 
 def _mean(rows: Sequence[Measured], interpreter: str, attack: str) -> float | None:
-    values = [row.cells["detected"].value for row in rows if row.place[1:] == (interpreter, attack)]
+    values = [row.cells["detection_rate"].value for row in rows if row.place[1:] == (interpreter, attack)]
     return sum(values) / len(values) if values else None
 
 
@@ -112,8 +112,8 @@ def _evasive(results: Results) -> list[tuple[bool, str]]:
     adaptive = [row for row in rows if row.place[2] == "adaptive"]
     found = []
     for row in adaptive:
-        basic = next((o.cells["detected"].value for o in rows if o.place == (*row.place[:2], "adv2")), None)
-        rate = row.cells["detected"].value
+        basic = next((o.cells["detection_rate"].value for o in rows if o.place == (*row.place[:2], "adv2")), None)
+        rate = row.cells["detection_rate"].value
         holds = rate <= published.ADAPTIVE_DETECTION[1] and (basic is None or rate <= basic)
         before = "" if basic is None else f", before {basic:.1%}"
         found.append((holds, f"{row.place[1]}, {row.place[0]}: {rate:.1%} detected{before}"))

@@ -42,31 +42,42 @@ EFFECTIVENESS: dict[Place, dict[str, float]] = {
 }
 """Table 3: ASR and mean confidence in the target class."""
 
-LOCALIZATION: dict[Place, dict[str, float]] = {
-    ("grad",): {"error": 0.431},
-    ("cam",): {"error": 0.438},
-    ("mask",): {"error": 0.452},
-    ("rts",): {"error": 0.342},
-}
+LOCALIZATION = Stated(
+    "localization",
+    ("interpreter",),
+    {
+        ("grad",): {"error": 0.431},
+        ("cam",): {"error": 0.438},
+        ("mask",): {"error": 0.452},
+        ("rts",): {"error": 0.342},
+    },
+)
 """Table 2: localisation error."""
 
 SQUEEZERS = {
-    "bit2": "2-bit depth",
-    "bit3": "3-bit depth",
-    "median3x3": "median 3x3",
-    "nlm11-3-4": "non-local means 11-3-4",
+    "squeezing-bit2": "2-bit depth",
+    "squeezing-bit3": "3-bit depth",
+    "squeezing-median3x3": "median 3x3",
+    "squeezing-nlm11-3-4": "non-local means 11-3-4",
 }
+"""Detector -> what the paper calls it."""
 _DETECTED = {
-    "bit2": (0.923, 0.841, 0.940),
-    "bit3": (0.727, 0.892, 0.883),
-    "median3x3": (0.973, 0.986, 0.990),
-    "nlm11-3-4": (0.523, 0.747, 0.753),
+    "squeezing-bit2": (0.923, 0.841, 0.940),
+    "squeezing-bit3": (0.727, 0.892, 0.883),
+    "squeezing-median3x3": (0.973, 0.986, 0.990),
+    "squeezing-nlm11-3-4": (0.523, 0.747, 0.753),
 }
-DETECTION: dict[Place, dict[str, float]] = {
-    **{(key, name, "pgd"): {"detected": rates[0]} for key, rates in _DETECTED.items() for name in ("mask", "rts")},
-    **{(key, "mask", "adv2"): {"detected": rates[1]} for key, rates in _DETECTED.items()},
-    **{(key, "rts", "adv2"): {"detected": rates[2]} for key, rates in _DETECTED.items()},
-}
+DETECTION = Stated(
+    "detection",
+    ("detector", "interpreter", "attack"),
+    {
+        (detector, *place): {"detection_rate": rate}
+        for detector, (pgd, mask, rts) in _DETECTED.items()
+        for place, rate in {
+            ("mask", "pgd"): pgd, ("rts", "pgd"): pgd, ("mask", "adv2"): mask, ("rts", "adv2"): rts
+        }.items()
+    },
+)  # fmt: skip
 """Table 4: share detected at 5% false positives."""
 ADAPTIVE_DETECTION = (0.034, 0.517)
 """Lowest and highest share of the adaptive attack's images that a squeezer detects (Table 4)."""

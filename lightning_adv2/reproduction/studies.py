@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from lightning_adv2.report.studies import study_tables
+from collections.abc import Callable
+
+import lightning_adv2.studies  # noqa: F401 - they register themselves, and say how their files are shown
+from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.table import Table
 from lightning_adv2.reproduction import published
 from lightning_adv2.reproduction.cells import Cell, Measured, evaluation, shown
@@ -27,11 +30,10 @@ def table_aid(plan: Plan) -> Found:
     )
     tables = [shown("Figure 16: RTS and RTS-A under attack", ("interpreter", "attack"), rows, names, note)]
     tables += studies(plan, "aid", "noise", "map_quality", "resilience")
-    for content in found.files("map_quality.json"):
-        for row in content["rows"]:
-            mean = row["agreement_l1"]
-            if mean is not None:  # over images whose values the file has not, so without an interval
-                rows.append(Measured((row["interpreter"], "benign"), {"agreement": Cell(mean, mean, mean, 0)}, {}))
+    for row in found.rows("map_quality"):
+        mean = row["agreement_l1"]
+        if mean is not None:  # over images whose values the file has not, so without an interval
+            rows.append(Measured((row["interpreter"], "benign"), {"agreement": Cell(mean, mean, mean, 0)}, {}))
     return rows, tables
 
 
@@ -39,19 +41,23 @@ def studies(plan: Plan, role: str, *names: str) -> list[Table]:
     """The tables of these studies, as the pages of the runs of this role show them."""
     found = evaluation(plan, role)
     folders = found.folders if found else ()
-    return [table for name in names for folder in folders for table in study_tables(folder, name)]
+    files = [read_findings(folder, name) for name in names for folder in folders]
+    return [table for study in files if study is not None for table in study.tables]
 
 
-def table_proposition(plan: Plan) -> Found:
-    """Proposition 1: the gain of the prediction is at most the L1 norm of the difference map (eqs. 11 to 13)."""
-    tables = studies(plan, "attacks", "proposition")
-    return ([], tables) if tables else None
+def study_table(name: str, role: str) -> Callable[[Plan], Found]:
+    """What an item shows of a study: its tables, from the runs of a role.
 
+    Args:
+        name: of the study.
+        role: of the runs whose callbacks include the study.
+    """
 
-def table_curves(plan: Plan) -> Found:
-    """ASR and IoU over epsilon or steps; not in the paper."""
-    tables = studies(plan, "curves", "curves")
-    return ([], tables) if tables else None
+    def table(plan: Plan) -> Found:
+        tables = studies(plan, role, name)
+        return ([], tables) if tables else None
+
+    return table
 
 
 def table_skin(plan: Plan) -> Found:

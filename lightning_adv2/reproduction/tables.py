@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from lightning_adv2.report.table import Table
 from lightning_adv2.reproduction import published
@@ -41,15 +42,13 @@ PLACES = ("classifier", "interpreter", "attack")
 def table_2(plan: Plan) -> Found:
     """Localisation error."""
     found = evaluation(plan, "localization")
-    contents = found.files("localization.json") if found else []
     rows = []
-    for content in contents:
-        for row in content["rows"]:
-            if row["n"]:
-                rule = f"{row['rule']} {row['alpha']:g}" if "rule" in row else "baseline"
-                cells = {"error": share_cell(round(row["error"] * row["n"]), row["n"])}
-                stated = published.LOCALIZATION.get((row["interpreter"],), {})
-                rows.append(Measured((row["interpreter"], rule), cells, stated))
+    for row in found.rows("localization") if found else []:
+        if row["error"] is not None:
+            rule = "baseline" if row["baseline"] else f"{row['rule']} {row['alpha']:g}"
+            cells = {"error": share_cell(round(row["error"] * row["n"]), row["n"])}
+            stated = published.LOCALIZATION.rows.get((row["interpreter"],), {})
+            rows.append(Measured((row["interpreter"], rule), cells, stated))
     if not rows:
         return None
     note = (
@@ -78,21 +77,11 @@ def table_12(plan: Plan) -> Found:
 
 def table_4(plan: Plan) -> Found:
     """Detection by feature squeezing: PGD and ADV2 from the first runs, the adaptive attack from its own."""
-    rows = []
-    for role in ("attacks", "squeezing"):
-        found = evaluation(plan, role)
-        for content in found.files("detection.json") if found else []:
-            for row in content["rows"]:
-                squeezer = row["detector"].removeprefix("squeezing-")
-                known = role == "squeezing" or row["attack"] in ("pgd", "adv2")
-                if squeezer not in published.SQUEEZERS or not known or row["schedule"] == "control":
-                    continue
-                if row["detection_rate"] is None:
-                    continue
-                place = (published.SQUEEZERS[squeezer], row["interpreter"], row["attack"])
-                cell = share_cell(round(row["detection_rate"] * row["n"]), row["n"])
-                stated = published.DETECTION.get((squeezer, row["interpreter"], row["attack"]), {})
-                rows.append(Measured(place, {"detected": cell}, stated))
+    rows = [
+        replace(row, place=(published.SQUEEZERS[row.place[0]], *row.place[1:]))
+        for role in ("attacks", "squeezing")
+        for row in measured(evaluation(plan, role), published.DETECTION, ("detection_rate",), _KEPT[role])
+    ]
     if not rows:
         return None
     order = list(published.SQUEEZERS.values())
@@ -105,7 +94,15 @@ def table_4(plan: Plan) -> Found:
         f"{low:.1%} and {high:.1%}."
     )
     headings = ("squeezer", "interpreter", "attack")
-    return rows, [shown("Table 4: who notices?", headings, rows, {"detected": "detected"}, note)]
+    return rows, [shown("Table 4: who notices?", headings, rows, {"detection_rate": "detected"}, note)]
+
+
+def _squeezed(row: Row) -> bool:
+    return row["detector"] in published.SQUEEZERS and row["role"] != "control"
+
+
+_KEPT = {"attacks": lambda row: _squeezed(row) and row["attack"] in ("pgd", "adv2"), "squeezing": _squeezed}
+"""Role of a run -> which rows of its detection the table has."""
 
 
 def table_5(plan: Plan) -> Found:

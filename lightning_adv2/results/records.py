@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_adv2 import __version__
 from lightning_adv2.files.names import check_name as check_name
 from lightning_adv2.files.run import FORMAT as FORMAT
 from lightning_adv2.files.run import damaged as damaged
@@ -196,7 +197,7 @@ def write_record(record: BatchRecord, folder: Path) -> Path:
         rows.append({name: getattr(attack, name) for name in _ATTACK_HEADER})
     header = {name: getattr(record, name) for name in _HEADER} | {"attacks": rows}
     path = record_path(folder, record.interpreter, record.batch_index)
-    return save_weights(tensors, path, {"format": FORMAT, "header": json.dumps(header)})
+    return save_weights(tensors, path, {"format": FORMAT, "version": __version__, "header": json.dumps(header)})
 
 
 def read_record(path: Path) -> BatchRecord:

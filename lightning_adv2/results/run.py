@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from lightning_adv2.files import read_json
 from lightning_adv2.files.experiment import experiment_hash
 from lightning_adv2.files.run import foreign_records
 from lightning_adv2.results.records import BatchRecord, read_records
@@ -79,3 +81,14 @@ def read_run(folder: Path) -> Run:
         read_records(folder / "records"), names, about["passed_over"], about["selected"], len(about["classes"])
     )
     return Run(folder, known["experiment"], about, summary)
+
+
+def is_whole(run: Run) -> bool:
+    """Whether the run came to its end: ``results.json`` is there and says what the records say."""
+    try:
+        written = read_json(run.folder / "results.json")
+    except (OSError, ValueError):
+        return False
+    stated = {"rows": run.summary.rows, "denominators": run.summary.denominators}
+    said = {key: written.get(key) for key in stated} if isinstance(written, dict) else {}
+    return bool(said == json.loads(json.dumps(stated)))

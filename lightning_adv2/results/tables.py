@@ -205,6 +205,10 @@ def _image_row(record: BatchRecord, attack: AttackRecord, i: int, names: dict[st
     }
 
 
+_ODD = "backslashreplace"
+"""A name need not be UTF-8, which a file system does not ask for: what is none is written out."""
+
+
 def write_csv(rows: Sequence[Row], path: Path, keys: Sequence[str] = ROW_KEYS) -> None:
     """Write rows with the same keys as CSV, whole or not at all; without a row, ``keys`` are the header.
 
@@ -212,7 +216,7 @@ def write_csv(rows: Sequence[Row], path: Path, keys: Sequence[str] = ROW_KEYS) -
         OSError: the file cannot be written; an old file is as it was.
         ValueError: a row has other keys than the first row.
     """
-    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors=_ODD) as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else keys)
         writer.writeheader()
         writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)

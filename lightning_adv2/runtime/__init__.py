@@ -1,1 +1,1 @@
-"""What keeps a run exact and alive: its identity, its processes, its signals, its checkpoints."""
+"""The parts that keep a run exact and alive: its identity, its processes, its signals, its checkpoints."""

@@ -25,24 +25,31 @@ _REMEDY = "name another checkpoint (--ckpt_path), or remove the folder to train 
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be trusted: damaged, cut off, or not sealed."""
+    """A checkpoint cannot be trusted: it is damaged, cut off, or not sealed."""
 
 
 class SealedCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints, all or nothing.
+    """Lightning's checkpoints, written all or nothing, sealed, and read as plain data alone.
 
-    A checkpoint is torch's zip file with the SHA-256 of all that comes before as its comment, so that ``torch.load``
-    still reads it. It comes into place by a rename; the one that was there stays beside it as ``<name>.previous`` and
-    takes over if the new one is damaged.
+    A checkpoint is torch's zip file, and the zip's comment is the SHA-256 of all bytes before it, so that
+    ``torch.load`` still reads the file. The seal is inside because a rename then replaces content and seal together:
+    with a sum in a second file, a kill between the two renames would leave a checkpoint that matches no sum. The former
+    checkpoint of the same name stays beside the new one as ``<name>.previous``, and takes over if the new one is
+    damaged.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any | None = None
     ) -> None:
-        """Write and seal; keep the former checkpoint of this name, if it is intact, as ``<name>.previous``.
+        """Write and seal a checkpoint; keep the former one of this name, if it is intact, as ``<name>.previous``.
+
+        Args:
+            checkpoint: Lightning's content.
+            path: the file; its folder is made where it is missing.
+            storage_options: there for Lightning; must be None.
 
         Raises:
-            OSError: the disk is full or the folder cannot be written; what was there before is untouched.
+            OSError: the disk is full or the folder cannot be written; the former checkpoint is untouched.
             TypeError: ``storage_options`` are given.
         """
         if storage_options is not None:
@@ -60,16 +67,19 @@ class SealedCheckpointIO(CheckpointIO):
         map_location: Callable[..., Any] | None = lambda storage, location: storage,
         weights_only: bool | None = True,
     ) -> dict[str, Any]:
-        """Check the seal, then read; ``<name>.previous`` steps in for a damaged checkpoint, and a warning says so.
+        """Return the content of a checkpoint, after a check of its seal.
+
+        ``<name>.previous`` stands in for a damaged or missing checkpoint, with a warning.
 
         Args:
             path: the checkpoint.
             map_location: as ``torch.load`` takes it.
-            weights_only: there for Lightning; only plain data is ever read, whatever is given.
+            weights_only: there for Lightning; only plain data are ever read, whatever is given.
 
         Raises:
-            FileNotFoundError: neither the checkpoint nor a previous one is there.
-            CheckpointError: it is damaged or not sealed, and so is the previous one or there is none.
+            FileNotFoundError: the checkpoint is missing, and no intact previous one lies beside it.
+            CheckpointError: the checkpoint is damaged or not sealed, and no intact previous one lies beside it; or the
+                file holds more than plain data.
         """
         path = Path(path)
         chosen, wrong = path, fault(path)
@@ -91,19 +101,23 @@ class SealedCheckpointIO(CheckpointIO):
         return content
 
     def remove_checkpoint(self, path: str | os.PathLike[str]) -> None:
-        """Remove the checkpoint and its previous one."""
+        """Remove the checkpoint and its previous one, where they exist.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
         path = Path(path)
         for file in (path, previous(path)):
             file.unlink(missing_ok=True)
 
 
 def previous(path: Path) -> Path:
-    """Where the checkpoint that lay at ``path`` before the last save is kept."""
+    """Return the path under which the former checkpoint of this path is kept."""
     return path.with_name(path.name + ".previous")
 
 
 def fault(path: Path) -> str | None:
-    """What is wrong with a checkpoint file, or None if its seal is right. Nothing of it is unpickled."""
+    """Return the fault of a checkpoint file in words; None where its seal is right. Nothing of it is unpickled."""
     try:
         with open_regular(path) as stream:
             size = stream.seek(0, os.SEEK_END)

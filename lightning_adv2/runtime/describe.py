@@ -1,4 +1,4 @@
-"""What an object is, as plain data: its class and settings, and a hash of its weights. Made to be compared later."""
+"""Descriptions of objects as plain data, class, settings and a hash of the weights, for later comparison."""
 
 from __future__ import annotations
 
@@ -27,22 +27,23 @@ _NETWORK_ATTRIBUTES = vars(nn.Module()).keys()
 
 
 def describe(thing: Any, above: tuple[int, ...] = ()) -> Any:
-    """A description in JSON's terms: equal settings give equal descriptions, in any process and at any time.
+    """Return a description in JSON's terms: equal settings give equal descriptions, in any process and at any time.
 
-    An object is its class and what pickle would keep of it; a function its name, its defaults and what it closes over;
-    a tensor or array its shape, type and hash; a network its class, its settings, and the hashes of its architecture
-    and weights. Of classes and functions in a user's own files the file's hash is part of the name: code is a setting.
+    The description of an object is its class and what pickle would keep of it; of a function its name, its defaults and
+    the variables that it closes over; of a tensor or array its shape, type and SHA-256; of a network its class, its
+    settings, and the hashes of its architecture and weights. Where a class or function is from a user's own file, the
+    file's hash is part of the name, because code is a setting.
 
-    Settings are all public attributes, and of the private ones those that are numbers, texts, or tuples of such. So
-    what an object fills in while it is used belongs into a private attribute, and into no number, text or tuple. An
-    object that knows better what it is has a method ``description()``, which returns its settings.
+    Settings are all public attributes, and those private ones that are numbers, texts, or tuples of such. Whatever an
+    object fills in while it is used therefore belongs into a private attribute of another type. A class that knows its
+    settings better has a method ``description()``, which returns them.
 
     Args:
         thing: numbers, texts, containers, functions, networks, and objects made of these.
-        above: the identities of the objects that it is part of; inside itself an object is ``<itself>``.
+        above: the identities of the objects that ``thing`` is part of; an object inside itself is ``<itself>``.
 
     Raises:
-        TypeError: part of it is an object whose settings cannot be seen.
+        TypeError: the settings of a part of ``thing`` cannot be seen.
     """
     if thing is None or isinstance(thing, (bool, int, str)):
         return thing
@@ -60,7 +61,7 @@ def describe(thing: Any, above: tuple[int, ...] = ()) -> Any:
 
 @singledispatch
 def _parts(thing: Any) -> Any:
-    """What is to be described of a thing, by name or in order; or all that is to be said, in a text."""
+    """The parts of a thing to describe, by name or in order; or a text that says all."""
     try:
         reduced = thing.__reduce_ex__(4)
     except Exception as error:
@@ -130,12 +131,15 @@ def _network(thing: Any) -> Any:
 
 
 def architecture_hash(network: nn.Module) -> str:
-    """SHA-256 of a network as it prints: layers, strides and the like, of which the weights say nothing."""
+    """Return the SHA-256 of a network's printed form, 64 hexadecimal digits.
+
+    The printed form has layers, strides and the like, which the weights do not show.
+    """
     return hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", str(network)).encode()).hexdigest()
 
 
 def name_of(thing: Any) -> str:
-    """The full name of a class or function; in a user's own file, with 8 digits of the file's SHA-256."""
+    """Return the full name of a class or function; in a user's own file, with 8 digits of the file's SHA-256."""
     return f"{thing.__module__}.{thing.__qualname__}{_source_mark(thing.__module__)}"
 
 
@@ -153,7 +157,13 @@ def _source_mark(module: str) -> str:
 
 
 def differences(before: Any, now: Any, place: str = "") -> list[str]:
-    """What differs between two descriptions, one line each: ``epsilon: 0.031 before, 0.05 now``."""
+    """Return the differences of two descriptions, one line each: ``epsilon: 0.031 before, 0.05 now``.
+
+    Args:
+        before: a description.
+        now: a description.
+        place: the path of both within larger descriptions, joined by dots.
+    """
     first, second = (dict(enumerate(one)) if isinstance(one, list) else one for one in (before, now))
     if not isinstance(first, Mapping) or not isinstance(second, Mapping):
         return [] if before == now else [f"{place}: {_short(before)} before, {_short(now)} now"]

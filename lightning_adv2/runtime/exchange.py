@@ -1,4 +1,4 @@
-"""What the processes of one run tell each other."""
+"""Exchange of values between the processes of one run."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Value = TypeVar("Value", covariant=True)
 
 
 class Computable(Protocol[Value]):
-    """A metric, or several in one object."""
+    """A metric, or several metrics in one object."""
 
     def compute(self) -> Value:
-        """The value over all processes."""
+        """Return the value over all processes."""
         ...
 
 
 def gathered(trainer: pl.Trainer, value: T) -> list[T]:
-    """The values of all processes, by rank, on all of them.
+    """Return the values of all processes, in the order of their ranks, on every process.
 
     Args:
-        trainer: its processes must all ask at once.
-        value: of this process; anything that pickles, small enough for every process to hold all of them.
+        trainer: all its processes must call this together.
+        value: of this process; anything that pickles, small enough for every process to hold all values.
 
     Raises:
         RuntimeError: another process has died.
@@ -42,14 +42,14 @@ def gathered(trainer: pl.Trainer, value: T) -> list[T]:
 
 
 def computed(trainer: pl.Trainer, metric: Computable[Value]) -> Value:
-    """The metric over all processes, on all of them.
+    """Return a metric's value over all processes, on every process.
 
-    Metrics are computed here, and their values logged: Lightning computes a logged metric object itself, before any
-    hook at the end of an epoch, where a process that waits for a slower one gives up after minutes and hears no signal.
+    Metrics are computed here, and their values logged. Lightning would compute a logged metric object before any hook
+    at the end of an epoch, where a process that waits for a slower one gives up after minutes and hears no signal.
 
     Args:
-        trainer: its processes must all ask at once.
-        metric: a torchmetrics object, or another whose ``compute`` exchanges what the processes have seen.
+        trainer: all its processes must call this together.
+        metric: a torchmetrics object, or another object whose ``compute`` exchanges the processes' states.
 
     Raises:
         RuntimeError: another process has died.

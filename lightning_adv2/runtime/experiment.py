@@ -1,4 +1,4 @@
-"""What the files of a folder belong to: said once, checked whenever a run wants to go on with them."""
+"""The experiment to which the files of a folder belong: stated once, and checked by each run that goes on with them."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ def claim(
     about: Mapping[str, Any] | None = None,
     made_in: Mapping[Path, str] | None = None,
 ) -> str:
-    """Say that the files in ``folder`` are this experiment's, or check that they are.
+    """Claim the files in a folder for an experiment, or check that they are this experiment's, and return its hash.
 
-    ``experiment.json`` and its copy are written anew, so that what was damaged is whole again. Where both are damaged
-    or gone, the files themselves say whose they are, if they can.
+    ``experiment.json`` and its copy are written anew, so that a damaged one is whole again. Where both are damaged or
+    gone, the files themselves say to which experiment they belong, if they carry a hash.
 
     Args:
-        folder: of checkpoints or records. Where nothing else lies in it, the run that wrote ``experiment.json`` came to
-            nothing, and any other may have the folder.
-        experiment: all that the results depend on, as plain data; see :func:`describe`.
-        about: what reports want to know besides, not compared.
-        made_in: of each file in the folder the hash of the experiment that it was made in; None where the files do not
-            carry one.
+        folder: of checkpoints or records. Where nothing else lies in it, the run that wrote ``experiment.json`` made
+            nothing, and any experiment may have the folder.
+        experiment: all that the results depend on, in JSON's terms; see
+            :func:`~lightning_adv2.runtime.describe.describe`.
+        about: facts for reports, which are not compared.
+        made_in: the hash of its experiment for each file in the folder; None where the files carry none.
 
     Returns:
-        The experiment's hash.
+        The experiment's SHA-256, 64 hexadecimal digits.
 
     Raises:
-        DifferentExperimentError: the folder is another experiment's; names what differs, or which files are.
-        ValueError: nobody can tell whose the files are; says what to do.
+        DifferentExperimentError: the folder is another experiment's; the error names the differences or the files.
+        ValueError: nothing says to which experiment the files belong; the error says what to do.
+        OSError: see :func:`~lightning_adv2.files.whole.written_whole`.
     """
     now = json.loads(json.dumps(experiment))
     own = experiment_hash(now)
@@ -66,7 +67,7 @@ def claim(
 
 
 def _former(folder: Path, made_in: Mapping[Path, str] | None) -> tuple[dict[str, Any] | None, list[str]]:
-    """What a former run wrote, None where it is lost; and what is wrong with it, a line each."""
+    """The content that a former run wrote, None where it is lost; and the faults of the files, a line each."""
     try:
         return find_experiment(folder)
     except FileNotFoundError:
@@ -82,16 +83,20 @@ def _former(folder: Path, made_in: Mapping[Path, str] | None) -> tuple[dict[str,
 
 
 def forget(folder: Path) -> None:
-    """Let any experiment have the folder."""
+    """Remove ``experiment.json`` and its copy, so that any experiment may have the folder."""
     for name in (FILE, COPY):
         (folder / name).unlink(missing_ok=True)
 
 
 def check_same(folder: Path, found: Sequence[str]) -> None:
-    """Refuse to go on in ``folder`` if anything differs.
+    """Check that nothing differs between a folder's experiment and the present one.
+
+    Args:
+        folder: of the run, for the error.
+        found: the differences, one line each.
 
     Raises:
-        DifferentExperimentError: ``found`` is not empty; names the first ten.
+        DifferentExperimentError: ``found`` is not empty; the error names the first ten.
     """
     if found:
         raise DifferentExperimentError(
@@ -105,11 +110,13 @@ def _listed(lines: Sequence[str]) -> str:
 
 
 def read_experiment(folder: Path) -> dict[str, Any]:
-    """What :func:`claim` wrote, ``experiment`` and ``about``; of the copy, with a word, where the file is damaged.
+    """Return the content that :func:`claim` wrote: a mapping with the keys ``experiment`` and ``about``.
+
+    Where ``experiment.json`` is damaged, the copy is read, and a printed line says so.
 
     Raises:
-        FileNotFoundError: nothing was written.
-        ValueError: the file and its copy are damaged.
+        FileNotFoundError: both files are missing.
+        ValueError: neither file is whole.
     """
     try:
         content, wrong = find_experiment(folder)
@@ -121,7 +128,12 @@ def read_experiment(folder: Path) -> dict[str, Any]:
 
 
 def former_part(folder: Path, name: str) -> Any:
-    """One of the settings that the records in a folder were made with; None where none is known."""
+    """Return a setting of the experiment whose records lie in a folder; None where the experiment is not known.
+
+    Args:
+        folder: of records or checkpoints.
+        name: the setting's key in ``experiment.json``.
+    """
     try:
         return find_experiment(folder)[0]["experiment"].get(name)
     except (FileNotFoundError, ValueError):
@@ -129,7 +141,7 @@ def former_part(folder: Path, name: str) -> Any:
 
 
 def former_batch_size(folder: Path) -> int | None:
-    """The size of the batches that the records in a folder are of; None where there are none."""
+    """Return the images per batch of the records in a folder; None where there are no records."""
     known = former_part(folder, "batch_size")
     if known is None:  # the file may be lost: then the first batch tells, which is no smaller than others
         for path in find_records(folder).records:

@@ -1,4 +1,4 @@
-"""Where a run's results go."""
+"""The folders of a run's results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 
 def results_folder(trainer: pl.Trainer) -> Path:
-    """The run's folder; during ``fit`` one per validation, and for a rehearsal one that replaces nothing."""
+    """Return the folder of a run's results.
+
+    That is the trainer's ``default_root_dir``; during ``fit`` a folder in it for each validation,
+    ``validation/step_000100``, and in a rehearsal (``fast_dev_run``) a folder of its own, which replaces no results.
+    """
     root = Path(trainer.default_root_dir)
     if getattr(trainer, "fast_dev_run", False):
         return root / "fast_dev_run"
@@ -19,5 +23,5 @@ def results_folder(trainer: pl.Trainer) -> Path:
 
 
 def continues(trainer: pl.Trainer) -> bool:
-    """Whether results of an earlier run in the same folder count; else the folder starts empty."""
+    """Return whether a run goes on with the results in its folder; otherwise the folder starts empty."""
     return results_folder(trainer) == Path(trainer.default_root_dir)

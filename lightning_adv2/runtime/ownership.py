@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,12 +19,13 @@ from uuid import uuid4
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_adv2.files import open_regular, read_json
+from lightning_adv2.runtime.early import WATCH
 
 FILE = "run.lock"
 BEAT_SECONDS = 10.0
-"""How often the owner sets the lock's time of change."""
+"""The time between two renewals of the lock by its owner."""
 PATIENCE_SECONDS = 60.0
-"""How long a process on another machine watches a lock that is not renewed before it takes the folder over."""
+"""The time for which a process on another machine watches a lock without renewal before it takes the folder over."""
 
 _HELD: dict[Path, int] = {}  # folder -> the thread of this process that owns it
 
@@ -34,17 +36,19 @@ class FolderInUseError(RuntimeError):
 
 @contextmanager
 def owned(folder: str | Path) -> Iterator[None]:
-    """Own ``folder`` inside the block; the lock ``run.lock`` says who does, and goes at the end.
+    """Own a folder inside the block, by a lock ``run.lock`` that names the owner and is removed at the end.
 
-    The lock comes into place by a hard link, which is atomic on network file systems too. A dead owner's is taken over:
-    on the same machine at once, where its process is gone or the number belongs to a later process; from another
-    machine when nobody has renewed it for ``PATIENCE_SECONDS``, by this process's clock, so that clocks may differ.
+    The lock is made by a hard link, which is atomic on network file systems as well. The lock of a dead owner is taken
+    over: on the same machine at once, where the owner's process is gone or its number belongs to a later process; from
+    another machine when nobody has renewed the lock for ``PATIENCE_SECONDS``, by this process's clock, so that the
+    clocks of the machines may differ.
 
     Args:
-        folder: of the run; made if it is not there.
+        folder: of the run; made where it is missing.
 
     Raises:
-        FolderInUseError: another process owns it; says which, since when, and what to do.
+        FolderInUseError: another process owns the folder; the error says which one, since when, and what to do.
+        OSError: the folder cannot be written.
     """
     path = Path(folder) / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,18 +59,20 @@ def owned(folder: str | Path) -> Iterator[None]:
     beats = threading.Thread(target=_beat, args=(path, mine, ended), name="run.lock", daemon=True)
     beats.start()
     _HELD[path.parent.resolve()] = threading.get_ident()
+    release = partial(_release, path, mine)
+    WATCH.releases.append(release)
     try:
         yield
     finally:
+        WATCH.releases.remove(release)
         _HELD.pop(path.parent.resolve(), None)
         ended.set()
         beats.join()
-        if _read(path) == mine:
-            path.unlink(missing_ok=True)
+        release()
 
 
 def is_owned(folder: str | Path) -> bool:
-    """Whether this thread is inside a block that owns ``folder``."""
+    """Return whether this thread is inside a block of :func:`owned` for the folder."""
     return _HELD.get(Path(folder).resolve()) == threading.get_ident()
 
 
@@ -85,7 +91,7 @@ def _about_this_process() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """Where a process number means the same process: this boot of this host, this namespace of process numbers."""
+    """The range within which a process number names one process: this boot of this host, this namespace."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts += [
@@ -186,6 +192,11 @@ def _remove(path: Path, owner: dict[str, Any]) -> None:
         with suppress(OSError):
             os.link(aside, path)
     aside.unlink(missing_ok=True)
+
+
+def _release(path: Path, mine: dict[str, Any]) -> None:
+    if _read(path) == mine:
+        path.unlink(missing_ok=True)
 
 
 def _beat(path: Path, mine: dict[str, Any], ended: threading.Event) -> None:

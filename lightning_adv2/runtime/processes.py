@@ -1,7 +1,7 @@
-"""How the processes of one run wait for each other.
+"""Waiting of the processes of one run for each other.
 
-Waiting goes over a gloo group of its own: it does not mind slow processes (an attack on a batch may take an hour, and
-the usual groups give up after ten to thirty minutes), it notices dead ones at once, and signals get through meanwhile.
+They wait on a gloo group of their own, which bears slow processes (an attack on a batch may take an hour, and the usual
+groups give up after ten to thirty minutes), notices dead processes at once, and lets signals through.
 """
 
 from __future__ import annotations
@@ -27,30 +27,38 @@ _groups: dict[int, Any] = {}
 
 
 def wait_for_all(trainer: pl.Trainer) -> None:
-    """Return when every process has come here.
+    """Return when every process of the run has called this.
 
     Raises:
-        RuntimeError: one of them has died.
+        RuntimeError: another process has died.
     """
     if trainer.world_size > 1:
         _finish(dist.barrier(group=_group(), async_op=True))
 
 
 def wait_at_last_batch(trainer: pl.Trainer) -> None:
-    """Wait for all processes if this one has done its last batch; for the end of a batch of ``validate`` or ``test``.
+    """Wait for all processes if this process has done its last batch; inside ``validate`` and ``test``.
 
     After the last batch Lightning computes logged metric objects over the usual group, which gives up after minutes and
-    does not hear signals. Processes that wait for each other before that meet there at the same time.
+    hears no signals. Processes that have waited for each other before arrive there at the same time.
 
     Raises:
-        RuntimeError: one of them has died.
+        RuntimeError: another process has died.
     """
     if at_last_batch(trainer):
         wait_for_all(trainer)
 
 
 def highest(trainer: pl.Trainer, value: int) -> int:
-    """The highest of all processes' values, on all of them."""
+    """Return the highest of all processes' values, on every process.
+
+    Args:
+        trainer: all its processes must call this together.
+        value: of this process; a whole number of at most 64 bits.
+
+    Raises:
+        RuntimeError: another process has died.
+    """
     if trainer.world_size == 1:
         return value
     values = torch.tensor([value])
@@ -59,10 +67,15 @@ def highest(trainer: pl.Trainer, value: int) -> int:
 
 
 def on_rank_zero(trainer: pl.Trainer, compute: Callable[[], T]) -> T:
-    """The result of ``compute`` on the process of global rank 0, on all of them; so is the exception that it raises.
+    """Return the result of ``compute`` of global rank 0 on every process; its exception reaches every process as well.
+
+    Args:
+        trainer: all its processes must call this together.
+        compute: called on rank 0 alone; its result must pickle.
 
     Raises:
-        RuntimeError: one of the processes has died.
+        Exception: of ``compute``, on every process.
+        RuntimeError: another process has died.
     """
     outcome: T | Exception | None = None
     if trainer.is_global_zero:
@@ -107,10 +120,10 @@ def _finish(work: Any) -> None:
 
 @contextmanager
 def deaths_reported() -> Iterator[None]:
-    """For an exchange between processes: its failure is the end of another process, and is told as such.
+    """Turn the failure of an exchange between processes inside the block into the report that a process has died.
 
     Raises:
-        RuntimeError: the exchange failed; names the remedy.
+        RuntimeError: the exchange failed; the error says what to do.
     """
     try:
         yield

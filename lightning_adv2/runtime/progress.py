@@ -16,13 +16,13 @@ Loops = dict[str, Any]
 
 
 def mend(loops: Loops, validation_due: bool, by_steps: bool, left_validation: bool = False) -> bool:
-    """Rewrite the progress of the fit loop, in place, so that Lightning goes on right behind it.
+    """Correct the progress of the fit loop in a checkpoint, in place, so that Lightning goes on right behind it.
 
     Args:
         loops: ``checkpoint["loops"]["fit_loop"]``.
-        validation_due: what :func:`~lightning_adv2.runtime.lightning.validation_due` said when it was saved.
+        validation_due: the result of :func:`~lightning_adv2.runtime.lightning.validation_due` at the time of the save.
         by_steps: whether the run that goes on is limited by ``max_steps``.
-        left_validation: whether a signal broke off the validation that it was saved in.
+        left_validation: whether a signal broke off the validation in which the checkpoint was saved.
 
     Returns:
         Whether :func:`~lightning_adv2.runtime.lightning.begin_epoch` must be called in ``on_train_start``.

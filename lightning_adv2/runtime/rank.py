@@ -1,4 +1,4 @@
-"""Which of a run's processes this is, by what launchers leave in the environment; loads nothing."""
+"""The rank of a process within its run, from the variables that launchers set; loads no other module."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import os
 
 
 def rank() -> str:
-    """The number of this process: of torchrun's, of those that Lightning started on this machine, or of SLURM's."""
+    """Return the number of this process as text, ``0`` where no launcher gave one.
+
+    It is torchrun's number, that of the processes that Lightning started on this machine, or SLURM's.
+    """
     return _given("RANK") or _given("LOCAL_RANK") or _given("SLURM_PROCID") or "0"
 
 
 def is_first() -> bool:
-    """Whether this is the process that speaks for the run."""
+    """Return whether this process speaks for the run: rank 0 on the first machine."""
     return rank() == "0" and (bool(_given("RANK")) or _given("NODE_RANK") in ("", "0"))
 
 

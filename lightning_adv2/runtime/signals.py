@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -14,28 +15,31 @@ import pytorch_lightning as pl
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.trainer.states import TrainerFn
 
-from lightning_adv2.runtime import early
+from lightning_adv2.runtime.early import SIGNALS, STARTER, WATCH, farewell, starter
 from lightning_adv2.runtime.lightning import accumulates, cluster_environment, without_signal_handlers
 from lightning_adv2.runtime.processes import highest
 from lightning_adv2.runtime.slurm import requeue
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+PATIENCE_SECONDS = 5.0
+"""The wait of the first process for those that it has started, when a signal ends the run during its set-up."""
 
 
 class Abandoned(BaseException):
-    """A signal came inside :meth:`Interruption.abandonable`; no error, so nothing catches it by accident."""
+    """A signal came inside :meth:`Interruption.abandonable`; no error, so that nothing catches it by accident."""
 
 
 class Interruption(pl.Callback):
     """Save and stop on SIGTERM (scancel, preemption), SIGUSR1 (``#SBATCH --signal``; under SLURM also requeue), SIGINT.
 
-    ``fit`` stops after the running training step, on the same one on all processes, and lets TrainingCheckpoint save.
-    An evaluation stops at once, inside an attack too: finished batches are on disk already. Either goes on where it
-    stopped when the same command is run again. The exit status is 128 + the signal's number. A second SIGINT (Ctrl-C)
-    ends the process at once; where SIGINT is ignored, as in a shell's background jobs, it stays so.
+    ``fit`` stops after the running training step, at the same step on all processes, and lets TrainingCheckpoint save.
+    An evaluation stops at once, inside an attack as well, because finished batches are on disk already. Either goes on
+    where it stopped when the same command is run again. The exit status is 128 + the signal's number. A second SIGINT
+    (Ctrl-C) ends the process at once; where SIGINT is ignored, as in a shell's background jobs, it stays ignored. In a
+    process of the command line a signal before the first batch ends the process at once
+    (:mod:`lightning_adv2.runtime.early`).
 
-    It takes the place of Lightning's handlers, which save in the middle of whatever step the signal interrupts, and
-    exchange tensors between processes from inside the handler.
+    The callback replaces Lightning's handlers, which save in the middle of the interrupted step, and exchange tensors
+    between processes from inside the handler.
     """
 
     def __init__(self) -> None:
@@ -48,33 +52,56 @@ class Interruption(pl.Callback):
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self, trainer: pl.Trainer) -> None:
-        """Note signals from now on; the command line calls this before anything else, ``setup`` calls it as well."""
+        """Note signals from now on, or from the first batch on where a signal before that ends the process.
+
+        Outside the main thread, to which Python gives all signals, it does nothing.
+        """
         self._trainer, self._parent = trainer, os.getppid()
         if threading.current_thread() is not threading.main_thread():
             return  # Python gives signals to the main thread alone
         without_signal_handlers(trainer)
+        if not WATCH.watching:
+            self._take_over()
+            return
+        WATCH.end_others = self._end_others
+        if not starter():
+            os.environ[STARTER] = str(os.getpid())
+
+    def _take_over(self) -> None:
+        former = WATCH.hand_over()
         for number in SIGNALS:
             if number == signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
                 continue
             if signal.getsignal(number) != self._note:
-                self._before[number] = signal.signal(number, self._note)
-        while early.received:
-            self._note(early.received.pop(), None)
+                before = signal.signal(number, self._note)
+                self._before[number] = former.get(number, before)
+        while WATCH.received:
+            self._note(WATCH.received.pop(0), None)
+
+    def _end_others(self) -> None:
+        """End the processes that Lightning started from this one."""
+        launcher: Any = self._trainer and self._trainer.strategy.launcher
+        started = getattr(launcher, "procs", [])
+        end = time.monotonic() + PATIENCE_SECONDS
+        for process in started:
+            process.terminate()
+        while any(process.poll() is None for process in started) and time.monotonic() < end:
+            time.sleep(0.02)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Listen; and go last in the list, so that whatever is saved has seen the same step or validation."""
+        """Listen, and go last in the list of callbacks, so that what is saved has seen the same step."""
         self.listen(trainer)
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         # A new list, for Lightning is walking through the old one.
         trainer.callbacks = [one for one in callbacks if one is not self] + [self]  # type: ignore[attr-defined]
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Put back what listened before."""
+        """Put the former signal handlers back."""
         while self._before:
             signal.signal(*self._before.popitem())
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """The same; ``teardown`` is not called then."""
+        """Put the former signal handlers back, unless a signal was received; Lightning calls no ``teardown`` then."""
         if not self.received:
             self.teardown(trainer, pl_module, "")
 
@@ -113,7 +140,11 @@ class Interruption(pl.Callback):
 
     @contextmanager
     def abandonable(self) -> Iterator[None]:
-        """What is done inside may be broken off at any point, by raising :class:`Abandoned`."""
+        """Let a signal break off the block at any point.
+
+        Raises:
+            Abandoned: a signal was received before or inside the block.
+        """
         self._abandonable = True
         try:
             if self.received:
@@ -124,7 +155,15 @@ class Interruption(pl.Callback):
 
     @contextmanager
     def leaving(self, trainer: pl.Trainer, saved: str = "finished batches are saved") -> Iterator[None]:
-        """The same, and then the process ends; for evaluations, which lose nothing by it."""
+        """Let a signal break off the block at any point and end the process; an evaluation loses nothing by it.
+
+        Args:
+            trainer: of the run.
+            saved: what is saved, for the message.
+
+        Raises:
+            SystemExit: a signal was received; see :meth:`stop`.
+        """
         try:
             with self.abandonable():
                 yield
@@ -132,10 +171,10 @@ class Interruption(pl.Callback):
             self.stop(trainer, saved)
 
     def check_parent(self) -> None:
-        """End when the process that started this one is gone, and with it the run.
+        """Check that the process that started this one, and with it the run, is alive.
 
         Raises:
-            RuntimeError: it is gone.
+            RuntimeError: that process is gone.
         """
         if self._trainer is not None and self._trainer.local_rank and os.getppid() != self._parent:
             raise RuntimeError(
@@ -143,29 +182,62 @@ class Interruption(pl.Callback):
                 "are saved: run the same command again to go on"
             )
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop if any process got a signal before; from here on they save first.
+
+        Raises:
+            SystemExit: somebody got one.
+        """
+        self._take_over()
+        try:
+            told = highest(trainer, self.received)
+        except RuntimeError:  # others have ended already
+            if not self.received:
+                raise
+            told = self.received
+        self.received = self.received or told
+        if self.received:
+            self.stop(trainer, "the run stopped before its first step")
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the run hear signals itself from here on, because finished batches are saved."""
+        if not trainer.sanity_checking:
+            self._take_over()
+
+    on_validation_start = on_predict_start = on_test_start
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here."""
+        """Save and stop after the step if a signal was received; see :meth:`stop_training`.
+
+        Raises:
+            SystemExit: the run stops here.
+        """
         self.stop_training(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Inside ``fit``: stop here as well, for a validation with attacks takes long."""
+        """Inside ``fit``, save and stop if a signal was received, because a validation with attacks takes long.
+
+        Raises:
+            SystemExit: the run stops here.
+        """
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self.stop_training(trainer)
 
     def stop_training(self, trainer: pl.Trainer, left_validation: bool = False) -> bool:
-        """Save and stop if any process got a signal; all must ask at once.
+        """Save and stop if any process received a signal.
 
         Args:
-            trainer: inside ``fit``.
-            left_validation: a signal has broken the validation off, so that it must be repeated.
+            trainer: inside ``fit``; all its processes must call this together.
+            left_validation: whether a signal broke the validation off, so that it must be repeated.
 
         Returns:
-            False: nobody got a signal. True: somebody did, and the run stops at a later point.
+            False where no process received a signal; True where the run stops at a later point, once no gradients wait.
 
         Raises:
-            SystemExit: it stops here.
+            SystemExit: the run stops here.
+            OSError: the checkpoint cannot be written.
         """
         told = highest(trainer, self.received)
         if self.received != signal.SIGINT:  # of which the others were told as SIGTERM
@@ -185,30 +257,36 @@ class Interruption(pl.Callback):
     def on_test_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Stop between two batches."""
+        """Stop between two batches of an evaluation if a signal was received.
+
+        Raises:
+            SystemExit: the run stops here.
+        """
         if trainer.state.fn != TrainerFn.FITTING and self.received:
             self.stop(trainer, "finished batches are saved")
 
     on_validation_batch_start = on_predict_batch_start = on_test_batch_start
 
     def stop(self, trainer: pl.Trainer, saved: str) -> NoReturn:
-        """End the process, and requeue the job where that is asked for.
+        """End the process, and put the job back into SLURM's queue where SIGUSR1 asks for it.
 
-        Processes that Lightning or a launcher started end with 0: it would take another status for a crash, and kill
-        the first process while that one still cleans up.
+        The exit status is 128 + the signal's number on global rank 0. Processes that Lightning or a launcher started
+        end with 0: it would take another status for a crash, and kill the first process while that still cleans up.
+
+        Args:
+            trainer: of the run.
+            saved: what is saved, for the message.
 
         Raises:
             SystemExit: always.
         """
-        name = signal.Signals(self.received).name
         if trainer.is_global_zero:
             queued = self.received == signal.SIGUSR1 and requeue(trainer)
-            how = "the job is queued again" if queued else "run the same command again to go on"
-            print(f"\n{name}: {saved}; {how}", flush=True)
+            print(farewell(self.received, saved, queued), flush=True)
         raise SystemExit(128 + self.received if trainer.is_global_zero else 0)
 
 
 def interruption_of(trainer: pl.Trainer) -> Interruption:
-    """The trainer's own; where it has none, one that never hears of a signal."""
+    """Return the trainer's :class:`Interruption`; where it has none, one that hears no signals."""
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     return next((callback for callback in callbacks if isinstance(callback, Interruption)), Interruption())

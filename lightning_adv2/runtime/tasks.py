@@ -1,4 +1,4 @@
-"""How many processes a launcher started, and whether the trainer knows of them all."""
+"""The number of processes that a launcher started, and whether the trainer knows of all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from lightning_adv2.runtime.lightning import cluster_environment
 
 @dataclass(frozen=True)
 class Launched:
-    """What started this process and others like it: its name, the variable that counts them, and how many there are."""
+    """The launcher of this process and of others like it.
+
+    Attributes:
+        launcher: its name.
+        variable: the environment variable with the number of processes.
+        tasks: that number.
+        nodes: the number of machines.
+    """
 
     launcher: str
     variable: str
@@ -22,11 +29,14 @@ class Launched:
 
 
 def check_tasks(trainer: pl.Trainer) -> None:
-    """Refuse to be one of several processes that would each do the whole run, in one folder at the same time.
+    """Check that the trainer knows of all processes that a launcher started.
+
+    Otherwise each process would do the whole run, in one folder at the same time, or wait for processes that do not
+    exist.
 
     Raises:
-        ValueError: SLURM or another launcher started another number of processes than the trainer has; names both
-            numbers and the options that make them equal.
+        ValueError: SLURM or another launcher started another number of processes than the trainer has; the error names
+            both numbers and the options that make them equal.
     """
     found = launched(os.environ)
     if found is None:
@@ -59,10 +69,16 @@ def check_tasks(trainer: pl.Trainer) -> None:
 
 
 def launched(variables: Mapping[str, str]) -> Launched | None:
-    """What the environment's ``variables`` say of the launcher; None for a process that none started.
+    """Return the launcher that the environment tells of; None for a process that no launcher started.
 
     A batch script is one process, however many tasks the job has: only ``srun`` starts the others. A shell in an
     allocation has some of SLURM's variables as well, but is no task.
+
+    Args:
+        variables: the environment's.
+
+    Raises:
+        ValueError: a variable that counts processes is no number.
     """
     if {"WORLD_SIZE", "LOCAL_RANK"} <= variables.keys():  # also torchrun inside a task of SLURM
         tasks = int(variables["WORLD_SIZE"])

@@ -1,4 +1,4 @@
-"""How many threads a process computes with on a CPU: with another number, sums are taken in another order."""
+"""The number of threads with which a process computes on a CPU; another number sums in another order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ _given = VARIABLE in os.environ  # as this is loaded: later Lightning sets it to
 
 
 def arithmetic(device: torch.device) -> str:
-    """What the last digits depend on beside the software: ``cuda``, or ``2 CPU threads (OMP_NUM_THREADS=2)``."""
+    """Return the hardware on which the last digits depend: ``cuda``, or ``2 CPU threads (OMP_NUM_THREADS=2)``.
+
+    Args:
+        device: on which the run computes.
+    """
     if device.type != "cpu":
         return device.type
     count = torch.get_num_threads()
@@ -22,14 +26,14 @@ def arithmetic(device: torch.device) -> str:
 
 
 def check_threads(trainer: pl.Trainer, threads: int | None) -> None:
-    """Refuse a number of threads that the number of processes decides.
+    """Check that the number of processes does not decide the number of threads.
 
     Args:
         trainer: of the run.
-        threads: what was asked for, or None.
+        threads: the number that was asked for, or None.
 
     Raises:
-        ValueError: several processes on a CPU, and neither ``threads`` nor ``OMP_NUM_THREADS`` is given.
+        ValueError: several processes compute on a CPU, and neither ``threads`` nor ``OMP_NUM_THREADS`` is given.
     """
     if threads is None and not _given and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
         raise ValueError(
@@ -41,7 +45,11 @@ def check_threads(trainer: pl.Trainer, threads: int | None) -> None:
 
 @contextmanager
 def computing_with(threads: int | None) -> Iterator[None]:
-    """Compute with so many threads on the CPU inside the block; None leaves the number as it is."""
+    """Compute with a number of CPU threads inside the block.
+
+    Args:
+        threads: at least 1; None leaves the number as it is.
+    """
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)

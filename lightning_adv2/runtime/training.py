@@ -1,4 +1,4 @@
-"""What a training run is, as plain data, so that a later one goes on only with the same."""
+"""The description of a training as plain data, so that a later run goes on only with the same training."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ _DATA_SETTINGS = ("seed", "resize", "crop", "transform", "exif_rotation", "balan
 
 
 def describe_training(module: pl.LightningModule, data: Any, trainer: pl.Trainer | None = None) -> Any:
-    """What a training run is: its module, hyper-parameters, architecture, frozen weights, data, and how a step is made.
+    """Return a description of a training: module, hyper-parameters, architecture, frozen weights, data, and step.
 
-    Not how long it is, where the data lie, how they are loaded, or how often it is validated: these may change when it
-    goes on. Its seed is the checkpoint's, whatever is set. The number of processes may change, too, where all together
-    still take as many images at once.
+    The length of the training, the place of the data, the loading, and the frequency of validation are left out: they
+    may change when a training goes on. The seed is the checkpoint's, whatever is set. The number of processes may
+    change where all together still take as many images per step.
 
     Args:
         module: before its first step.
         data: the data module, or None.
-        trainer: runs the training; None leaves out what it decides.
+        trainer: runs the training; None leaves out its settings.
+
+    Returns:
+        The description in JSON's terms; see :func:`~lightning_adv2.runtime.describe.describe`.
 
     Raises:
-        TypeError: see :func:`~lightning_adv2.runtime.describe.describe`.
+        TypeError: the settings of an object cannot be seen.
     """
     own: Any = getattr(module, "description", dict)  # settings that are objects, and so no hyper-parameters
     size, processes = getattr(data, "batch_size", None), trainer.world_size if trainer else 1
@@ -57,7 +60,7 @@ def _frozen(module: nn.Module, place: str) -> dict[str, Any]:
 
 
 def _data(data: Any) -> dict[str, Any]:
-    """Which images; of the settings those that are set."""
+    """The images, and those of the settings that are set."""
     settings = {name: getattr(data, name, None) for name in _DATA_SETTINGS}
     found = {"class": name_of(type(data))} | {name: describe(one) for name, one in settings.items() if one is not None}
     if not hasattr(data, "dataset"):

@@ -12,7 +12,7 @@ from lightning_adv2.functional.randomisation import randomised, rank_correlation
 from lightning_adv2.functional.validity import is_finite
 from lightning_adv2.metrics import MapAgreement, MapQuality
 from lightning_adv2.metrics.attack import ImageMean
-from lightning_adv2.report.figures import Metric, by_interpreter, grouped_bars
+from lightning_adv2.report.bars import Metric, by_interpreter, grouped_bars
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.table import Column, Table
 from lightning_adv2.results.summary import Row
@@ -40,6 +40,11 @@ NOTE = (
 )
 
 
+def heading_of(measure: str) -> str:
+    """What tables and figures call a measure."""
+    return measure.replace("_", " ").replace("iou", "IoU").replace("l1", "L1")
+
+
 class MapQualityEvaluation(Study):
     """Preserved, destroyed and shuffled confidence, deletion and insertion under each interpreter's benign maps.
 
@@ -62,7 +67,7 @@ class MapQualityEvaluation(Study):
     name = "map_quality"
     title = "Benign map quality"
     position = 10
-    columns = (Column("interpreter"), *(Column(measure, "", ".3f") for measure in MEASURES))
+    columns = (Column("interpreter"), *(Column(measure, heading_of(measure), ".3f") for measure in MEASURES))
     keys = ("interpreter",)
     logged = MEASURES
     log_name = "benign"
@@ -152,7 +157,7 @@ class MapQualityEvaluation(Study):
         """Bars of every measure, side by side for the interpreters."""
         measured = measures_of(findings.rows)
         shown = [
-            {"interpreter": row["interpreter"], "panel": panel, "measure": key.replace("_", " "), "mean": row[key]}
+            {"interpreter": row["interpreter"], "panel": panel, "measure": heading_of(key), "mean": row[key]}
             for panel, keys in PANELS.items()
             for key in keys
             for row in findings.rows

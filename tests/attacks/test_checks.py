@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from cases import BY_NAME, lattice_images, other_class, small_classifier
-from interpreters.test_checks import Pair, Wide
 from torch import Tensor, nn
+from toys import AlteredCAM, LogitsAndFeatures, OneConvolution
 
 from lightning_adv2 import adv2
 from lightning_adv2.attacks import adv2_attack, adv2_cam, pgd, run_attack
@@ -65,24 +65,24 @@ def test_a_pixel_just_beyond_white_is_named_with_all_its_digits():
 
 
 def test_a_classifier_with_one_logit_is_refused_with_the_remedy():
-    for call in both(Wide(logits=1), lattice_images(2), torch.tensor([0, 0])):
+    for call in both(OneConvolution(logits=1), lattice_images(2), torch.tensor([0, 0])):
         with pytest.raises(ValueError, match=r"1 class.*zeros_like.*num_classes = 2"):
             call()
-    for call in both(Wide(logits=1, num_classes=2), lattice_images(2), torch.tensor([0, 0])):
+    for call in both(OneConvolution(logits=1, num_classes=2), lattice_images(2), torch.tensor([0, 0])):
         with pytest.raises(ValueError, match=r"1 class"):
             call()
 
 
 @pytest.mark.parametrize("target", [0, 7])
 def test_another_number_of_classes_than_logits_is_refused(target):
-    for call in both(Wide(num_classes=10), lattice_images(2), target):
+    for call in both(OneConvolution(num_classes=10), lattice_images(2), target):
         with pytest.raises(ValueError, match=r"classifier: its logits are \(2, 4\).*num_classes is 10"):
             call()
 
 
 def test_a_classifier_that_returns_no_tensor_is_refused():
-    for call in both(Pair(), lattice_images(2), 1):
-        with pytest.raises(TypeError, match=r"classifier: Pair returns a tuple.*logits"):
+    for call in both(LogitsAndFeatures(), lattice_images(2), 1):
+        with pytest.raises(TypeError, match=r"classifier: LogitsAndFeatures returns a tuple.*logits"):
             call()
 
 
@@ -95,8 +95,8 @@ def test_what_is_no_classifier_is_refused(network):
 
 def test_classes_in_place_of_instances_are_refused():
     classifier, images = small_classifier(), lattice_images(2)
-    for call in both(Wide, images, 1):
-        with pytest.raises(TypeError, match=r"classifier: got the class Wide; give an instance"):
+    for call in both(OneConvolution, images, 1):
+        with pytest.raises(TypeError, match=r"classifier: got the class OneConvolution; give an instance"):
             call()
     for call in (lambda: adv2(classifier, CAM, images, 1), lambda: adv2_attack(Gradient)):
         with pytest.raises(TypeError, match=r"interpreter: got the class (CAM|Gradient); give an instance"):
@@ -109,7 +109,7 @@ def test_classes_in_place_of_instances_are_refused():
     "part", [torchvision.ops.StochasticDepth(0.5, "row"), nn.Dropout(0.5)], ids=lambda part: type(part).__name__
 )
 def test_a_part_that_draws_is_refused_wherever_it_is(part):
-    classifier = Wide(middle=part)
+    classifier = OneConvolution(middle=part)
     part.train()
     for call in both(classifier, lattice_images(2), 1):
         with pytest.raises(ValueError, match=r"classifier: body.1 is in train mode"):
@@ -125,12 +125,12 @@ class Mixing(nn.Module):
 
 @pytest.mark.parametrize("part", [nn.BatchNorm2d(6, track_running_stats=False), Mixing()], ids=["module", "function"])
 def test_a_network_whose_answer_depends_on_the_batch_is_refused(part):
-    for call in both(Wide(middle=part), lattice_images(3), 1):
+    for call in both(OneConvolution(middle=part), lattice_images(3), 1):
         with pytest.raises(ValueError, match=r"an image's logits depend on the other images of (its|the) batch"):
             call()
 
 
-class Random(Wide):
+class Random(OneConvolution):
     """Answers at random: flagged afterwards, not refused."""
 
     def forward_head(self, features):
@@ -142,15 +142,10 @@ def test_a_network_that_answers_at_random_is_attacked():
 
 
 def test_an_interpreter_that_returns_a_wrong_shape_is_refused_in_an_attack():
-    class Flat(CAM):
-        def forward(self, classifier, images, class_idx, state=()):
-            result = super().forward(classifier, images, class_idx, state)
-            result.attribution_map = result.attribution_map[:, 0]
-            return result
-
+    flat = AlteredCAM(lambda shown, *_: shown[:, 0])
     images, target_map = lattice_images(2), torch.zeros(2, 1, 4, 4)
-    with pytest.raises(ValueError, match=r"attribution_map of Flat is \(2, 4, 4\)"):
-        run_attack(adv2_cam(steps=2), small_classifier(), Flat(), images, 1, target_map)
+    with pytest.raises(ValueError, match=r"attribution_map of AlteredCAM is \(2, 4, 4\)"):
+        run_attack(adv2_cam(steps=2), small_classifier(), flat, images, 1, target_map)
 
 
 def test_the_attack_on_rts_takes_any_whole_type():

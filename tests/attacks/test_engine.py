@@ -7,6 +7,7 @@ import pytest
 import torch
 from cases import BY_NAME, SIDE, lattice_images, other_class, small_classifier
 from torch import Tensor, nn
+from toys import AlteredCAM, nan_of
 
 from lightning_adv2.attacks import (
     Attack,
@@ -140,20 +141,6 @@ def test_min_confidence_is_a_parameter():
         assert best.adv_images.item() == wins
 
 
-class NaNForOne(CAM):
-    """A map that is NaN for one image of the batch."""
-
-    def __init__(self, index: int) -> None:
-        super().__init__()
-        self.index = index
-
-    def forward(self, classifier, images, class_idx, state=()):
-        result = super().forward(classifier, images, class_idx, state)
-        factor = torch.ones(len(images), 1, 1, 1, dtype=images.dtype)
-        factor[self.index] = NAN
-        return Interpretation(result.logits, result.attribution_map * factor)
-
-
 @pytest.mark.parametrize(
     ("first", "second", "wins"),
     [
@@ -179,7 +166,7 @@ def test_promise_13_a_nan_map_is_invalid_and_leaves_its_neighbours_alone(attack)
     target_class = other_class(classifier, images)
     target_map = CAM().explain(classifier, images, target_class).attribution_map
     clean = run_attack(attack, classifier, CAM(), images, target_class, target_map)
-    broken = run_attack(attack, classifier, NaNForOne(2), images, target_class, target_map)
+    broken = run_attack(attack, classifier, AlteredCAM(nan_of(2)), images, target_class, target_map)
     assert clean.valid.all()
     assert clean.success[2], "the broken image would have failed anyway: nothing was tested"
     assert broken.valid.tolist() == [True, True, False, True]
@@ -191,27 +178,11 @@ def test_promise_13_a_nan_map_is_invalid_and_leaves_its_neighbours_alone(attack)
     assert broken.adv_images.isfinite().all()
 
 
-class NaNAtStep(CAM):
-    """A map that is NaN once, in the middle."""
-
-    def __init__(self, call: int) -> None:
-        super().__init__()
-        self.calls, self.call = 0, call
-
-    def forward(self, classifier, images, class_idx, state=()):
-        result = super().forward(classifier, images, class_idx, state)
-        self.calls += 1
-        factor = torch.ones(len(images), 1, 1, 1)
-        if self.calls == self.call:
-            factor[0] = NAN
-        return Interpretation(result.logits, result.attribution_map * factor)
-
-
 def test_promise_13_a_nan_at_one_step_is_not_forgotten():
     classifier, images = small_classifier(), lattice_images(2)
     target_class = other_class(classifier, images)
     target_map = CAM().explain(classifier, images, target_class).attribution_map
-    result = run_attack(adv2_cam(steps=8), classifier, NaNAtStep(4), images, target_class, target_map)
+    result = run_attack(adv2_cam(steps=8), classifier, AlteredCAM(nan_of(0, call=4)), images, target_class, target_map)
     assert result.valid.tolist() == [False, True]
     assert not result.success[0]
     assert result.adv_images.isfinite().all()
@@ -438,7 +409,7 @@ def test_promise_13_a_nan_in_one_run_is_not_forgotten(call):
     setting = Setting("cam")
     attack = again(setting.attack, 2)
     setting.classifier, setting.images = setting.classifier.float(), setting.images.float()
-    setting.interpreter, setting.target_map = NaNAtStep(call), setting.target_map.float()
+    setting.interpreter, setting.target_map = AlteredCAM(nan_of(0, call=call)), setting.target_map.float()
     result = setting.run(attack)
     assert result.valid.tolist() == [False, *[True] * 5]
     assert result.adv_images.isfinite().all()

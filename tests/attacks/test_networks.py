@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from cases import lattice_images
@@ -11,13 +13,18 @@ from lightning_adv2.interpreters import CAM, MASK, Gradient, Interpreter
 from lightning_adv2.models import TorchvisionClassifier, weights_hash
 
 
+@cache
+def densenet() -> TorchvisionClassifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return TorchvisionClassifier("densenet121", num_classes=10).requires_grad_(False)
+
+
 @pytest.mark.parametrize("threat_model", [Pixels(), Spatial()], ids=["pixels", "spatial"])
 @pytest.mark.parametrize("interpreter", [CAM(), Gradient(), MASK(iterations=3)], ids=["cam", "grad", "mask"])
 def test_densenet_of_torchvision(interpreter: Interpreter, threat_model):
     """Random weights: whether it succeeds says nothing, but every step must move, legally, and change no weight."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        classifier = TorchvisionClassifier("densenet121", num_classes=10).requires_grad_(False)
+    classifier = densenet()
     images = lattice_images(2, side=64)
     with torch.no_grad():
         seen = classifier(images).argmax(1)

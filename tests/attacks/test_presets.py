@@ -8,7 +8,7 @@ import pytest
 import torch
 from cases import BY_NAME, INTERPRETERS, SIDE, lattice_images, other_class, small_classifier
 from jsonargparse import ArgumentParser
-from torch import Tensor, nn
+from toys import Linear
 
 from lightning_adv2.attacks import (
     ADV2,
@@ -34,34 +34,16 @@ from lightning_adv2.attacks import (
 )
 from lightning_adv2.functional import optim
 from lightning_adv2.interpreters import CAM, MASK, Gradient
-from lightning_adv2.models import Classifier, PaperReLU, PlainReLU, weights_hash
+from lightning_adv2.models import PaperReLU, PlainReLU, weights_hash
 from lightning_adv2.runtime.describe import describe, differences
 
 each = pytest.mark.parametrize("case", INTERPRETERS, ids=lambda case: case.name)
 
 
-class LinearClassifier(Classifier):
-    """Two classes and logits linear in the pixels: the best L-infinity perturbation has a closed form."""
-
-    num_classes = 2
-
-    def __init__(self, side: int) -> None:
-        super().__init__(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-        generator = torch.Generator().manual_seed(0)
-        self.weight = nn.Parameter(0.02 * torch.randn(2, 3 * side * side, generator=generator))
-        self.eval()
-
-    def stages(self):
-        return [nn.Identity()]
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return features.flatten(1) @ self.weight.T
-
-
 @pytest.mark.parametrize("schedule", ["fast", "paper"])
 @pytest.mark.parametrize("epsilon", [0.031, 8 / 255, 2.5 / 255])
 def test_promise_21_pgd_reaches_the_closed_form_on_a_linear_model(schedule, epsilon):
-    classifier, images = LinearClassifier(8), lattice_images(6, side=8)
+    classifier, images = Linear.drawn(8), lattice_images(6, side=8)
     target_class = torch.tensor([0, 1, 0, 1, 0, 1])
     steps = 40 if schedule == "paper" else None
     result = run_attack(pgd(schedule, steps, epsilon), classifier, None, images, target_class)

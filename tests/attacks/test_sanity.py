@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 from cases import ATTACKS, BY_NAME, SIDE, AttackCase, lattice_images, other_class, small_classifier
-from torch import Tensor, nn
+from torch import Tensor
+from toys import Linear
 
 from lightning_adv2.attacks import (
     Attack,
@@ -85,28 +86,6 @@ def success_on_victim(adv_images: Tensor) -> float:
     return (predicted == other_class(classifier, victims_images())).float().mean().item()
 
 
-class Linear(Classifier):
-    """Two classes, logits linear in the pixels, and a bias that keeps the target class 0 out of reach.
-
-    While an image has not succeeded the engine keeps its most likely iterate, whose closed form is a corner.
-    """
-
-    num_classes = 2
-
-    def __init__(self) -> None:
-        super().__init__((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-        generator = torch.Generator().manual_seed(0)
-        self.weight = nn.Parameter(0.02 * torch.randn(2, 3 * SIDE * SIDE, generator=generator))
-        self.bias = nn.Parameter(torch.tensor([-5.0, 0.0]))
-        self.eval()
-
-    def stages(self):
-        return [nn.Identity()]
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return features.flatten(1) @ self.weight.T + self.bias
-
-
 class Unmoved(Interpreter):
     """A map that no image changes: what is left of a joint attack is its class loss."""
 
@@ -129,7 +108,9 @@ def test_promise_21_the_closed_form_of_a_linear_model_is_reached(case, epsilon):
         EncoderClass,
     }:
         pytest.skip("its loss asks the interpreter for more than a map")
-    classifier, images = Linear(), lattice_images(4, seed=2)
+    # The bias keeps the target class 0 out of reach: while an image has not succeeded the engine keeps its most likely
+    # iterate, whose closed form is a corner.
+    classifier, images = Linear.drawn(SIDE, bias=(-5.0, 0.0)), lattice_images(4, seed=2)
     target_class = torch.zeros(4, dtype=torch.int64)
     result = run_attack(attack, classifier, Unmoved(), images, target_class, torch.zeros(4, 1, 4, 4))
     assert not result.success.any(), "the first success would be kept: nothing was tested"

@@ -11,7 +11,7 @@ import torch
 from cases import ATTACKS
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attacks.test_contract import Setting
+from attacks.setting import Setting
 from lightning_adv2.attacks import EarlyStopping
 
 # Each needs the value, or the number of elements that depends on it, before the next line can run.

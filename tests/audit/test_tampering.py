@@ -122,12 +122,19 @@ def put(place: str, value: Any) -> Callable[[Any], None]:
         ("stamp.json", "seed", 1), ("stamp.json", "target", "patch"), ("stamp.json", "halvings", {"cam": 1}),
         ("manifest.json", "considered", lambda x: x + 1), ("records/experiment.json", "about.selected", 8),
         ("records/experiment.json", "experiment.seed", 9), ("records/experiment.json", "about.dataset", "cifar10"),
-        ("transfer.json", "rows.0.iou", lambda x: x + 1e-4), ("curves.json", "curves.0.points.0.asr_low", 0.5),
-        ("curves.json", "controls.0.n", 6), ("proposition.json", "rows.1.held", lambda x: x + 1),
-        ("proposition.json", "images.0.gain", lambda x: x + 0.01), ("detection.json", "rows.0.detection_rate", 0.9),
-        ("detection.json", "rows.1.auroc", lambda x: 1 - x / 2), ("noise.json", "details.levels.0.misclassified", 3),
+        ("transfer.json", "rows.0.iou", lambda x: x + 1e-4), ("curves.json", "rows.0.asr_low", 0.5),
+        ("curves.json", "rows.0.family", "pgd"), ("curves.json", "rows.4.n", 6),
+        ("proposition.json", "rows.1.held", lambda x: x + 1),
+        ("proposition.json", "details.images.0.gain", lambda x: x + 0.01),
+        ("proposition.json", "details.images.1.l1", None), ("detection.json", "rows.0.detection_rate", 0.9),
+        ("detection.json", "rows.1.auroc", lambda x: 1 - x / 2),
+        ("detection.json", "rows.1.threshold", lambda x: x + 0.01),
+        ("detection.json", "settings.calibration_images", 9), ("noise.json", "details.levels.0.misclassified", 3),
         ("noise.json", "rows.0.level", lambda x: x / 2),
-        ("localization.json", "rows.0.error", 0.123), ("resilience.json", "rows.0.worst_iou", lambda x: x / 2),
+        ("localization.json", "rows.0.error", 0.123),
+        ("localization.json", "settings.images.reported", lambda x: x + 1),
+        ("localization.json", "details.rules.0.calibration_error", 0.123),
+        ("resilience.json", "rows.0.worst_iou", lambda x: x / 2),
         ("resilience.json", "rows.1.successful", lambda x: x + 1), ("map_quality.json", "rows.0.preserved", 1.5),
         ("classifier_transfer.json", "rows.0.confidence", lambda x: x / 2 + 0.1),
     ],
@@ -141,9 +148,10 @@ def test_a_figure_that_contradicts_the_records_though_the_sums_fit(
     assert any(Path(name).name in line for line in found), found
 
 
-@pytest.mark.parametrize(
-    "name", ["images.csv", "status.csv", "results.csv", "detection.csv", "resilience.csv", "noise.csv"]
-)
+TABLES = ("images", "status", "results", "detection", "resilience", "noise", "localization")
+
+
+@pytest.mark.parametrize("name", [f"{name}.csv" for name in TABLES])
 @pytest.mark.parametrize("what", ["twice", "swapped", "column twice", "cell too many", "empty", "no text"])
 def test_rows_and_columns_of_a_table(run: Path, name: str, what: str) -> None:
     lines = (run / name).read_text().splitlines()

@@ -395,7 +395,7 @@ def set_row(content: Any, key: str, value: Any) -> None:
 )  # fmt: skip
 def test_a_changed_figure_in_the_results(run: Path, key: str, value: Callable[[Any], Any]) -> None:
     edit(run, "results.json", partial(set_row, key=key, value=value))
-    found_in(run, "results.json: cam/pgd/fast", f"{key} is", "from the records")
+    found_in(run, "results.json: cam/pgd/fast", f"{key} is", "counted again")
 
 
 def test_rounding_in_the_results_is_no_change(run: Path) -> None:

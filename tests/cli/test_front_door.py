@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lab import run_python
+from spawn import run_fresh_python
 
 from lightning_adv2.cli import main, options
 from lightning_adv2.cli.commands import COMMANDS, RUNS
@@ -28,7 +28,7 @@ _IMPORTED = re.compile(r"import time:.*\| +([\w.]+)$")
 
 def events(folder: Path, *words: str, **environment: str) -> tuple[list[str], str]:
     """The lines on stderr, with ``import NAME`` for each module in the order in which its import ended, and stdout."""
-    done = run_python("-X", "importtime", "-m", "lightning_adv2", *words, folder=folder, **environment)
+    done = run_fresh_python("-X", "importtime", "-m", "lightning_adv2", *words, folder=folder, **environment)
     found = [_IMPORTED.match(line) for line in done.stderr.splitlines()]
     lines = [
         f"import {match[1]}" if match else line
@@ -69,7 +69,7 @@ def test_a_run_says_that_it_has_started_before_it_loads_anything(words: list[str
 
 
 def test_the_line_is_not_for_a_pipe(tmp_path: Path) -> None:
-    done = run_python("-m", "lightning_adv2", "test", "--config", CONFIG, "--print_config", folder=tmp_path)
+    done = run_fresh_python("-m", "lightning_adv2", "test", "--config", CONFIG, "--print_config", folder=tmp_path)
     assert yaml.safe_load(done.stdout)["model"]["class_path"] == "lightning_adv2.modules.IDLS"
     assert "started" not in done.stderr + done.stdout
 
@@ -87,7 +87,7 @@ def test_options_that_print_and_stop(word: str, prints: bool) -> None:
 
 
 def test_the_line_is_of_the_first_process(tmp_path: Path) -> None:
-    done = run_python("-m", "lightning_adv2", "report", "nowhere", folder=tmp_path, LOCAL_RANK="1")
+    done = run_fresh_python("-m", "lightning_adv2", "report", "nowhere", folder=tmp_path, LOCAL_RANK="1")
     assert "nowhere" in done.stderr
     assert "started" not in done.stderr
 
@@ -118,7 +118,7 @@ def test_what_the_table_says_of_each_module_is_true(tmp_path: Path) -> None:
     """Also that nothing loads wandb before a run logs to it."""
     for loads, expected in (("", set[str]()), ("PyTorch and Lightning", {"torch", "pytorch_lightning"})):
         modules = {one.function.partition(":")[0] for one in COMMANDS.values() if one.loads == loads}
-        done = run_python("-c", f"import sys, {', '.join(modules)}; print(*sys.modules)", folder=tmp_path)
+        done = run_fresh_python("-c", f"import sys, {', '.join(modules)}; print(*sys.modules)", folder=tmp_path)
         assert done.returncode == 0, done.stderr
         assert {"torch", "pytorch_lightning", "wandb"} & {*done.stdout.split()} == expected
     assert {command.loads for command in COMMANDS.values()} == {"", "PyTorch and Lightning"}
@@ -169,10 +169,8 @@ def test_the_options_name_what_the_subcommands_take() -> None:
     from lightning_adv2.files.data_root import DATA
     from lightning_adv2.report.html.run_page import FILE as PAGE
     from lightning_adv2.report.wandb.files import FILE as STATE
-    from lightning_adv2.reproduction.items import ITEMS
     from lightning_adv2.reproduction.plan import PAPER_IMAGES
 
-    assert {item.key: item.title for item in ITEMS} == options.PAPER_TABLES
     assert f"{PAPER_IMAGES:,} images" in " ".join(options.reproduce().format_help().split())
     assert "--num-images" in options.demo().format_help()
     assert PAGE in options.report().format_help()

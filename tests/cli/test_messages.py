@@ -81,8 +81,12 @@ def test_a_typo_in_a_few_lines(
         ({"data": {"init_args": {"num_imagse": 3}}}, "num_images"),
         ({"trainer": {"max_epohcs": 3}}, "trainer.max_epochs"),
         ({"model": {"init_args": {"interpreter": {"class_path": "GradCAMM"}}}}, "GradCAM"),
+        (
+            {"trainer": {"callbacks": [{"class_path": "lightning_adv2.callbacks.AttackEvaluation"}]}},
+            "lightning_adv2.evaluation.AttackEvaluation",
+        ),
     ],
-    ids=["argument", "trainer", "class"],
+    ids=["argument", "trainer", "class", "class in another package"],
 )
 def test_a_typo_in_a_file(
     content: dict[str, Any], meant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

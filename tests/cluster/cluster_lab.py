@@ -10,62 +10,26 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import yaml
-from lab import WIDTHS, victim_weights, wandb_environment
+import configurations
+import spawn
+from lab import victim_weights, wandb_environment
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "configs" / "cluster"
-SHAPES: dict[str, Any] = {
-    "class_path": "lightning_adv2.data.ShapesDataModule",
-    "init_args": {"num_train": 64, "num_val": 14, "num_test": 35, "image_size": 32, "batch_size": 8},
-}
-
-
-def classifier(weights: Path | None) -> dict[str, Any]:
-    options = {"num_classes": 7, "widths": list(WIDTHS), "stem_stride": 2, "weights": weights and str(weights)}
-    return {"class_path": "lightning_adv2.models.ResidualClassifier", "init_args": options}
+QUIET = {"logger": False, "enable_progress_bar": False}
 
 
 def evaluation(folder: Path, steps: int = 4, num_images: int = 13, batch_size: int = 2) -> Path:
-    """A configuration for ``test``: PGD and CAM's joint attack."""
-    attacks = [
-        {"class_path": "lightning_adv2.attacks.pgd", "init_args": {"steps": steps}},
-        {"class_path": "lightning_adv2.attacks.adv2_cam", "init_args": {"steps": steps}},
-    ]
-    explained = {"class_path": "lightning_adv2.interpreters.CAM"}
-    callback = {"class_path": "lightning_adv2.evaluation.AttackEvaluation", "init_args": {"attacks": attacks}}
-    options = {"classifier": classifier(victim_weights(folder)), "interpreter": explained}
-    return _write(
-        folder / "evaluation.yaml",
-        {"class_path": "lightning_adv2.modules.IDLS", "init_args": options},
-        {
-            "class_path": "lightning_adv2.data.AttackDataModule",
-            "init_args": {"source": SHAPES, "num_images": num_images, "batch_size": batch_size},
-        },
-        {"callbacks": [callback]},
-    )
+    """A configuration for ``test``."""
+    weights = victim_weights(folder)
+    return Path(configurations.evaluation(folder, weights, None, steps, num_images, batch_size, **QUIET))
 
 
 def training(folder: Path, epochs: int = 6) -> Path:
     """A configuration for ``fit``: RTS on 64 images."""
-    weights = victim_weights(folder)
-    interpreter = {"encoder": classifier(weights), "map_stride": 4, "width": 4}
-    options = {
-        "classifier": classifier(weights),
-        "interpreter": {"class_path": "lightning_adv2.interpreters.RTS", "init_args": interpreter},
-        "selector_steps": 4,
-    }
-    model = {"class_path": "lightning_adv2.modules.RTSModule", "init_args": options}
-    return _write(folder / "training.yaml", model, SHAPES, {"max_epochs": epochs, "log_every_n_steps": 1})
-
-
-def _write(path: Path, model: dict[str, Any], data: dict[str, Any], trainer: dict[str, Any]) -> Path:
-    quiet = {"logger": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "enable_progress_bar": False}
-    content = {"model": model, "data": data, "trainer": quiet | {"accelerator": "cpu", "devices": 1} | trainer}
-    path.write_text(yaml.safe_dump(content))
-    return path
+    data, limits = {"num_train": 64, "batch_size": 8}, {"max_epochs": epochs, "log_every_n_steps": 1}
+    return Path(configurations.training(folder, victim_weights(folder), 4, data, **QUIET, **limits))
 
 
 def records(run: Path) -> dict[Path, int]:
@@ -87,13 +51,14 @@ def environment(folder: Path, **more: object) -> dict[str, str]:
 
 def one_process(config: Path, run: Path, verb: str = "test", *words: str) -> Path:
     """The same without any cluster: what every other run is compared with."""
-    command = [sys.executable, "-m", "lightning_adv2", verb, "--config", str(config)]
-    done = subprocess.run(
-        [*command, f"--trainer.default_root_dir={run}", *words],
-        env=environment(run.parent), cwd=run.parent, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = spawn.run_python(*command(config, run, verb), *words, folder=run.parent)
+    assert done.returncode == 0, done
     return run
+
+
+def command(config: Path, run: Path, verb: str = "test") -> list[object]:
+    """The words after ``python``."""
+    return ["-m", "lightning_adv2", verb, "--config", config, f"--trainer.default_root_dir={run}"]
 
 
 _started: list[subprocess.Popen[str]] = []

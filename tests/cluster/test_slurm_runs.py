@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from proc import catches, has_loaded
 
 from cluster.cluster_lab import evaluation, one_process, records, text_of, training
-from cluster.real_slurm import Slurm, catches
+from cluster.real_slurm import Slurm
 from lightning_adv2.models import read_weights
 from lightning_adv2.runtime.ownership import FILE
 
@@ -145,19 +147,68 @@ def test_promise_11_a_killed_task_ends_the_job_and_the_same_file_goes_on(
     same_results(tmp_path, expected)
 
 
-def test_promise_10_a_signal_during_imports(slurm: Slurm, alone: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["start", "imports", "set-up"])
+def test_promise_10_a_signal_before_the_first_batch(
+    moment: str, slurm: Slurm, alone: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As the tasks hear signals, while they load PyTorch, and when the run has its folder."""
     config, expected = alone
+
+    def reached() -> bool:
+        tasks = slurm.processes(job)
+        if moment == "set-up":
+            return (tmp_path / FILE).exists()
+        return len(tasks) == 2 and all(
+            catches(one, signal.SIGUSR1) if moment == "start" else has_loaded(one, "libtorch_cpu.so") for one in tasks
+        )
+
     job = slurm.submit(tmp_path, "single_node.sbatch", options=TWO, CONFIG=config, RUN=tmp_path)
-    slurm.wait_until(
-        lambda: len(tasks := slurm.processes(job)) == 2 and all(catches(one, signal.SIGUSR1) for one in tasks),
-        60, tmp_path,
-    )  # fmt: skip
-    assert not any(catches(one, signal.SIGTERM) for one in slurm.processes(job)), "the run listens already"
+    slurm.wait_until(reached, 60, tmp_path)
     slurm.ask("scancel", "--signal=USR1", job)
-    assert not records(tmp_path)
     slurm.queued_again(job, tmp_path)
+    assert not records(tmp_path)
+    line = "SIGUSR1: the run stopped during its set-up; the job is queued again"
+    assert [said for said in text_of(tmp_path).splitlines() if "SIGUSR1" in said] == [line]
     assert slurm.wait(job, tmp_path) == "COMPLETED", text_of(tmp_path)
     same_results(tmp_path, expected)
+    quiet(tmp_path)
+
+
+def test_promise_10_a_signal_where_the_configuration_wants_no_requeue(
+    slurm: Slurm, alone: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config, _ = alone
+    plugin = tmp_path / "no_requeue.yaml"
+    environment = {"class_path": "pytorch_lightning.plugins.environments.SLURMEnvironment"}
+    plugin.write_text(yaml.safe_dump({"trainer": {"plugins": [environment | {"init_args": {"auto_requeue": False}}]}}))
+    words = ("--config", str(plugin))
+    job = slurm.submit(tmp_path, "single_node.sbatch", *words, options=ONE, CONFIG=config, RUN=tmp_path)
+    slurm.wait_until(lambda: any(catches(one, signal.SIGUSR1) for one in slurm.processes(job)), 60, tmp_path)
+    slurm.ask("scancel", "--signal=USR1", job)
+    assert slurm.wait(job, tmp_path, 90) == "FAILED", text_of(tmp_path)
+    assert slurm.describe(job)["Restarts"] == "0"
+    assert "SIGUSR1: the run stopped during its set-up; run the same command again" in text_of(tmp_path)
+    quiet(tmp_path)
+
+
+@pytest.mark.parametrize("moment", ["start", "set-up"])
+def test_promise_10_scancel_before_the_first_batch(
+    moment: str, slurm: Slurm, alone: tuple[Path, Path], tmp_path: Path
+) -> None:
+    config, _ = alone
+    job = slurm.submit(tmp_path, "single_node.sbatch", options=TWO, CONFIG=config, RUN=tmp_path)
+
+    def reached() -> bool:
+        tasks = slurm.processes(job)
+        started = len(tasks) == 2 and all(catches(one, signal.SIGTERM) for one in tasks)
+        return (tmp_path / FILE).exists() if moment == "set-up" else started
+
+    slurm.wait_until(reached, 60, tmp_path)
+    slurm.ask("scancel", job)
+    assert slurm.wait(job, tmp_path, 60) == "CANCELLED", text_of(tmp_path)
+    slurm.wait_until(lambda: not slurm.processes(job), 60, tmp_path)
+    assert text_of(tmp_path).count("SIGTERM: the run stopped during its set-up") == 1
+    assert not (tmp_path / FILE).exists()
     quiet(tmp_path)
 
 

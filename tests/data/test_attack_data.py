@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import spawn
 import torch
-from data.collect import Collect, Constant, attack_data
+from data.collect import Collect, attack_data, two_always
 from lab import trainer
 from torch.utils.data import DistributedSampler
+from toys import Always
 
 from lightning_adv2.data import (
     AttackDataModule,
@@ -56,16 +57,16 @@ def test_without_a_trainer() -> None:
         data.test_dataloader()
     with pytest.raises(RuntimeError, match="without one call manifest_for"):
         data.setup("test")
-    manifest = data.manifest_for(Constant())
+    manifest = data.manifest_for(two_always())
     assert data.manifest is manifest
     assert len(list(data.test_dataloader())) == len(data.test_dataloader()) == 3
-    assert replace(manifest, classifier_sha256="") == attack_data().manifest_for(lambda images: Constant()(images))
+    assert replace(manifest, classifier_sha256="") == attack_data().manifest_for(lambda images: two_always()(images))
 
 
 def test_the_classifier_returns_to_its_device() -> None:
-    class Traveller(Constant):
+    class Traveller(Always):
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__(2, 7)
             self.stops: list[torch.device] = []
 
         def to(self, device: torch.device | str) -> Traveller:  # type: ignore[override]
@@ -100,7 +101,7 @@ def shares(folder: Path) -> list[list[tuple[int, list[str]]]]:
 
 def test_two_processes_share_the_batches_out(tmp_path: Path) -> None:
     few, ranks = zip(*spawn.run(shares, tmp_path, folder=tmp_path, processes=2), strict=True)
-    alone = attack_data().manifest_for(Constant())
+    alone = attack_data().manifest_for(two_always())
     assert Manifest.load(tmp_path / "all" / "manifest.json") == alone
     assert [[number for number, _ in own] for own in ranks] == [[0, 2], [1, -1]]
     assert ranks[1][1] == (-1, [])
@@ -205,7 +206,7 @@ def test_partners_in_a_trainer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("with_partners", [False, True])
 def test_the_empty_batch_has_the_right_shapes(with_partners: bool) -> None:
     data = attack_data(num_images=2, partners=with_partners)
-    data.manifest_for(Constant())
+    data.manifest_for(two_always())
     batches = data.test_dataloader().dataset
     assert len(batches) == 2
     empty = batches[BatchShard(1, num_replicas=3, rank=2)._own[0]]

@@ -13,7 +13,7 @@ import torch
 from data.conftest import draw
 from data.files import REASONS, SIDE, bad_files, odd_files
 from PIL import Image
-from torch import Tensor, nn
+from toys import Always
 
 from lightning_adv2.data import (
     AttackDataModule,
@@ -42,17 +42,6 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, zip_folder: Callable[[P
     return tree if request.param == "folder" else zip_folder(tree, tmp_path / "tree.zip")
 
 
-class First(nn.Module):
-    """Sees class b everywhere but in odd files, which it does not know."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.tensor([0.0, 1.0]))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.bias.expand(len(images), -1)
-
-
 quiet = pytest.mark.filterwarnings("ignore:.*(left out|cannot be read and|DecompressionBomb|could be a decompression)")
 
 
@@ -62,7 +51,7 @@ def test_promise_12_the_manifest_leaves_bad_images_out_by_name(root: Path, batch
     dataset = ImageFolderDataset(root, "val")
     options: Any = {"dataset_name": "mine", "split": "val", "num_images": None, "seed": 3, "batch_size": batch_size}
     with pytest.warns(UserWarning, match=r"6 of the 38 images of 'mine' \(val\) cannot be read.*empty\.png") as caught:
-        manifest = build_manifest(dataset, classifier=First(), max_skipped=6 / 38, **options)
+        manifest = build_manifest(dataset, classifier=Always(1, 2), max_skipped=6 / 38, **options)
     assert {Path(name).name: reason for name, reason in manifest.skipped}.keys() == REASONS.keys()
     for name, reason in manifest.skipped:
         assert REASONS[Path(name).name] in reason
@@ -74,9 +63,9 @@ def test_promise_12_the_manifest_leaves_bad_images_out_by_name(root: Path, batch
     assert len(passed_over) == 18
     assert passed_over["val/a/empty.png"] == ("skipped", "the file is empty")
     with pytest.raises(RuntimeError, match=r"6 of 38 images cannot be read, more than max_skipped=0\.15 allows: val/a"):
-        build_manifest(dataset, classifier=First(), max_skipped=0.15, **options)
+        build_manifest(dataset, classifier=Always(1, 2), max_skipped=0.15, **options)
     with pytest.raises(RuntimeError, match=r"cannot be read, more than max_skipped=0 allows.*or raise max_skipped"):
-        build_manifest(dataset, classifier=First(), max_skipped=0, **options)
+        build_manifest(dataset, classifier=Always(1, 2), max_skipped=0, **options)
 
 
 @quiet
@@ -84,7 +73,7 @@ def test_promise_12_only_images_looked_at_count(root: Path) -> None:
     """The scan stops at the last image that it needs; the batch it lay in does not matter."""
     dataset = ImageFolderDataset(root, "val")
     made = [
-        build_manifest(dataset, "mine", "val", First(), 9, seed=0, batch_size=size, max_skipped=1)
+        build_manifest(dataset, "mine", "val", Always(1, 2), 9, seed=0, batch_size=size, max_skipped=1)
         for size in (1, 7, 64)
     ]
     assert made[0] == made[1] == made[2]
@@ -181,7 +170,7 @@ def test_promise_5_an_image_that_changed_is_refused(tmp_path: Path, num_workers:
         return AttackDataModule(source, None, batch_size=2, split="val", num_workers=num_workers)
 
     data = evaluation()
-    manifest = data.manifest_for(First())
+    manifest = data.manifest_for(Always(1, 2))
     assert len(manifest.entries) == 6
     assert len(list(data.test_dataloader())) == 3
     victim = tmp_path / manifest.entries[3].image_id

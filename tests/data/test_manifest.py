@@ -7,27 +7,24 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import Oracle
 
 from lightning_adv2.data import Manifest, ShapesDataset, build_manifest
 from lightning_adv2.data.images import ImageSubset, Item
 from lightning_adv2.models import weights_hash
 
 
-class Half(nn.Module):
-    """Right on images whose mean brightness is above ``threshold``, else one class off. Knows all labels by heart."""
+class Half(Oracle):
+    """Right on images whose mean brightness is above ``threshold``, else one class off; notes how many came at once."""
 
     def __init__(self, dataset: ShapesDataset, threshold: float = 0.5) -> None:
-        super().__init__()
-        self.known = {dataset[i]["images"].numpy().tobytes(): dataset.label(i) for i in range(len(dataset))}
-        self.threshold, self.num_classes = threshold, len(dataset.classes)
+        super().__init__(dataset, threshold)
         self.sizes: list[int] = []
 
     def forward(self, images: Tensor) -> Tensor:
-        label = torch.tensor([self.known[image.numpy().tobytes()] for image in images])
-        wrong = images.mean((1, 2, 3)) <= self.threshold
         self.sizes.append(len(images))
         assert not torch.is_grad_enabled()
-        return nn.functional.one_hot((label + wrong) % self.num_classes, self.num_classes).float()
+        return super().forward(images)
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from data.collect import Collect, attack_data
 from jsonargparse import ArgumentParser
 from lab import trainer
-from torch import Tensor
+from toys import Oracle
 
 from lightning_adv2.data import AttackDataModule, Manifest, build_manifest
 from lightning_adv2.data.shapes import ShapesDataset
@@ -23,15 +22,8 @@ SHAPES = ShapesDataset(28, seed=0, split="test", image_size=32)
 NAMES = SHAPES.classes
 
 
-def knowing(images: Tensor) -> Tensor:
-    """Gets everything right: the images come in an order, of which the labels follow."""
-    known = {SHAPES[i]["images"].numpy().tobytes(): SHAPES.label(i) for i in range(len(SHAPES))}
-    labels = torch.tensor([known[image.numpy().tobytes()] for image in images])
-    return torch.nn.functional.one_hot(labels, 7).float()
-
-
 def chosen(target_class: Any, num_images: int | None = None) -> Manifest:
-    return build_manifest(SHAPES, "shapes", "test", knowing, num_images, 3, target_class=target_class)
+    return build_manifest(SHAPES, "shapes", "test", Oracle(SHAPES), num_images, 3, target_class=target_class)
 
 
 def table(path: Path, *rows: tuple[str, str], columns: str = "file,target_class") -> str:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from lab import interpreter, short_attacks, test_batch, victim
 from torch import Tensor
+from toys import AlteredCAM
 
 from lightning_adv2.attacks import Attack, GradientStep, PixelDelta, Ramp, Stage, TargetClass, adv2_attack, pgd
 from lightning_adv2.attacks.attack import AttackRecipe
@@ -286,27 +285,20 @@ def test_an_attack_without_a_map_runs_once_for_all_interpreters() -> None:
             assert torch.equal(one.size, other.size)
 
 
-class Patchy(CAM):
-    """Cannot explain what is darker than the others."""
-
-    name = "patchy"
-
-    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
-        result = super().forward(classifier, images, class_idx, state)
-        dark = images.detach().mean((1, 2, 3)) < 0.45
-        result.attribution_map = torch.where(dark.view(-1, 1, 1, 1), torch.nan, result.attribution_map)
-        return result
+def without_dark(shown: Tensor, images: Tensor, target_class: Tensor) -> Tensor:
+    """No map of what is darker than the others."""
+    dark = images.detach().mean((1, 2, 3)) < 0.45
+    return torch.where(dark.view(-1, 1, 1, 1), torch.nan, shown)
 
 
 def test_what_one_interpreter_cannot_explain_the_next_can() -> None:
     """In either order, and every image keeps its own result."""
-    batch, pairs = part(16), ((CAM, Patchy), (Patchy, CAM))
-    for pair in pairs:
-        shared = Shared()
-        found = {}
-        for build in pair:
-            found[build] = attack_batch(victim(), build(), batch, [pgd(steps=3)], shared)
-        full, less = found[CAM], found[Patchy]
+    batch, pair = part(16), (CAM(), AlteredCAM(without_dark, "patchy"))
+    for both in (pair, pair[::-1]):
+        shared, found = Shared(), {}
+        for one in both:
+            found[one.name] = attack_batch(victim(), one, batch, [pgd(steps=3)], shared)
+        full, less = found["cam"], found["patchy"]
         assert len(less.invalid) > 0
         assert 0 < len(less.image_id) < len(full.image_id)
         assert set(full.image_id) == set(less.image_id) | set(less.invalid)

@@ -3,17 +3,16 @@ from __future__ import annotations
 import csv
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
-import wandb
 import yaml
 from jsonargparse import ArgumentParser
 from lab import attack_data, idls, interpreter, shapes, short_attacks, trainer, untrained_rts, victim
+from report.runs import has, history
 from runtime.owner import start
 from torch import nn
 
@@ -106,19 +105,6 @@ def test_test(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "adv2" in capsys.readouterr().out
 
 
-def wandb_content(path: Path) -> bytes:
-    """What lies in a W&B file, without the headers of its blocks of 32 KiB, which may cut a key in two."""
-    data, place, content = path.read_bytes(), 7, b""
-    while place + 7 <= len(data):
-        if 32768 - place % 32768 < 7:  # no room for another header: filled up
-            place += 32768 - place % 32768
-            continue
-        length = int.from_bytes(data[place + 4 : place + 6], "little")
-        content += data[place + 7 : place + 7 + length]
-        place += 7 + length
-    return content
-
-
 def test_several_interpreters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In the module's order, with the numbers that each has by itself."""
     names = ["rts", "cam", "grad"]
@@ -146,14 +132,10 @@ def test_several_interpreters(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert figures == own | {"agreement.png", "overview.png"}
     text = capsys.readouterr().out
     assert [text.index(f" {name} ") for name in names] == sorted(text.index(f" {name} ") for name in names)
-    wandb.finish()
-    keys = [*(f"images/test/{n}/gallery" for n in names), "results/test/overview", "running/adv2-fast/grad/iou"]
-    end, missing = time.monotonic() + 60, keys
-    while missing and time.monotonic() < end:  # W&B's own process writes, and may do so a while after finish
-        content = b"".join(wandb_content(path) for path in (tmp_path / "log").rglob("run-*.wandb"))
-        missing = [key for key in keys if key.encode() not in content]
-        time.sleep(0.2)
-    assert not missing
+    assert logger.close()
+    log = history(tmp_path / "log")
+    for key in (*(f"images/test/{n}/gallery" for n in names), "results/test/overview", "running/adv2-fast/grad/iou"):
+        assert any(has(row, key) for row in log), key
     for name in names[:2]:
         alone = AttackEvaluation([pgd(steps=6), adv2_cam(steps=4)])
         trainer(tmp_path / name, alone).test(idls(name), attack_data(num_images=5), verbose=False)
@@ -259,8 +241,13 @@ def test_during_fit(tmp_path: Path) -> None:
     evaluation = AttackEvaluation(short_attacks("rts"), num_images=2)
     options = {"max_steps": 4, "max_epochs": -1, "val_check_interval": 2, "num_sanity_val_steps": 1}
     data = shapes(num_train=64, num_val=35, batch_size=8, seed=0)
-    trainer(tmp_path, evaluation, Logged(), **options).fit(module, data)
+    logger = wandb_logger(tmp_path)
+    trainer(tmp_path, evaluation, Logged(), logger=logger, **options).fit(module, data)
     assert state(module.classifier) == frozen
+    assert logger.close()
+    shown = [row for row in history(tmp_path) if has(row, "results/val/table")]
+    assert [row["trainer/global_step"] for row in shown] == [1, 3], "one row for each validation; steps count from 0"
+    assert all(has(row, "images/val/rts/gallery") for row in shown)
     folders = sorted(path.name for path in (tmp_path / "validation").iterdir())
     assert folders == ["step_000002", "step_000004"]
     for folder in folders:

@@ -11,15 +11,16 @@ import pytest
 import torch
 from lab import attack_data, interpreter, short_attacks, test_batch, trainer, victim
 from torch import Tensor
+from toys import AlteredCAM
 
 from lightning_adv2.attacks.targets import Target, TargetRequest
 from lightning_adv2.evaluation import AttackEvaluation, attack_batch
 from lightning_adv2.interpreters import CAM
-from lightning_adv2.models import Classifier, ResidualClassifier
+from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import IDLS
 from lightning_adv2.results.summary import check_invalid
 from lightning_adv2.results.tables import summarize
-from lightning_adv2.types import Batch, Interpretation
+from lightning_adv2.types import Batch
 
 NAMES = {"dataset": "shapes", "classifier": "tiny"}
 
@@ -38,19 +39,14 @@ def part(count: int) -> Batch:
     return batch
 
 
-class Marked(CAM):
+def marked(value: float | None) -> AlteredCAM:
     """Gives ``value`` as the map of images whose first pixel is black, or that map over again where it is None."""
 
-    def __init__(self, value: float | None) -> None:
-        super().__init__()
-        self.value = value
+    def alter(shown: Tensor, images: Tensor, target_class: Tensor) -> Tensor:
+        black = (images.detach()[:, :, 0, 0] == 0).all(1).view(-1, 1, 1, 1)
+        return shown if value is None else torch.where(black, value, shown)
 
-    def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: Any = ()) -> Interpretation:
-        result = super().forward(classifier, images, class_idx, state)
-        marked = (images.detach()[:, :, 0, 0] == 0).all(1).view(-1, 1, 1, 1)
-        if self.value is not None:
-            result.attribution_map = torch.where(marked, self.value, result.attribution_map)
-        return result
+    return AlteredCAM(alter)
 
 
 def black_corner(batch: Batch, *places: int) -> None:
@@ -72,9 +68,9 @@ def black_corner(batch: Batch, *places: int) -> None:
 def test_promise_13_a_map_that_says_nothing(value: float, reason: str) -> None:
     batch = part(6)
     black_corner(batch, 1, 4)
-    expected = attack_batch(victim(), Marked(None), batch, short_attacks())
+    expected = attack_batch(victim(), marked(None), batch, short_attacks())
     assert len(expected.image_id) == 6
-    record = attack_batch(victim(), Marked(value), batch, short_attacks())
+    record = attack_batch(victim(), marked(value), batch, short_attacks())
     named = [batch["image_id"][i] for i in (1, 4)]
     assert record.invalid == dict.fromkeys(named, reason)
     assert record.image_id == [name for name in batch["image_id"] if name not in named]

@@ -12,24 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad, quad_vec
 from torch import Tensor, nn
+from toys import Linear
 
 from lightning_adv2.functional.proposition import difference_map, judge_bound, prediction_bound
 
+WEIGHT = torch.linspace(-1, 1.5, 12, dtype=torch.float64).view(3, 2, 2)
 
-class Linear(nn.Module):
-    """Two classes; the logit of class 1 is w x + b, that of class 0 is 0."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.w = torch.linspace(-1, 1.5, 12, dtype=torch.float64).view(3, 2, 2)
-        self.b = -0.3
-
-    def score(self, images: Tensor) -> Tensor:
-        return (images * self.w).sum((1, 2, 3)) + self.b
-
-    def forward(self, images: Tensor) -> Tensor:
-        score = self.score(images)
-        return torch.stack([torch.zeros_like(score), score], dim=1)
+def linear() -> Linear:
+    """Two classes; the logit of class 1 is w x - 0.3, that of class 0 is 0."""
+    return Linear(torch.stack([0 * WEIGHT, WEIGHT]).flatten(1), torch.tensor([0.0, -0.3], dtype=torch.float64))
 
 
 def pair(count: int = 5, size: tuple[int, ...] = (3, 2, 2)) -> tuple[Tensor, Tensor]:
@@ -40,10 +32,10 @@ def pair(count: int = 5, size: tuple[int, ...] = (3, 2, 2)) -> tuple[Tensor, Ten
 
 def test_linear_model_in_closed_form() -> None:
     """sigmoid'(s) along a line integrates to (sigmoid(b) - sigmoid(a)) / (b - a): the map is that times w (x* - x0)."""
-    model, (images, moved) = Linear(), pair()
-    before, after = model.score(images), model.score(moved)
+    model, (images, moved) = linear(), pair()
+    before, after = (model(x).diff(dim=1)[:, 0].detach() for x in (images, moved))
     slope = (after.sigmoid() - before.sigmoid()) / (after - before)
-    expected = slope.view(-1, 1, 1, 1) * model.w * (moved - images)
+    expected = slope.view(-1, 1, 1, 1) * WEIGHT * (moved - images)
     one = torch.ones(5, dtype=torch.int64)
     torch.testing.assert_close(difference_map(model, images, moved, one, steps=16), expected, rtol=1e-10, atol=1e-12)
     bound = prediction_bound(model, images, moved, one, steps=16)
@@ -57,8 +49,8 @@ def test_linear_model_in_closed_form() -> None:
 
 
 def test_where_every_pixel_pushes_one_way_the_bound_is_sharp() -> None:
-    model, (images, _) = Linear(), pair()
-    moved = images + 0.1 * model.w.sign()
+    model, (images, _) = linear(), pair()
+    moved = images + 0.1 * WEIGHT.sign()
     bound = prediction_bound(model, images, moved, torch.ones(5, dtype=torch.int64), steps=16)
     torch.testing.assert_close(bound.l1, bound.gain, rtol=1e-9, atol=0)
     assert bool((bound.gain > 0.01).all())
@@ -151,8 +143,8 @@ def test_a_wrong_gradient_is_found() -> None:
         def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
             return gradient / 2
 
-    model, (images, _) = Linear(), pair()
-    moved = images + 0.1 * model.w.sign()  # where the bound is sharp
+    model, (images, _) = linear(), pair()
+    moved = images + 0.1 * WEIGHT.sign()  # where the bound is sharp
     bound = prediction_bound(lambda x: model(Half.apply(x)), images, moved, torch.ones(5, dtype=torch.int64), steps=16)
     for values in zip(*(side.tolist() for side in bound), strict=True):
         assert judge_bound(*values, 0.001) == "violated"

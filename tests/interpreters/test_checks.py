@@ -7,37 +7,14 @@ import torch
 import torchvision
 from cases import BY_NAME, INTERPRETERS, lattice_images, small_classifier
 from torch import Tensor, nn
+from toys import LogitsAndFeatures, OneConvolution
 
 from lightning_adv2.interpreters import CAM, MASK, Ensemble, GradCAM, Gradient, Interpreter
-from lightning_adv2.models import Classifier, weights_hash
+from lightning_adv2.models import weights_hash
 from lightning_adv2.types import Interpretation
 
 TARGET = torch.tensor([1, 0, 1, 3])
 each = pytest.mark.parametrize("case", INTERPRETERS, ids=lambda case: case.name)
-
-
-class Wide(Classifier):
-    """A head of one linear layer behind a convolution and ``middle``; ``num_classes`` may differ from the logits."""
-
-    def __init__(self, logits: int = 4, middle: nn.Module | None = None, num_classes: int | None = None) -> None:
-        super().__init__((0.5,) * 3, (0.25,) * 3)
-        generator = torch.Generator().manual_seed(1)
-        self.num_classes = logits if num_classes is None else num_classes
-        self.body = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), middle or nn.Identity(), nn.ReLU())
-        self.fc = nn.Linear(6, logits)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=generator))
-        self.eval()
-
-    def stages(self):
-        return [self.body]
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.fc(features.mean((2, 3)))
-
-    def class_weight(self) -> Tensor:
-        return self.fc.weight
 
 
 @each
@@ -112,24 +89,19 @@ def test_classes_that_there_are_not_are_refused_by_name(wrong):
 @pytest.mark.parametrize("interpreter", [CAM(), GradCAM(), Gradient(), MASK(iterations=1)], ids=lambda one: one.name)
 def test_a_classifier_with_one_logit_is_refused_with_the_remedy(interpreter):
     with pytest.raises(ValueError, match=r"1 class.*zeros_like.*num_classes = 2"):
-        interpreter.explain(Wide(logits=1), lattice_images(2), 0)
+        interpreter.explain(OneConvolution(logits=1), lattice_images(2), 0)
 
 
 @pytest.mark.parametrize("target", [0, 7])
 def test_another_number_of_classes_than_logits_is_refused(target):
     with pytest.raises(ValueError, match=r"classifier: its logits are \(2, 4\).*num_classes is 10"):
-        CAM().explain(Wide(num_classes=10), lattice_images(2), target)
-
-
-class Pair(Wide):
-    def forward_head(self, features):
-        return super().forward_head(features), features
+        CAM().explain(OneConvolution(num_classes=10), lattice_images(2), target)
 
 
 @pytest.mark.parametrize("interpreter", [CAM(), GradCAM(), Gradient(), MASK(iterations=1)], ids=lambda one: one.name)
 def test_a_classifier_that_returns_no_tensor_is_refused(interpreter):
-    with pytest.raises(TypeError, match=r"classifier: Pair returns a tuple.*logits"):
-        interpreter.explain(Pair(), lattice_images(2), 0)
+    with pytest.raises(TypeError, match=r"classifier: LogitsAndFeatures returns a tuple.*logits"):
+        interpreter.explain(LogitsAndFeatures(), lattice_images(2), 0)
 
 
 def test_another_network_than_a_classifier_is_refused_where_it_does_not_do():
@@ -139,8 +111,8 @@ def test_another_network_than_a_classifier_is_refused_where_it_does_not_do():
     ):
         CAM().explain(network, lattice_images(2), 0)
     assert Gradient().explain(network, lattice_images(2), 0).attribution_map.shape == (2, 1, 8, 8)
-    with pytest.raises(TypeError, match=r"classifier: got the class Wide; give an instance"):
-        CAM().explain(Wide, lattice_images(2), 0)
+    with pytest.raises(TypeError, match=r"classifier: got the class OneConvolution; give an instance"):
+        CAM().explain(OneConvolution, lattice_images(2), 0)
 
 
 class Wrong(Interpreter):
@@ -196,7 +168,7 @@ class Drawing(nn.Module):
     ids=lambda part: type(part).__name__,
 )
 def test_a_part_in_train_mode_is_refused_before_anything_changes(part):
-    classifier, images = Wide(middle=part), lattice_images(2)
+    classifier, images = OneConvolution(middle=part), lattice_images(2)
     CAM().explain(classifier, images, 0)
     before = weights_hash(classifier)
     part.train()
@@ -222,6 +194,6 @@ def test_interpreters_without_weights_may_be_in_any_mode_and_others_not():
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d, nn.SyncBatchNorm], ids=lambda kind: kind.__name__)
 def test_batch_norm_without_statistics_is_refused(norm):
     with pytest.raises(ValueError, match=f"body.1 is a {norm.__name__} without statistics"):
-        CAM().explain(Wide(middle=norm(6, track_running_stats=False)), lattice_images(3), 0)
+        CAM().explain(OneConvolution(middle=norm(6, track_running_stats=False)), lattice_images(3), 0)
     alone = nn.InstanceNorm2d(6)  # its statistics are an image's own
-    assert CAM().explain(Wide(middle=alone), lattice_images(3), 0).attribution_map.isfinite().all()
+    assert CAM().explain(OneConvolution(middle=alone), lattice_images(3), 0).attribution_map.isfinite().all()

@@ -48,11 +48,11 @@ def test_a_perfect_interpreter_misses_nothing_and_a_random_one_much() -> None:
     masks, names = scene(160)
     row, _ = evaluate(images_of(located(masks.float(), masks, names)))
     assert (row["error"], row["iou"], row["mask_iou"], row["pointing"], row["energy_inside"]) == (0, 1, 1, 1, 1)
-    assert 0 == row["low"] < row["high"] < 0.1, "some width, even so"
+    assert 0 == row["error_low"] < row["error_high"] < 0.1, "some width, even so"
     chance = torch.rand(160, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     row, _ = evaluate(images_of(located(chance, masks, names)))
     assert row["error"] > 0.8
-    assert row["low"] <= row["error"] <= row["high"]
+    assert row["error_low"] <= row["error"] <= row["error_high"]
     assert row["energy_inside"] == pytest.approx(float(masks.float().mean()), abs=0.04)
 
 

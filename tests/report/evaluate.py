@@ -21,7 +21,6 @@ from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import ClassifierModule
 from lightning_adv2.report import default_logger
-from lightning_adv2.report.wandb.files import MARK
 from lightning_adv2.report.wandb.sync import sync
 
 
@@ -49,19 +48,36 @@ class Break(pl.Callback):
                 time.sleep(0.05)
 
 
-def kill_at_row(number: int) -> None:
-    """Die of SIGKILL, and the W&B service too, when the row of that number is about to be logged."""
-    log = wandb.Run.log
+def kill_when(moment: str) -> None:
+    """Die of SIGKILL, and the W&B service too, at a moment around the row of an evaluation.
 
-    def count(run: wandb.Run, data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
-        if str(data.get(MARK)).endswith(f"/{number}"):
-            log(run, {"filler": "x" * 100_000})  # W&B writes in blocks: what comes before gets to the disk
-            time.sleep(float(os.environ.get("PAUSE", "1")))
-            for pid in (*service(), os.getpid()):
-                os.kill(pid, signal.SIGKILL)
+    Args:
+        moment: ``before`` or ``after`` the row is logged; or ``closing``, when all is on disk or uploaded and
+            ``wandb.json`` does not say so yet.
+    """
+    log, finish = wandb.Run.log, wandb.Run.finish
+
+    def die(run: wandb.Run) -> None:
+        log(run, {"filler": "x" * 100_000})  # W&B writes in blocks: what comes before gets to the disk
+        time.sleep(1)
+        for pid in (*service(), os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+
+    def dying_log(run: wandb.Run, data: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        if "results/test/table" in data and moment == "before":
+            die(run)
         log(run, data, *args, **kwargs)
+        if "results/test/table" in data and moment == "after":
+            die(run)
 
-    wandb.Run.log = count
+    def dying_finish(run: wandb.Run, *args: Any, **kwargs: Any) -> None:
+        finish(run, *args, **kwargs)
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    wandb.Run.log = dying_log
+    if moment == "closing":
+        wandb.Run.finish = dying_finish
 
 
 def service() -> list[int]:
@@ -73,8 +89,8 @@ def service() -> list[int]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, task, what = Path(sys.argv[1]), sys.argv[2], " ".join(sys.argv[3:])
-    if what.startswith("kill at row "):
-        kill_at_row(int(what.removeprefix("kill at row ")))
+    if what in ("before", "after", "closing"):
+        kill_when(what)
     if task == "sync":
         print(sync(folder))
         sys.exit()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +14,48 @@ import pytest
 import torch
 import wandb
 from build_records import make_record
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
 from lightning_adv2.files import write_json
 from lightning_adv2.models import save_weights
 from lightning_adv2.modules import AIDModule, ClassifierModule, RTSModule
 from lightning_adv2.report import wandb_logger
+from lightning_adv2.report.findings import Findings, write_findings
 from lightning_adv2.report.finish import finish
+from lightning_adv2.report.run_report import draw_figures
 from lightning_adv2.report.wandb import artifacts as wandb_artifacts
 from lightning_adv2.report.wandb.about import as_tags, job_type_of
-from lightning_adv2.report.wandb.files import read_state
-from lightning_adv2.report.wandb.panels import log_run
-from lightning_adv2.report.wandb.sync import sync
+from lightning_adv2.report.wandb.files import logged
+from lightning_adv2.report.wandb.panels import MAX_CURVE_POINTS, curve_points
+from lightning_adv2.report.wandb.sync import log_run, sync
 from lightning_adv2.results.run import Run
-from report.runs import has, history, inspect, make_run, offline_runs
+from lightning_adv2.studies.gap import GapEvaluation
+from report.runs import Probe, check_report, has, history, inspect, make_run, offline_runs, offline_tables
 
 NETWORKS = ("cam", "rts")
-LEVEL = {"kind": "normal", "rate": 0.1, "level": 0.1, "images": 3, "misclassified": 1, "rate_reached": 1 / 3}
-MOVED = {"interpreter": "cam", "kind": "normal", "rate": 0.1, "n": 3, "invalid": 0}
-NOISE = {"levels": [LEVEL], "rows": [MOVED | {"l1": 0.1, "iou": 0.5, "l1_predicted": 0.1, "iou_predicted": 0.5}]}
+ROWS = [{"interpreter": name, "attack": "adv2", "iou": 0.5, "n": 3, "flags": ["a", "b"]} for name in NETWORKS]
+LEVELS = [{"level": 0.1, "images": 3, "rate_reached": None}]
 
 
 def whole_run(folder: Path) -> Run:
-    """Two interpreters, and what a study would have left."""
+    """Two interpreters, and what a study leaves."""
     run = make_run(
         folder, [make_record(0, ["a", "b", "c"], interpreter=name, place=i) for i, name in enumerate(NETWORKS)]
     )
     write_json(folder / "stamp.json", {"seed": 3, "git_revision": "abc"})
-    write_json(folder / "noise.json", NOISE)
-    write_json(folder / "map_quality.json", {"cam": {"gap": 0.25}})
-    (folder / "figures").mkdir()
-    plt.imsave(folder / "figures" / "noise.png", torch.rand(8, 8, 3).numpy())
+    write_findings(folder, Probe, Findings(ROWS, details={"levels": LEVELS, "nested": [{"a": [1]}]}))
+    draw_figures(run)
+    for name in ("probe", "probe_maps"):
+        plt.imsave(folder / "figures" / f"{name}.png", torch.rand(8, 8, 3).numpy())
     return run
 
 
 def log(run: Run) -> dict[str, str]:
-    """As an evaluation does; returns what ``wandb.json`` says."""
+    """As an evaluation does at its end; returns what ``wandb.json`` says to be logged."""
     logger = wandb_logger(run.folder)
-    log_run(logger, run, [])
     finish(run, logger)
     assert logger.close()
-    return read_state(run.folder)
+    return logged(run.folder)
 
 
 def records(folder: Path, kind: str) -> list[Any]:
@@ -75,20 +78,44 @@ def test_charts_tags_and_configuration(tmp_path: Path) -> None:
     log(run)
     said = config(tmp_path)
     charts = {key.removeprefix("_wandb.visualize."): value for key, value in said.items() if "visualize" in key}
-    lines = {f"results/test/{name} {metric} by step" for name in NETWORKS for metric in ("iou", "asr")}
+    lines = {f"convergence/test/{name}/{metric}" for name in NETWORKS for metric in ("iou", "asr", "l1", "confidence")}
     assert set(charts) == lines | {"results/test/iou", "results/test/l1", "results/test/asr"}
-    (path,) = tmp_path.rglob("results/test/iou_table*.table.json")
-    content = json.loads(path.read_text())
+    tables = offline_tables(tmp_path)
     means = {f"{row['interpreter']}, {row['attack']}": row["iou"] for row in run.summary.rows}
-    assert {name.replace("-fast", ""): value for name, value in content["data"]} == pytest.approx(means)
-    (path,) = tmp_path.rglob("results/test/cam iou by step_table*.table.json")
-    trace = next(run.records("cam")).attacks[-1].trace["iou"]
-    drawn = sorted((row[0], row[2]) for row in json.loads(path.read_text())["data"])
-    assert drawn == [(k + 1, pytest.approx(float(trace[k].double().mean()), abs=1e-6)) for k in range(5)]
+    bars = [list(row.values()) for row in tables["Custom Chart Tables/results/test/iou_table"]]
+    assert {name.replace("-fast", ""): value for name, value in bars} == pytest.approx(means)
+    trace = next(run.records("cam")).attacks[-1].trace
+    for metric, name in (("iou", "iou"), ("asr", "success")):
+        drawn = tables[f"Custom Chart Tables/convergence/test/cam/{metric}_table"]
+        assert {row["lineKey"] for row in drawn} == {"adv2-fast"}
+        assert sorted((row["step"], row["lineVal"]) for row in drawn) == [
+            (k + 1, pytest.approx(float(trace[name][k].double().mean()), abs=1e-6)) for k in range(5)
+        ]
     assert said["stamp"] == {"seed": 3, "git_revision": "abc"}
     assert said["experiment"]["interpreters"] == {"cam": {}, "rts": {}}
     assert said["about"] == {"dataset": "drawn", "classifier": "tiny", "stage": "test", "selected": None}
     assert records(tmp_path, "run")[-1]["tags"] == ["drawn", "tiny", "cam", "rts", "pgd", "adv2"]
+
+
+def test_the_tables_are_those_of_the_files(tmp_path: Path) -> None:
+    run = whole_run(tmp_path)
+    log(run)
+    tables = offline_tables(tmp_path)
+    written = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [row | {"flags": {}} for row in tables["results/test/table"]] == written
+    text = {"flags": "a; b"}
+    assert tables["studies/test/probe/table"] == [row | text for row in ROWS]
+    assert tables["studies/test/probe/levels"] == LEVELS
+    assert [key for key in tables if "nested" in key] == []
+
+
+def test_curves_are_thinned_and_steps_without_a_value_are_left_out() -> None:
+    curve = [math.nan, *(k / 1000 for k in range(1, 1000))]
+    points = curve_points(curve)
+    assert len(points) == MAX_CURVE_POINTS - 1
+    assert points[-1] == (1000, 0.999)
+    assert all(value == curve[step - 1] for step, value in points)
+    assert curve_points([0.5]) == [(1, 0.5)]
 
 
 def test_summary_and_panels(tmp_path: Path) -> None:
@@ -98,62 +125,76 @@ def test_summary_and_panels(tmp_path: Path) -> None:
     for record in records(tmp_path, "summary"):
         summary |= record["update"]
     for row in run.summary.rows:
-        if row["schedule"] != "control":
+        if row["role"] != "control":
             for metric in ("asr", "confidence", "l1", "iou"):
                 assert summary[f"summary/{row['attack']}/{row['interpreter']}/{metric}"] == row[metric]
     hidden = {
         one.get("name", one.get("glob_name")) for one in records(tmp_path, "metric") if "hidden" in one["options"]
     }
-    assert {"test/adv2-fast/cam/confidence", "report/*", "trainer/global_step"} <= hidden
-    assert "convergence/test/rts/attack_step" in hidden
+    assert {"test/adv2-fast/cam/confidence", "running/noise/*", "trainer/global_step"} <= hidden
+    assert "running/pgd-fast/*" not in hidden
     assert not hidden & {f"test/adv2-fast/{name}/{metric}" for name in NETWORKS for metric in ("asr", "iou", "l1")}
-    axes = {one.get("glob_name"): one["step_metric"] for one in records(tmp_path, "metric") if "step_metric" in one}
-    assert axes["convergence/test/cam/*"] == "convergence/test/cam/attack_step"
     best = {one["name"]: one["summary"] for one in records(tmp_path, "metric") if "summary" in one}
     assert best["train/loss"]["min"]
     assert best["val/accuracy"]["max"]
-    sections = {key.split("/")[0] for row in history(tmp_path) for key in row if not key.startswith("_")}
-    assert sections == {"report", "convergence", "images", "results", "studies", "trainer"}
+    (row,) = history(tmp_path)
+    sections = {key.split("/")[0] for key in row if not key.startswith("_")}
+    assert sections == {"images", "results", "studies", "trainer", "Custom Chart Tables"}
 
 
-def test_studies_and_files_are_logged_once(tmp_path: Path) -> None:
+def test_an_evaluation_is_one_row_and_one_artifact(tmp_path: Path) -> None:
     run = whole_run(tmp_path)
-    state = log(run)
-    assert set(state["pieces"]) == {"test/noise", "test/map_quality", "evaluation"}
+    assert set(log(run)) == {"evaluation"}
     (artifact,) = own_artifacts(tmp_path)
     entries = {one["path"]: one for one in artifact["manifest"]["contents"]}
     paths = [path for path in (tmp_path / "records").rglob("*") if path.is_file()]
     expected = {str(path.relative_to(tmp_path)) for path in paths}
-    expected |= {"results.json", "stamp.json", "noise.json", "figures/noise.png", "images.csv"}
+    expected |= {"results.json", "stamp.json", "probe.json", "figures/probe.png", "images.csv", "SHA256SUMS"}
     assert expected <= set(entries)
     assert "wandb.json" not in entries
+    (tmp_path / "stray.json").write_text("{}")
+    for path in ("probe.json", "results.json"):
+        (tmp_path / path).write_text("{}")  # an upload may come later; records alone are never written again
     for name, entry in entries.items():
         content = Path(entry["local_path"]).read_bytes()
         assert entry["digest"] == base64.b64encode(hashlib.md5(content).digest()).decode(), name
-    logger = wandb_logger(run.folder)
-    log_run(logger, run, [])
-    finish(run, logger)
-    assert not logger.close(), "there was nothing to log"
-    assert "already" in sync(tmp_path)
-    rows = history(tmp_path)
-    for key in ("studies/test/noise/figure", "studies/test/noise/table", "studies/test/noise/levels"):
-        assert sum(has(row, key) for row in rows) == 1, key
-    assert sum(has(row, "studies/test/map_quality/table") for row in rows) == 1
-    assert len(own_artifacts(tmp_path)) == 1
+    (row,) = history(tmp_path)
+    for key in ("figure", "figure_maps", "table", "levels"):
+        assert has(row, f"studies/test/probe/{key}"), key
 
 
-def test_what_comes_later_or_was_lost_is_synced_once(tmp_path: Path) -> None:
+def test_an_evaluation_that_is_there_is_not_logged_again(tmp_path: Path) -> None:
     run = whole_run(tmp_path)
-    state = log(run)
-    del state["pieces"]  # as where the process was killed before the end
-    write_json(tmp_path / "wandb.json", state)
-    write_json(tmp_path / "transfer.json", {"rows": [{"iou": 0.75}]})
-    sync(tmp_path)
-    rows = history(tmp_path)
-    assert [sum(has(row, f"studies/test/{name}/table") for row in rows) for name in ("noise", "transfer")] == [1, 1]
-    assert len(own_artifacts(tmp_path)) == 2, "with one file more it is another"
+    log(run)
     write_json(tmp_path / "stamp.json", {"seed": 3, "time": "later"})
-    assert "already" in sync(tmp_path), "when it ran makes no new artifact"
+    log(run)
+    assert "already" in sync(tmp_path)
+    assert len(history(tmp_path)) == len(own_artifacts(tmp_path)) == 1
+    write_findings(tmp_path, Probe, Findings([{"iou": 0.75}]))
+    sync(tmp_path)
+    assert offline_tables(tmp_path)["studies/test/probe/table"] == [{"iou": 0.75}]
+    assert len(own_artifacts(tmp_path)) == 2, "with another file it is another"
+
+
+def test_a_damaged_study_costs_only_itself(tmp_path: Path) -> None:
+    run = whole_run(tmp_path)
+    write_findings(tmp_path, GapEvaluation, Findings(ROWS))
+    (tmp_path / "gap.json").write_text((tmp_path / "gap.json").read_text()[:-20])
+    with pytest.warns(UserWarning, match=r"W&B's part of \S+gap\.json is not made"):
+        log(run)
+    tables = offline_tables(tmp_path)
+    assert "studies/test/probe/table" in tables
+    assert "studies/test/gap/table" not in tables
+
+
+def test_a_logger_of_the_users_own_gets_the_same(tmp_path: Path) -> None:
+    run = whole_run(tmp_path)
+    logger = WandbLogger("run", tmp_path, offline=True)
+    log_run(logger, run)
+    log_run(CSVLogger(tmp_path), run)
+    log_run(None, run)
+    logger.experiment.finish()
+    check_report(tmp_path, 5)
 
 
 def test_large_records_are_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,19 +16,17 @@ from matplotlib import cbook
 from matplotlib.text import Text
 from rich.console import Console
 
-from lightning_adv2.report.confusion import print_confusion
-from lightning_adv2.report.confusion_counts import confusion_content
-from lightning_adv2.report.confusion_figure import confusion_figure
+from lightning_adv2.report.confusion import confusion_content, confusion_figure, print_confusion
 from lightning_adv2.report.figures import grid, save
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.html.run_page import write_run_page
-from lightning_adv2.report.proposition import proposition_figure
 from lightning_adv2.report.results_table import results_table
 from lightning_adv2.report.run_figures import bars
 from lightning_adv2.report.terminal import show
 from lightning_adv2.results import summarize
 from lightning_adv2.studies import GapEvaluation, TransferEvaluation
 from lightning_adv2.studies.gap import gap_images, gap_rows
+from lightning_adv2.studies.proposition import proposition_figure
 from report.browser import Parsed
 from report.runs import make_run
 

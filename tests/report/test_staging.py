@@ -13,7 +13,6 @@ from build_records import make_record
 from lightning_adv2.report import wandb_logger, write_figures
 from lightning_adv2.report.finish import finish
 from lightning_adv2.report.wandb.logger import RunLogger
-from lightning_adv2.report.wandb.panels import log_run
 from report.runs import CLASSES, inspect, make_run, offline_runs
 
 
@@ -49,7 +48,7 @@ def test_everything_of_an_offline_run_lies_in_its_folder(home: Path, tmp_path: P
     folder = tmp_path / "run"
     run = make_run(folder, [make_record(0, ["a", "b", "c"]), make_record(1, ["d"])])
     logger = wandb_logger(folder)
-    log_run(logger, run, write_figures(folder / "figures", run.records, run.summary, CLASSES))
+    write_figures(folder / "figures", run.records, run.summary, CLASSES)
     finish(run, logger)
     assert logger.close()
     paths = referred(folder)

@@ -14,16 +14,28 @@ from build_records import make_record
 from lab import run_python, wandb_environment
 
 from lightning_adv2.cli import main
+from lightning_adv2.files import write_json
+from lightning_adv2.report.findings import Findings, write_findings
 from lightning_adv2.report.html.run_page import _flat
-from lightning_adv2.report.wandb.files import sync_command
+from lightning_adv2.report.wandb.files import sync_command, upload_command
 from lightning_adv2.report.wandb.start import wandb_logger
 from lightning_adv2.report.wandb.sync import sync
 from lightning_adv2.results.records import record_path
-from report.runs import KEY, WANDB, check_report, history, make_run, offline_runs, summary
+from report.runs import (
+    KEY,
+    WANDB,
+    Probe,
+    check_report,
+    history,
+    make_run,
+    offline_runs,
+    offline_tables,
+    reports,
+    summary,
+)
 from report.wandb_server import Server, server
 
 SCRIPT = Path(__file__).with_name("evaluate.py")
-AXIS = "convergence/test/cam/attack_step"
 RECORDS = (make_record(0, ["a", "b", "c"]), make_record(1, ["d"]))
 
 
@@ -32,45 +44,69 @@ def test_promise_15_sync_logs_once_however_often_it_is_called(tmp_path: Path) ->
     said = sync(run.folder)
     (offline,) = offline_runs(run.folder)
     assert f"wandb sync {offline}" in said
-    check_report(history(run.folder), steps=5)
+    check_report(run.folder, steps=5)
     text = summary(offline)
     for row in run.summary.rows:
         name = row["attack"] if row["schedule"] == "control" else f"{row['attack']}-{row['schedule']}"
         assert f'"test/{name}/cam/iou": {row["iou"]}' in text
     again = sync(run.folder)
-    assert "logged offline already, and not uploaded" in again
+    assert "already logged" in again
     assert f"wandb sync {offline}" in again
     assert "already" in sync(shutil.move(run.folder, tmp_path / "moved"))
     (moved,) = offline_runs(tmp_path / "moved")
     assert moved == tmp_path / "moved" / "wandb" / offline.name
     next(moved.glob("*.wandb")).with_suffix(".wandb.synced").touch()  # as 'wandb sync' leaves it
-    assert sync(tmp_path / "moved").endswith("W&B has it already")
+    assert sync(tmp_path / "moved").endswith("already logged to W&B"), "and there is nothing to upload"
 
 
-def test_the_marks_file_may_be_lost_between_two_calls(tmp_path: Path) -> None:
-    run = make_run(tmp_path, list(RECORDS))
+def test_what_is_logged_is_what_the_folder_says(tmp_path: Path) -> None:
+    """A figure or another table makes another report; a stamp with another time does not."""
+    make_run(tmp_path, list(RECORDS))
     sync(tmp_path)
-    state = json.loads((tmp_path / "wandb.json").read_text())
-    del state["reported"]  # as where the process was killed between the last row and the mark
-    (tmp_path / "wandb.json").write_text(json.dumps(state))
-    sync(run.folder)
-    assert len(offline_runs(tmp_path)) == 2
-    check_report(history(tmp_path), steps=5)
+    write_json(tmp_path / "stamp.json", {"time": "later"})
+    assert "already" in sync(tmp_path)
+    before = (tmp_path / "figures" / "gallery.png").read_bytes()
+    (tmp_path / "figures" / "gallery.png").unlink()
+    assert "already" in sync(tmp_path)
+    assert (tmp_path / "figures" / "gallery.png").read_bytes() == before, "a figure that is missing is drawn"
+    write_findings(tmp_path, Probe, Findings([{"interpreter": "x", "iou": 0.5}]))
+    assert "logged offline" in sync(tmp_path)
+    assert "already" in sync(tmp_path)
+    first, second = reports(history(tmp_path))
+    assert first.items() <= second.items()
+    assert offline_tables(tmp_path)["studies/test/probe/table"] == [{"interpreter": "x", "iou": 0.5}]
+
+
+def test_a_row_that_is_logged_again_is_the_same(tmp_path: Path) -> None:
+    """As where the process was killed between the end of the W&B run and ``wandb.json``: no panel changes by it."""
+    make_run(tmp_path, list(RECORDS))
+    sync(tmp_path)
+    tables, state = offline_tables(tmp_path), json.loads((tmp_path / "wandb.json").read_text())
+    del state["logged"]
+    write_json(tmp_path / "wandb.json", state)
+    assert "logged offline" in sync(tmp_path)
+    one, two = offline_runs(tmp_path)
+    first, second = reports(history(tmp_path))
+    assert first == second
+    assert offline_tables(tmp_path) == tables
+    media = [{path.name.rsplit("_", 1)[1] for path in (run / "files" / "media").rglob("*.*")} for run in (one, two)]
+    assert media[0] == media[1], "W&B names media by their content"
+    values = [
+        {k: v for k, v in json.loads(summary(run))["summary"].items() if isinstance(v, float)} for run in (one, two)
+    ]
+    assert len(values[0]) > 30
+    assert {k: v for k, v in values[0].items() if k[0] != "_"} == {k: v for k, v in values[1].items() if k[0] != "_"}
 
 
 def test_a_run_that_is_not_finished(tmp_path: Path) -> None:
     make_run(tmp_path, list(RECORDS), whole=False)
     record_path(tmp_path / "records", "cam", 1).unlink()
     sync(tmp_path)
-    rows = history(tmp_path)
-    assert not any(AXIS in row for row in rows), "W&B takes no point back, so curves must wait"
-    (table,) = tmp_path.rglob("cam/*.table.json")
-    assert [row[0] for row in json.loads(table.read_text())["data"]] == ["a", "b", "c"]
+    assert [row["image"] for row in offline_tables(tmp_path)["images/test/cam/table"]] == ["a", "b", "c"]
     assert (tmp_path / "figures" / "gallery.png").is_file()
     make_run(tmp_path, list(RECORDS))
     sync(tmp_path)
-    rows = history(tmp_path)
-    assert [row[AXIS] for row in rows if AXIS in row] == [1, 2, 3, 4, 5]
+    assert [row["image"] for row in offline_tables(tmp_path)["images/test/cam/table"]] == ["a", "b", "c", "d"]
     run_id = json.loads((tmp_path / "wandb.json").read_text())["id"]
     assert all(run_id in path.name for path in offline_runs(tmp_path)), "one W&B run"
 
@@ -105,56 +141,98 @@ def sync_process(folder: Path, **environment: str) -> subprocess.CompletedProces
 
 
 def upload(folder: Path, running: Server) -> list[dict[str, Any]]:
-    """What the server has once 'wandb sync' has uploaded every offline run."""
+    """What the server has once 'wandb sync' was called for every offline run."""
     variables = os.environ | wandb_environment(folder / "home") | {"WANDB_BASE_URL": running.url, "WANDB_API_KEY": KEY}
     subprocess.run([WANDB, "sync", *offline_runs(folder)], env=variables, check=True, timeout=100, capture_output=True)
     (run_id,) = running.runs
     return running.history(run_id)
 
 
+def losses(rows: list[dict[str, Any]]) -> list[float]:
+    return [row["loss"] for row in rows if "loss" in row]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("last", ["1", "4", "7"])
-def test_promise_15_killed_while_it_logs_then_synced(last: str, tmp_path: Path) -> None:
-    killed = evaluate(tmp_path, "test", "kill at row", last)
-    assert killed.returncode == -9
+def test_a_start_that_a_kill_cut_off_is_repaired(tmp_path: Path) -> None:
+    """Why starts are repaired: W&B's own upload stops at the cut and sends what comes before it again each time."""
+    for name in ("as it is", "repaired"):
+        for loss in (1.0, 2.0):
+            logger = wandb_logger(tmp_path / name)
+            logger.log_metrics({"loss": loss})
+            logger.experiment.log({"filler": "x" * 50_000})
+            assert logger.close()
+        (file,) = offline_runs(tmp_path / name)[0].glob("*.wandb")
+        os.truncate(file, 32768)  # W&B writes in blocks of this size
+    with server() as running:
+        assert losses(upload(tmp_path / "as it is", running)) == [1.0]
+        assert losses(upload(tmp_path / "as it is", running)) == [1.0, 1.0]
+    line = shlex.split(upload_command(tmp_path / "repaired"))
+    assert line == ["wandb", "sync", *map(str, offline_runs(tmp_path / "repaired"))]
+    with server() as running:
+        for _ in range(2):
+            assert losses(upload(tmp_path / "repaired", running)) == [1.0, 2.0]
+    assert upload_command(tmp_path / "repaired") == ""
+
+
+def test_a_start_of_which_nothing_is_whole_is_deleted(tmp_path: Path) -> None:
+    for loss in (1.0, 2.0):
+        logger = wandb_logger(tmp_path)
+        logger.log_metrics({"loss": loss})
+        assert logger.close()
+    first, second = offline_runs(tmp_path)
+    os.truncate(next(first.glob("*.wandb")), 7)
+    assert shlex.split(upload_command(tmp_path)) == ["wandb", "sync", str(second)]
+    assert not first.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("moment", "rows"), [("before", 1), ("after", 2), ("closing", 2)])
+def test_promise_15_killed_while_it_logs_then_synced(moment: str, rows: int, tmp_path: Path) -> None:
+    """Killed in an evaluation and again in a sync; the row that got to the disk without a mark is there once more."""
     run = tmp_path / "run"
+    assert evaluate(tmp_path, "test", moment).returncode == -9
     assert (run / "results.json").is_file()
-    assert "reported" not in json.loads((run / "wandb.json").read_text())
-    killed = evaluate(tmp_path, "sync", "kill at row", "6")  # a sync that is killed as well, if it comes so far
-    assert killed.returncode == (0 if last == "7" else -9)
+    assert "logged" not in json.loads((run / "wandb.json").read_text())
+    assert evaluate(tmp_path, "sync", "before").returncode == -9
     for _ in range(2):
         done = sync_process(tmp_path)
         assert done.returncode == 0, done.stderr
-    check_report(history(run), steps=6)
-    with server() as running:
-        check_report(upload(run, running), steps=6)
     assert "already" in done.stdout
+    found = reports(history(run))
+    assert [one == found[0] for one in found] == [True] * rows
+    with server() as running:
+        assert reports(upload(run, running)) == found
 
 
 @pytest.mark.slow
 def test_promise_15_killed_while_it_logs_then_run_again(tmp_path: Path) -> None:
-    assert evaluate(tmp_path, "test", "kill at row", "3").returncode == -9
-    again = evaluate(tmp_path, "test")
-    assert again.returncode == 0, again.stderr
+    assert evaluate(tmp_path, "test", "before").returncode == -9
+    for _ in range(2):
+        again = evaluate(tmp_path, "test")
+        assert again.returncode == 0, again.stderr
     done = sync_process(tmp_path)
     assert "already" in done.stdout, done.stderr
-    check_report(history(tmp_path / "run"), steps=6)
+    check_report(tmp_path / "run", steps=6)
 
 
 @pytest.mark.slow
 def test_promise_15_killed_online_then_synced(tmp_path: Path) -> None:
     with server() as running:
         online = {"WANDB_BASE_URL": running.url, "WANDB_API_KEY": KEY}
-        # It sends what it has every 15 seconds.
-        assert evaluate(tmp_path, "test", "kill at row", "4", PAUSE="25", **online).returncode == -9
+        assert evaluate(tmp_path, "test", "closing", **online).returncode == -9
         (run_id,) = running.runs
-        assert sum("report/row" in row for row in running.history(run_id)) == 3
+        before = running.summary(run_id)
+        assert len(reports(running.history(run_id))) == 1
         for _ in range(2):
             done = sync_process(tmp_path, **online)
             assert done.returncode == 0, done.stderr
         assert list(running.runs) == [run_id]
-        check_report(running.history(run_id), steps=6)
-        assert "test/adv2-fast/cam/iou" in running.summary(run_id)
+        first, second = reports(running.history(run_id))
+        assert first == second
+        after = running.summary(run_id)
+        means = [key for key, value in before.items() if key.startswith(("test/", "summary/"))]
+        assert "test/adv2-fast/cam/iou" in means
+        assert [after[key] for key in means] == [before[key] for key in means]
     assert "already" in done.stdout
 
 

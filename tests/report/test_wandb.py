@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -21,18 +22,19 @@ from lightning_adv2.files.run import damaged, record_paths
 from lightning_adv2.report import default_logger, wandb_logger, write_figures
 from lightning_adv2.report.wandb.files import read_state
 from lightning_adv2.report.wandb.logger import RunLogger
-from lightning_adv2.report.wandb.panels import log_run
-from report.runs import CLASSES, KEY, WANDB, check_report, has, history, make_run, offline_runs
+from lightning_adv2.report.wandb.sync import log_run
+from lightning_adv2.results import BatchRecord
+from report.runs import CLASSES, KEY, WANDB, check_report, has, history, make_run, offline_runs, offline_tables, reports
 from report.wandb_server import server
 
 NETWORKS = ("cam", "rts")
 SCRIPT = Path(__file__).with_name("evaluate.py")
 
 
-def log(folder: Path) -> None:
-    run = make_run(folder, [make_record(0, ["a", "b", "c"]), make_record(1, ["d"])])
-    pictures = write_figures(folder / "figures", run.records, run.summary, CLASSES)
-    log_run(wandb_logger(folder, name="test"), run, pictures)
+def log(folder: Path, *records: BatchRecord) -> None:
+    run = make_run(folder, list(records) or [make_record(0, ["a", "b", "c"]), make_record(1, ["d"])])
+    write_figures(folder / "figures", run.records, run.summary, CLASSES)
+    log_run(wandb_logger(folder, name="test"), run)
     wandb.finish()
 
 
@@ -69,32 +71,27 @@ def test_mode_disabled_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_what_an_evaluation_logs(tmp_path: Path) -> None:
     log(tmp_path)
-    text = json.dumps(history(tmp_path))
+    (row,) = history(tmp_path)
     for key in (
-        "convergence/test/cam/adv2-fast/l1", "convergence/test/cam/adv2-fast/asr", "convergence/test/cam/attack_step",
         "images/test/cam/table", "images/test/cam/overlays", "images/test/cam/gallery", "images/test/cam/convergence",
         "results/test/agreement", "results/test/table",
     ):  # fmt: skip
-        assert key in text, key
+        assert has(row, key), key
     media = list((tmp_path / "wandb").rglob("media/**/*.*"))
     assert sum(path.suffix == ".png" for path in media) >= 3 + 6
-    (table,) = [path for path in media if path.name.endswith(".table.json") and path.parent.name == "cam"]
-    content = json.loads(table.read_text())
-    assert content["columns"][:3] == ["image", "label", "target"]
-    assert [row[0] for row in content["data"]] == ["a", "b", "c", "d"]
-    assert "adv2-fast map" in content["columns"]
-    assert not any(column.startswith("noise") for column in content["columns"]), "a control is not a panel"
+    table = offline_tables(tmp_path)["images/test/cam/table"]
+    assert list(table[0])[:3] == ["image", "label", "target"]
+    assert [line["image"] for line in table] == ["a", "b", "c", "d"]
+    assert "adv2-fast map" in table[0]
+    assert not any(column.startswith("noise") for column in table[0]), "a control is not a panel"
 
 
 def test_pictures_of_several_interpreters(tmp_path: Path) -> None:
-    run = make_run(tmp_path, [make_record(0, ["a", "b"], interpreter=name, place=i) for i, name in enumerate(NETWORKS)])
-    pictures = write_figures(tmp_path / "figures", run.records, run.summary, CLASSES)
-    log_run(wandb_logger(tmp_path), run, pictures)
-    wandb.finish()
-    rows = history(tmp_path)
+    log(tmp_path, *(make_record(0, ["a", "b"], interpreter=name, place=i) for i, name in enumerate(NETWORKS)))
     for name in NETWORKS:
-        check_report(rows, 5, name)
-    assert sum(has(row, "results/test/agreement") and has(row, "results/test/overview") for row in rows) == 1
+        check_report(tmp_path, 5, name)
+    (row,) = history(tmp_path)
+    assert has(row, "results/test/overview")
 
 
 def test_a_folder_keeps_its_wandb_run(tmp_path: Path) -> None:
@@ -185,7 +182,7 @@ def evaluate(folder: Path, task: str, *words: object, **environment: str) -> sub
 def test_promise_15_a_malformed_key(key: str, tmp_path: Path) -> None:
     done = evaluate(tmp_path, "test", WANDB_API_KEY=key)
     assert key.strip() not in done.stdout + done.stderr
-    check_report(history(tmp_path / "run"), steps=6)
+    check_report(tmp_path / "run", steps=6)
 
 
 @pytest.mark.slow
@@ -194,13 +191,13 @@ def test_promise_15_a_key_that_is_refused(tmp_path: Path) -> None:
         done = evaluate(tmp_path, "test", WANDB_BASE_URL=running.url, WANDB_API_KEY=KEY)
         assert running.requests
     assert KEY not in done.stdout + done.stderr
-    check_report(history(tmp_path / "run"), steps=6)
+    check_report(tmp_path / "run", steps=6)
 
 
 @pytest.mark.slow
 def test_promise_15_an_unreachable_server(tmp_path: Path) -> None:
     evaluate(tmp_path, "test", WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY=KEY)
-    check_report(history(tmp_path / "run"), steps=6)
+    check_report(tmp_path / "run", steps=6)
 
 
 @pytest.mark.slow
@@ -215,22 +212,28 @@ def test_promise_15_a_server_that_goes_away(tmp_path: Path) -> None:
 
         threading.Thread(target=stop, daemon=True).start()
         evaluate(tmp_path, "test", "wait", tmp_path / "go", WANDB_BASE_URL=running.url, WANDB_API_KEY=KEY)
+    check_report(tmp_path / "run", steps=6)
     with server() as running:  # it is back, and knows of nothing
         environment = {"WANDB_BASE_URL": running.url, "WANDB_API_KEY": KEY}
+        done = run_python("-m", "lightning_adv2", "sync", tmp_path / "run", folder=tmp_path, **environment)
+        assert done.returncode == 0, done.stderr
+        assert "already logged" in done.stdout
+        _, *words = shlex.split(done.stdout.splitlines()[-1])
         for _ in range(2):
-            done = run_python("-m", "lightning_adv2", "sync", tmp_path / "run", folder=tmp_path, **environment)
-            assert done.returncode == 0, done.stderr
-        check_report(running.history(next(iter(running.runs))), steps=6)
+            variables = os.environ | wandb_environment(tmp_path / "home") | environment
+            subprocess.run([WANDB, *words], env=variables, check=True, timeout=60, capture_output=True)
+        ((run_id, _),) = running.runs.items()
+        assert len(reports(running.history(run_id))) == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["test", "fit"])
 def test_promise_15_the_service_is_killed(task: str, tmp_path: Path) -> None:
     evaluate(tmp_path, task, "kill service")
-    rows = history(tmp_path / "run")
     if task == "test":
-        check_report(rows, steps=6)
+        check_report(tmp_path / "run", steps=6)
     else:
+        rows = history(tmp_path / "run")
         assert [row["epoch"] for row in rows if "val/loss" in row] == [0, 1], "the rest is logged, under the same id"
 
 
@@ -249,7 +252,7 @@ def test_promise_15_a_full_disk_under_wandb(task: str, size: str, tmp_path: Path
         assert [damaged(path) for path in record_paths(tmp_path / "run" / "records")] == [None] * 2
         synced = run_python("-m", "lightning_adv2", "sync", tmp_path / "run", folder=tmp_path)
         assert synced.returncode == 0, synced.stderr
-        check_report(history(tmp_path / "run"), steps=6)
+        check_report(tmp_path / "run", steps=6)
 
 
 @contextmanager

@@ -4,11 +4,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+import spawn
 import yaml
 
 from lightning_adv2.reproduction.execute import _alone
@@ -68,23 +68,26 @@ def small_plan(folder: Path) -> Path:
     return path
 
 
-def start(plan: Path, *words: str) -> subprocess.Popen[str]:
-    environment = os.environ | {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "lightning_adv2", "reproduce", "--config", str(plan), *words]
-    return subprocess.Popen(
-        command, cwd=plan.parent, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+def start(plan: Path, *words: str) -> spawn.Spawned:
+    command = ["-m", "lightning_adv2", "reproduce", "--config", plan, *words]
+    return spawn.start_python(*command, folder=plan.parent, WANDB_MODE="offline")
+
+
+def said(process: spawn.Spawned, timeout: float) -> str:
+    """All that the command has printed when it has ended."""
+    process.wait(timeout)
+    return process.stdout + process.stderr
 
 
 @pytest.mark.slow
 def test_it_runs_what_is_missing_keeps_what_is_finished_and_reports(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
     process = start(plan, "--tables", "3,9,stadv,skin")
-    said, _ = process.communicate(timeout=600)
+    told = said(process, 600)
     out = tmp_path / "out"
-    assert process.returncode == 1, said  # 'stadv' failed, and says where to look
-    assert f"stadv: see {out / 'logs' / 'stadv.log'}" in said
-    assert "attacks: finished" in said
+    assert process.returncode == 1, told  # 'stadv' failed, and says where to look
+    assert f"stadv: see {out / 'logs' / 'stadv.log'}" in told
+    assert "attacks: finished" in told
     found = json.loads((out / "reproduction.json").read_text())
     rows = {tuple(row["place"]): row["measures"] for row in found["tables"]["3"]}
     results = json.loads((out / "attacks" / "results.json").read_text())["rows"]
@@ -106,9 +109,9 @@ def test_it_runs_what_is_missing_keeps_what_is_finished_and_reports(tmp_path: Pa
     records = {path: path.stat().st_mtime_ns for path in (out / "attacks" / "records").rglob("*.safetensors")}
     assert records
     process = start(plan, "--tables", "3")
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    assert "running" not in said
+    told = said(process, 300)
+    assert process.returncode == 0, told
+    assert "running" not in told
     assert {path: path.stat().st_mtime_ns for path in records} == records
 
 
@@ -120,16 +123,16 @@ def test_a_signal_stops_the_runs_and_the_same_command_goes_on(tmp_path: Path) ->
     end = time.monotonic() + 200
     while not log.exists() and time.monotonic() < end:
         time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=120)
+    os.kill(process.pid, signal.SIGTERM)
+    told = said(process, 120)
     assert process.returncode != 0
-    assert "the same command goes on" in said
+    assert "the same command goes on" in told
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(tmp_path / "out") not in listed, "a run outlived the command"
     process = start(plan, "--tables", "3")
-    said, _ = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    assert "attacks: finished" in said
+    told = said(process, 600)
+    assert process.returncode == 0, told
+    assert "attacks: finished" in told
 
 
 @pytest.mark.slow
@@ -140,16 +143,16 @@ def test_a_run_that_outlives_its_killed_command_keeps_others_off(tmp_path: Path)
     end = time.monotonic() + 200
     while not log.exists() and time.monotonic() < end:
         time.sleep(0.05)
-    process.kill()
-    process.communicate(timeout=60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(60)
     second = start(plan, "--tables", "3")
-    said, _ = second.communicate(timeout=200)
-    if "another reproduction" in said:  # the first run was still at work
+    told = said(second, 200)
+    if "another reproduction" in told:  # the first run was still at work
         assert second.returncode != 0
-        while "another reproduction" in said and time.monotonic() < end + 200:
+        while "another reproduction" in told and time.monotonic() < end + 200:
             second = start(plan, "--tables", "3")
-            said, _ = second.communicate(timeout=400)
-    assert second.returncode == 0, said
+            told = said(second, 400)
+    assert second.returncode == 0, told
 
 
 def test_two_reproductions_in_one_folder_are_one_too_many(tmp_path: Path) -> None:
@@ -182,17 +185,17 @@ def test_retrained_weights_make_an_evaluation_anew(tmp_path: Path, monkeypatch: 
 def test_bad_options_are_refused_at_once(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
     process = start(plan, "--tables", "7")
-    said, _ = process.communicate(timeout=200)
+    told = said(process, 200)
     assert process.returncode != 0
-    assert "there is no table '7'; take some of" in said
+    assert "there is no table '7'; take some of" in told
     assert not (tmp_path / "out").exists()
 
 
 def test_a_dry_run_says_what_would_be_run(tmp_path: Path) -> None:
     process = start(small_plan(tmp_path), "--dry-run", "--tables", "3")
-    said, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, said
-    assert "classifier" in said
-    assert "to do" in said
-    assert "stadv" not in said
+    told = said(process, 200)
+    assert process.returncode == 0, told
+    assert "classifier" in told
+    assert "to do" in told
+    assert "stadv" not in told
     assert not (tmp_path / "out").exists()

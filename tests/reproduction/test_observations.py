@@ -32,11 +32,11 @@ def of_paper():
         }.items()
         for attack, (l1, iou) in found.items()
     }
-    detection = dict(published.DETECTION)
+    detection = dict(published.DETECTION.rows)
     for i, squeezer in enumerate(published.SQUEEZERS):
         for name in ("mask", "rts"):
             low, high = published.ADAPTIVE_DETECTION
-            detection[squeezer, name, "adaptive"] = {"detected": low + i * (high - low) / 3}
+            detection[squeezer, name, "adaptive"] = {"detection_rate": low + i * (high - low) / 3}
     transfer = {("grad", "cam"): {"l1": 0.19}, ("cam", "grad"): {"l1": 0.09}, ("grad", "grad"): {"l1": 0.035},
                 ("cam", "cam"): {"l1": 0.05}, ("PGD", "grad"): {"l1": 0.10}, ("PGD", "cam"): {"l1": 0.2}}  # fmt: skip
     gap = {("patch", "cam", "adv2"): {"asr": 0.99, "iou": 0.8}, ("patch", "cam", "pgd"): {"asr": 1.0, "iou": 0.1}}
@@ -83,8 +83,8 @@ def changed(results, table, place, **values):
         ("2", "12", ("first", "grad", "adv2"), {"iou": 0.45}),
         ("2", "12", ("first", "grad", "adv2"), {"l1": 0.05}),
         ("2", "12", ("first", "rts", "adv2"), {"iou": 0.85}),
-        ("3", "4", ("nlm11-3-4", "mask", "adv2"), {"detected": 1.0}),
-        ("4", "4", ("bit2", "rts", "adaptive"), {"detected": 0.6}),
+        ("3", "4", ("squeezing-nlm11-3-4", "mask", "adv2"), {"detection_rate": 1.0}),
+        ("4", "4", ("squeezing-bit2", "rts", "adaptive"), {"detection_rate": 0.6}),
         ("4", "5", ("rts", "adaptive"), {"iou": 0.8}),
         ("5", "stadv", ("first", "cam", "stadv-adv2"), {"iou": 0.4}),
         ("6", "8", ("patch", "cam", "adv2"), {"asr": 0.5}),

@@ -18,9 +18,9 @@ from lightning_adv2.audit.verify import verify
 from lightning_adv2.report import print_table
 from lightning_adv2.report.html.run_page import run_sections
 from lightning_adv2.report.table import Table
-from lightning_adv2.report.wandb.panels import is_whole, report_digest
+from lightning_adv2.report.wandb.sync import report_digest
 from lightning_adv2.results import BatchRecord, summarize
-from lightning_adv2.results.run import Run
+from lightning_adv2.results.run import Run, is_whole
 
 
 def record_of(right: int, wrong: int, area: int = 8, side: tuple[int, int] = (4, 4), **kwargs: Any) -> BatchRecord:

@@ -15,9 +15,9 @@ from rich.console import Console
 from lightning_adv2.audit.verify import verify
 from lightning_adv2.report import print_table
 from lightning_adv2.report.html.run_page import run_sections
-from lightning_adv2.report.resilience import voiding_flags
 from lightning_adv2.results import BatchRecord, summarize
 from lightning_adv2.results.run import read_run
+from lightning_adv2.studies.resilience.rows import voiding_flags
 
 PGD, NOISE = "pgd-fast", "noise"
 

@@ -19,19 +19,17 @@ from rich.console import Console
 from lightning_adv2.audit.verify import verify
 from lightning_adv2.metrics import attack_metrics
 from lightning_adv2.report import print_table
-from lightning_adv2.report.curves import control_rows, curve_rows, print_curves, write_curves
 from lightning_adv2.report.figures import iou_colour, iou_text
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.html.run_page import run_sections
-from lightning_adv2.report.resilience_files import print_resilience
 from lightning_adv2.report.run_figures import bars
 from lightning_adv2.report.terminal import show
-from lightning_adv2.report.worst_case import worst_case
 from lightning_adv2.results import BatchRecord, summarize
 from lightning_adv2.results.summary import Row
-from lightning_adv2.studies import ClassifierTransferEvaluation, GapEvaluation, TransferEvaluation
+from lightning_adv2.studies import AttackCurves, ClassifierTransferEvaluation, GapEvaluation, TransferEvaluation
 from lightning_adv2.studies.base import Study
 from lightning_adv2.studies.classifier_transfer.judging import classifier_rows
+from lightning_adv2.studies.curves import curve_rows
 from lightning_adv2.studies.gap import gap_images, gap_rows
 from lightning_adv2.studies.transfer.judging import transfer_rows
 
@@ -73,10 +71,10 @@ def test_they_are_told_in_files_table_and_page_and_verify_agrees(tmp_path: Path)
     assert not [line for line in verify(tmp_path)[0] if "results" in line or "images.csv" in line]
     out = StringIO()
     print_table(run.summary, "", Console(file=out, width=250))
-    assert "no IoU: images whose two maps are both empty" in out.getvalue()
+    assert "no IoU: images whose two maps are both below 0.5 everywhere" in out.getvalue()
     (table,) = next(section for section in run_sections(run) if section.title == "Results").blocks
     assert "no IoU" in table.headings
-    assert any("both empty" in note for note in table.all_notes)
+    assert any("both below 0.5 everywhere" in note for note in table.all_notes)
     plain = StringIO()
     print_table(summarize([record_of(empty=0)], NAMES), "", Console(file=plain, width=250))
     assert "no IoU" not in plain.getvalue()
@@ -87,15 +85,8 @@ def test_a_picture_says_so_and_is_not_green() -> None:
     assert len({iou_colour(float("nan")), iou_colour(1.0), iou_colour(0.5)}) == 3
 
 
-def test_the_worst_case_and_the_gap_leave_them_out() -> None:
-    images = summarize([record_of(empty=1)], NAMES).images
-    for one in images:
-        one["success"] = True
-    worst = worst_case(images, ["adv2-fast"])
-    assert (worst["n"], worst["asr"], worst["iou"]) == (4, 1, 0.5)
+def test_the_gap_leaves_them_out() -> None:
     assert [(row["n"], row["iou"]) for row in gap_rows(gap_images(record_of(empty=1)))] == [(4, 1.0), *[(4, 0.5)] * 3]
-    (chosen,) = worst_case([one for one in images if one["image_id"] == "0"], ["pgd-fast", "adv2-fast"])["chosen"]
-    assert chosen == "pgd-fast"
 
 
 NAN = float("nan")
@@ -184,21 +175,18 @@ def test_curves_leave_them_out_and_say_so(tmp_path: Path) -> None:
     record.attacks[1].attack, record.attacks[2].attack = "adv2-eps1", "adv2-eps4"
     for attack, epsilon in zip(record.attacks, (0.03, 1 / 255, 4 / 255), strict=True):
         attack.epsilon = epsilon
-    run = make_run(tmp_path, [record])
-    curves, controls = curve_rows(run), control_rows(run)
-    (curve,) = curves
-    for point in (*curve["points"], *controls):
-        assert (point["n"], point["empty"]) == (4, 3)
-        assert (point["iou"], point["iou_low"], point["iou_high"]) == (0.5, 0.5, 0.5)
-        assert point["l1"] == pytest.approx((3 * 0.15 + 0.5) / 4)
-    text = printed(lambda console: print_curves(curves, controls, console))
+    rows = curve_rows(make_run(tmp_path / "some", [record]))
+    assert [row["axis"] for row in rows] == ["epsilon", "epsilon", None]
+    for row in rows:
+        assert (row["n"], row["empty"]) == (4, 3)
+        assert (row["iou"], row["iou_low"], row["iou_high"]) == (0.5, 0.5, 0.5)
+        assert row["l1"] == pytest.approx((3 * 0.15 + 0.5) / 4)
+    text = shown(AttackCurves, rows)
     assert text.count("0.500 [0.500, 0.500] (1)") == 3
     assert OVER in text
-    write_curves(tmp_path, curves, controls)
-    none = make_run(tmp_path / "none", [replace_all(record)])
-    write_curves(tmp_path, curve_rows(none), control_rows(none))
-    points = json.loads((tmp_path / "curves.json").read_text())["curves"][0]["points"]
-    assert [(point["iou"], point["iou_low"], point["empty"]) for point in points] == [(None, None, 4)] * 2
+    none = curve_rows(make_run(tmp_path / "none", [replace_all(record)]))
+    assert [(row["iou"], row["iou_low"], row["empty"]) for row in none] == [(None, None, 4)] * 3
+    assert AttackCurves.figure(Findings(none)) is not None
 
 
 def replace_all(record: BatchRecord) -> BatchRecord:
@@ -207,23 +195,3 @@ def replace_all(record: BatchRecord) -> BatchRecord:
     for attack in record.attacks:
         attack.adv_map = torch.zeros(4, 1, 4, 4)
     return record
-
-
-def test_the_resilience_report_says_so() -> None:
-    images = summarize([record_of(empty=3)], NAMES).images
-    for one in images:
-        one["success"] = True
-    worst = worst_case(images, ["adv2-fast"])
-    assert (worst["successful"], worst["empty"]["iou"]) == (4, 3)
-    row = {
-        "interpreter": "cam", "rank": None, "counts": False, "resilience": 0.5, "decided_by": "iou",
-        "worst_attack": "adv2", "worst_iou": 0.5, "asr": 1.0, "iou_true_class": 0.5, "iou_target_class": 0.5,
-        "control_iou": None, "transfer_iou": None, "benign": {},
-        "benign_loss": 0.0, "gate": [], "flags": [], "failed_attacks": {},
-    }  # fmt: skip
-    counted = row | {"successful": 4, "empty": {"iou": 3, "iou_true_class": 0, "iou_target_class": 2}}
-    text = printed(lambda console: print_resilience([counted], "rts", console))
-    assert "0.500 (1)" in text
-    assert "0.500 (2)" in text
-    assert OVER in text
-    assert OVER not in printed(lambda console: print_resilience([row], "rts", console)), "of an older file"

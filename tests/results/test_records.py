@@ -142,6 +142,18 @@ def test_a_foreign_file_is_refused_among_records(folder: str, tmp_path: Path) ->
         list(read_records(tmp_path))
 
 
+def test_a_record_of_another_version_names_the_version_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "FORMAT", "lightning_adv2 record 1000")
+    monkeypatch.setattr(records, "__version__", "31.4.1")
+    path = write_record(make_record(0, ["a"]), tmp_path)
+    wanted = r"no record of this version \(format '.* 1000', not '.*'; lightning_adv2 31\.4\.1 reads it\)"
+    with pytest.raises(ValueError, match=wanted):
+        read_record(path)
+    assert re.search(wanted, damaged(path) or "")
+
+
 def test_promise_7_any_flipped_bit_and_any_cut_is_refused(tmp_path: Path) -> None:
     path = write_record(make_record(0, ["a", "b"], ["c"]), tmp_path)
     content = path.read_bytes()

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import pytest
 import pytorch_lightning as pl
 import spawn
 import torch
+from full_disk import SmallDisk, small_disk
 
 from lightning_adv2.runtime.checkpoint_io import CheckpointError, SealedCheckpointIO, fault, previous
 
+__all__ = ["small_disk"]
 IO = SealedCheckpointIO()
 
 
@@ -34,18 +35,6 @@ def is_whole(checkpoint: dict[str, Any], size: int = 2000) -> bool:
 
 def in_folder(path: Path) -> set[str]:
     return {file.name for file in path.iterdir()}
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 1 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no permission to mount a tmpfs: {done.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_sealed_checkpoint_is_still_torchs_and_a_zip(tmp_path: Path) -> None:
@@ -174,23 +163,23 @@ def test_promise_8_an_instantiator_is_not_called(tmp_path: Path, monkeypatch: py
     assert "evil_module" not in sys.modules
 
 
-def test_promise_6_a_full_disk_leaves_the_old_one_and_is_loud(small_disk: Path) -> None:
-    path = small_disk / "last.ckpt"
+def test_promise_6_a_full_disk_leaves_the_old_one_and_is_loud(small_disk: SmallDisk) -> None:
+    path = small_disk.folder / "last.ckpt"
     for number in (1, 2):
         IO.save_checkpoint(content(number), path)
-    before = in_folder(small_disk)
+    before = small_disk.names()
     for size in (258_000, 1_000_000):  # full at the end, full at once
         with pytest.raises(OSError, match=r"No space left.*untouched.*last\.ckpt"):
             IO.save_checkpoint(content(3, size), path)
-        assert in_folder(small_disk) == before
+        assert small_disk.names() == before
         assert IO.load_checkpoint(path)["number"] == 2
         assert IO.load_checkpoint(previous(path))["number"] == 1
 
 
-def test_promise_6_temporary_folder_on_another_file_system(small_disk: Path, tmp_path: Path) -> None:
-    (small_disk / "filler").write_bytes(b"x" * 900_000)
+def test_promise_6_temporary_folder_on_another_file_system(small_disk: SmallDisk, tmp_path: Path) -> None:
+    (small_disk.folder / "filler").write_bytes(b"x" * 900_000)
     target = tmp_path / "last.ckpt"
-    spawn.run(IO.save_checkpoint, content(4, 200_000), target, folder=tmp_path, TMPDIR=small_disk)
+    spawn.run(IO.save_checkpoint, content(4, 200_000), target, folder=tmp_path, TMPDIR=small_disk.folder)
     assert is_whole(IO.load_checkpoint(target), 200_000)
 
 

@@ -27,8 +27,7 @@ from lightning_adv2.studies import (
     ResilienceReport,
     TransferEvaluation,
 )
-from studies.test_classifier_transfer import second
-from studies.test_curves import curve_attacks
+from studies.cases import curve_attacks, second_classifier
 
 NAMES = (
     "$x^2$ [red]a[/] <b onclick=1>",
@@ -53,7 +52,7 @@ if __name__ == "__main__":
         AttackEvaluation(curve_attacks()),
         TransferEvaluation(),
         PropositionEvaluation(steps=2),
-        ClassifierTransferEvaluation([second()], ["other"]),
+        ClassifierTransferEvaluation([second_classifier()], ["other"]),
         DetectionEvaluation([FeatureSqueezing([BitDepth(2)])], calibration_images=4),
         AttackCurves(),
         ResilienceReport(reference="cam"),

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import torch.nn.functional as F
-from lab import WIDTHS, attack_data, idls, interpreter, short_attacks, test_batch, trainer, victim
-from torch import Tensor
+from lab import attack_data, idls, interpreter, short_attacks, trainer, victim
 
 from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.models import ResidualClassifier, TorchvisionClassifier
@@ -18,33 +14,13 @@ from lightning_adv2.results import read_records
 from lightning_adv2.results.summary import Row
 from lightning_adv2.studies import ClassifierTransferEvaluation
 from lightning_adv2.studies.classifier_transfer.judging import classifier_rows
-
-
-@cache
-def _memory() -> dict[str, Tensor]:
-    batch = test_batch()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(8)
-        classifier = ResidualClassifier(num_classes=7, widths=WIDTHS, stem_stride=2).train()
-        optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-2)
-        for _ in range(25):
-            optimizer.zero_grad()
-            F.cross_entropy(classifier(batch["images"]), batch["label"]).backward()
-            optimizer.step()
-    return {name: value.detach().clone() for name, value in classifier.state_dict().items()}
-
-
-def second() -> ResidualClassifier:
-    """Another classifier for the same classes, which gets some of the test images right."""
-    classifier = ResidualClassifier(num_classes=7, widths=WIDTHS, stem_stride=2)
-    classifier.load_state_dict(_memory())
-    return classifier.eval()
+from studies.cases import second_classifier
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("classifier_transfer")
-    study = ClassifierTransferEvaluation([second(), victim()], ["other", "twin"])
+    study = ClassifierTransferEvaluation([second_classifier(), victim()], ["other", "twin"])
     loop = trainer(folder, AttackEvaluation(short_attacks()), study)
     loop.test(idls("cam", "rts"), attack_data(), verbose=False)
     content = json.loads((folder / "classifier_transfer.json").read_text())
@@ -75,7 +51,7 @@ def test_another_classifier_image_by_image(finished: Any) -> None:
     folder, _, content, _ = finished
     other = [row for row in content["rows"] if (row["classifier"], row["interpreter"]) == ("other", "cam")]
     rows = {row["attack"]: row for row in other}
-    classifier, cam = second(), interpreter("cam")
+    classifier, cam = second_classifier(), interpreter("cam")
     asked = right = 0
     for name in ("pgd", "adv2"):
         hits, wrongs, ious = [], [], []
@@ -170,13 +146,13 @@ def test_what_cannot_work_is_refused_before_the_attack(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got 0, named nothing"):
         ClassifierTransferEvaluation([])
     with pytest.raises(ValueError, match="a different name for each"):
-        ClassifierTransferEvaluation([second(), second()])
+        ClassifierTransferEvaluation([second_classifier(), second_classifier()])
     with pytest.raises(ValueError, match="lower-case"):
-        ClassifierTransferEvaluation([second()], ["Other one"])
+        ClassifierTransferEvaluation([second_classifier()], ["Other one"])
     with pytest.raises(ValueError, match="list it after that one"):
-        run(ClassifierTransferEvaluation([second()], ["other"]))
+        run(ClassifierTransferEvaluation([second_classifier()], ["other"]))
     with pytest.raises(ValueError, match="is the attacked classifier's name"):
-        run(ClassifierTransferEvaluation([second()]), attack)
+        run(ClassifierTransferEvaluation([second_classifier()]), attack)
     with pytest.raises(ValueError, match=r"other has 5 classes and the attacked .* has 7"):
         run(ClassifierTransferEvaluation([ResidualClassifier(num_classes=5)], ["other"]), attack)
     large = TorchvisionClassifier("alexnet", num_classes=7)

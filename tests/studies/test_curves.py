@@ -8,67 +8,88 @@ from typing import Any
 import pytest
 from lab import attack_data, idls, short_attacks, trainer
 
-from lightning_adv2.attacks import ADV2, AttackRecipe, Pixels, pgd
 from lightning_adv2.evaluation import AttackEvaluation
-from lightning_adv2.report.curves import find_curves, setting
+from lightning_adv2.report.findings import Findings
+from lightning_adv2.results.records import Role
+from lightning_adv2.results.summary import Row
 from lightning_adv2.studies import AttackCurves
+from lightning_adv2.studies.curves import Setting, find_curves
+from studies.cases import curve_attacks
 
-
-def curve_attacks() -> list[AttackRecipe]:
-    """ADV2 at three epsilons, PGD at two numbers of steps, and one attack that is no part of a curve."""
-    joint = [ADV2(steps=4, name=f"adv2-eps{k}", threat_model=Pixels(k / 255)) for k in (8, 1, 4)]
-    return [*joint, pgd(steps=6, name="pgd-steps6"), pgd(steps=2, name="pgd-steps2"), pgd(steps=3, name="alone")]
+NAMES = ("cam", "rts")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Row], dict[str, float]]:
     folder, study = tmp_path_factory.mktemp("curves"), AttackCurves()
-    trainer(folder, AttackEvaluation(curve_attacks()), study).test(
-        idls("cam", "rts"), attack_data(num_images=6), verbose=False
-    )
-    content = json.loads((folder / "curves.json").read_text())
-    assert content["curves"] == study.curves
-    return folder, content
+    loop = trainer(folder, AttackEvaluation(curve_attacks()), study)
+    loop.test(idls(*NAMES), attack_data(num_images=6), verbose=False)
+    rows = json.loads((folder / "curves.json").read_text())["rows"]
+    assert rows == study.rows
+    return folder, rows, {key: float(value) for key, value in loop.logged_metrics.items()}
 
 
 def test_curves_of_each_interpreter(finished: Any) -> None:
-    _, content = finished
-    found = [(c["axis"], c["interpreter"], c["family"], [p["value"] for p in c["points"]]) for c in content["curves"]]
-    levels = [pytest.approx(k / 255) for k in (1, 4, 8)]
-    assert found == [
-        ("epsilon", "cam", "adv2", levels),
-        ("epsilon", "rts", "adv2", levels),
-        ("steps", "cam", "pgd", [2, 6]),
-        ("steps", "rts", "pgd", [2, 6]),
+    """Over epsilon first, each in the order of its values; then the controls, without an axis."""
+    _, rows, _ = finished
+    keys = ("axis", "interpreter", "family", "value", "attack")
+    points = [tuple(row[key] for key in keys) for row in rows if row["axis"]]
+    assert points == [
+        *(("epsilon", name, "adv2", pytest.approx(k / 255), f"adv2-eps{k}") for name in NAMES for k in (1, 4, 8)),
+        *(("steps", name, "pgd", k, f"pgd-steps{k}") for name in NAMES for k in (2, 6)),
     ]
-    assert [(c["epsilon"], c["steps"]) for c in content["curves"]] == [(None, 4)] * 2 + [(0.031, None)] * 2
-    assert [(c["interpreter"], c["attack"]) for c in content["controls"]] == [
-        (name, control) for name in ("cam", "rts") for control in ("noise", "target_class")
+    assert {(row["axis"], row["steps"]) for row in rows if row["family"] == "adv2"} == {("epsilon", 4)}
+    assert {(row["axis"], row["epsilon"]) for row in rows if row["family"] == "pgd"} == {("steps", 0.031)}
+    controls = rows[len(points) :]
+    assert [(row["interpreter"], row["attack"], row["role"], row["value"]) for row in controls] == [
+        (name, control, "control", None) for name in NAMES for control in ("noise", "target_class")
     ]
 
 
 def test_points_are_the_means_of_the_images(finished: Any) -> None:
-    folder, content = finished
+    folder, rows, _ = finished
     with (folder / "images.csv").open() as stream:
         images = list(csv.DictReader(stream))
-    points = [(c["interpreter"], p) for c in content["curves"] for p in c["points"]]
-    points += [(c["interpreter"], c) for c in content["controls"]]
-    for name, point in points:
-        own = [row for row in images if (row["interpreter"], row["attack"]) == (name, point["attack"])]
-        assert point["n"] == len(own) == 6
+    for row in rows:
+        own = [one for one in images if all(one[key] == row[key] for key in ("interpreter", "attack", "schedule"))]
+        assert row["n"] == len(own) == 6
         for metric, column in (("asr", "success"), ("iou", "iou"), ("l1", "l1")):
-            values = [float(row[column] == "True") if metric == "asr" else float(row[column]) for row in own]
-            assert point[metric] == pytest.approx(sum(values) / 6)
-            assert point[f"{metric}_low"] <= point[metric] + 1e-12
-            assert point[metric] <= point[f"{metric}_high"] + 1e-12
+            values = [float(one[column] == "True") if metric == "asr" else float(one[column]) for one in own]
+            assert row[metric] == pytest.approx(sum(values) / 6)
+            assert row[f"{metric}_low"] <= row[metric] + 1e-12
+            assert row[metric] <= row[f"{metric}_high"] + 1e-12
             if metric != "asr":
-                assert min(values) - 1e-9 <= point[f"{metric}_low"]
-                assert point[f"{metric}_high"] <= max(values) + 1e-9
+                assert min(values) - 1e-9 <= row[f"{metric}_low"]
+                assert row[f"{metric}_high"] <= max(values) + 1e-9
+
+
+def test_log(finished: Any) -> None:
+    """Each point by its axis and its attack; a control by its name alone."""
+    _, rows, logged = finished
+    expected = {}
+    for row in rows:
+        name = f"{row['axis']}/{row['attack']}-fast" if row["axis"] else row["attack"]
+        for metric in ("asr", "iou", "l1"):
+            expected[f"test/curves/{name}/{row['interpreter']}/{metric}"] = pytest.approx(row[metric], rel=1e-6)
+    assert {key: value for key, value in logged.items() if "curves" in key} == expected
+    assert "test/curves/epsilon/adv2-eps4-fast/cam/iou" in logged
 
 
 def test_figure(finished: Any) -> None:
-    folder, _ = finished
+    folder, rows, _ = finished
     assert (folder / "figures" / "curves.png").stat().st_size > 20000
+    figure = AttackCurves.figure(Findings(rows))
+    assert figure is not None
+    iou = figure.axes[1]
+    styles = {line.get_label(): line.get_linestyle() for line in iou.get_lines() if len(line.get_xdata()) > 2}
+    assert styles == {f"{name.upper()} adv2-fast": "-" for name in NAMES}
+    levels = sorted(line.get_ydata()[0] for line in iou.get_lines() if len(line.get_xdata()) == 2)
+    assert levels == sorted(row["iou"] for row in rows if row["role"] == "control"), "each control's own level"
+    assert AttackCurves.figure(Findings([row for row in rows if row["role"] == "control"])) is None
+
+
+def setting(attack: str, schedule: str, epsilon: float | None, steps: int, role: Role = "joint") -> Setting:
+    return Setting(attack, schedule, role, "linf", epsilon, steps)
 
 
 def test_what_makes_a_curve() -> None:
@@ -82,7 +103,7 @@ def test_what_makes_a_curve() -> None:
     assert find_curves([one, longer]) == [], "they differ in both"
     assert find_curves([one, setting("adv2-eps2", "paper", 2 / 255, 50)]) == [], "another schedule"
     assert find_curves([one, setting("pgd-eps2", "fast", 2 / 255, 50)]) == [], "another family"
-    assert find_curves([setting("noise", "control", k, 0) for k in (0.1, 0.2)]) == []
+    assert find_curves([setting("noise", "control", k, 0, "control") for k in (0.1, 0.2)]) == []
     moved = [setting(f"stadv-steps{k}", "fast", None, k) for k in (50, 10)]
     assert find_curves(moved) == [("steps", moved[::-1])]
 

@@ -16,15 +16,16 @@ from lightning_adv2.attacks import pgd
 from lightning_adv2.detectors import LID, Detector, Disagreement, FeatureSqueezing, threshold_at
 from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.functional.squeeze import BitDepth, MedianFilter
-from lightning_adv2.interpreters import CAM, Gradient, Interpreter
+from lightning_adv2.interpreters import CAM, Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.modules import RTSModule
 from lightning_adv2.results import read_records
 from lightning_adv2.results.records import to_uint8
-from lightning_adv2.studies.detection import DetectionEvaluation, draw_calibration, interpreters_of
+from lightning_adv2.studies import DetectionEvaluation
+from lightning_adv2.studies.detection.calibration import draw_calibration
 
 KEYS = [
-    "interpreter", "detector", "threshold", "attack", "schedule",
+    "interpreter", "detector", "threshold", "attack", "schedule", "role",
     "n", "detection_rate", "benign_fpr", "calibration_fpr", "auroc",
 ]  # fmt: skip
 
@@ -56,6 +57,11 @@ def run(folder: Path, evaluation: DetectionEvaluation, num_images: int = 13, **k
     return json.loads((folder / "detection.json").read_text())
 
 
+def images_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "detection_images.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 def test_real_detectors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     detectors: list[Detector] = [
         FeatureSqueezing([BitDepth(2)]), FeatureSqueezing([MedianFilter(3)]), LID(k=4, attack=pgd(steps=6)),
@@ -83,11 +89,10 @@ def test_real_detectors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         for line in csv.DictReader(stream):
             logged |= {key: value for key, value in line.items() if value and "detection" in key}
     assert {key: float(value) for key, value in logged.items()} == {
-        f"test/detection/{row['detector']}/{row['attack']}{'' if row['schedule'] == 'control' else '-fast'}/cam": row[
-            "detection_rate"
-        ]
+        f"test/detection/{row['detector']}/{row['attack']}{'' if row['role'] == 'control' else '-fast'}/cam":
+        pytest.approx(row["detection_rate"], rel=1e-6)
         for row in rows
-    }
+    }  # fmt: skip
 
 
 def test_thresholds_come_from_calibration_images_alone(tmp_path: Path) -> None:
@@ -105,8 +110,10 @@ def test_thresholds_come_from_calibration_images_alone(tmp_path: Path) -> None:
     attacked = set().union(*(seen(record.images / 255) for record in records))
     assert len(attacked) == 13
     assert not attacked & seen(calibration)
-    ids = content["settings"]["calibration_image_id"]
-    assert len(set(ids)) == 15
+    listed = images_of(tmp_path)
+    ids = [line["image_id"] for line in listed if line["part"] == "calibration"]
+    assert len(set(ids)) == len(ids) == content["settings"]["calibration_images"] == 15
+    assert [float(line["score"]) for line in listed if line["part"] == "calibration"] == scores.tolist()
     assert not set(ids) & {name for record in records for name in record.image_id}
     # And the rest of the row, from the records.
     images = torch.cat([record.images for record in records]) / 255
@@ -205,25 +212,21 @@ def test_an_interpreter_that_cannot_disagree(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_processes(tmp_path: Path) -> None:
-    """The same files on two processes as on one, and an error of the first ends them all."""
+    """The same files on two processes as on one, each of which scores some batches; an error ends them all."""
     script = Path(__file__).with_name("detection_processes.py")
     for devices in (1, 2):
         folder = tmp_path / str(devices)
         folder.mkdir()
-        done = run_python(script, folder, devices, folder=folder)
+        done = run_python(script, folder, devices, folder=folder, processes=devices)
         assert done.returncode == 0, done.stderr[-3000:]
         rows = {(folder / f"rows_{rank}.txt").read_text() for rank in range(devices)}
         assert len(rows) == 1, "every process knows them"
         assert [(folder / f"error_{rank}.txt").read_text() for rank in range(devices)] == ["broken detector"] * devices
-    assert (tmp_path / "1" / "detection.json").read_text() == (tmp_path / "2" / "detection.json").read_text()
-
-
-def test_interpreters() -> None:
-    module = idls()
-    assert interpreters_of(module) == [module.interpreter]
-    both = nn.ModuleList([CAM(), Gradient()])
-    module.interpreters = both
-    assert interpreters_of(module) == list(both)
+        shares = [set((folder / f"scored_{rank}.txt").read_text().split()) for rank in range(devices)]
+        assert all(shares)
+        assert len(set.union(*shares)) == sum(map(len, shares)), "no batch is scored twice"
+    for name in ("detection.json", "detection_images.csv"):
+        assert (tmp_path / "1" / name).read_text() == (tmp_path / "2" / name).read_text()
 
 
 def test_arguments() -> None:

@@ -1,30 +1,30 @@
 from __future__ import annotations
 
-import csv
-import io
-import json
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from cases import lattice_images, small_classifier
-from rich.console import Console
 from scipy import stats
 from torch import Tensor
 
 from lightning_adv2.detectors import Detector, NotApplicableError
 from lightning_adv2.interpreters import CAM, Gradient, Interpreter
 from lightning_adv2.models import Classifier
-from lightning_adv2.report.detection import (
-    DetectionScores,
+from lightning_adv2.report.findings import Findings
+from lightning_adv2.results.records import AttackRecord, BatchRecord, to_float, to_uint8
+from lightning_adv2.results.summary import Row
+from lightning_adv2.studies import DetectionEvaluation
+from lightning_adv2.studies.detection.scoring import (
+    Fitted,
     auroc,
+    calibration_images,
     counted,
     detection_rows,
-    print_detection,
-    score_records,
-    write_detection,
+    fit_detectors,
+    scored_images,
+    unique_images,
 )
-from lightning_adv2.results.records import AttackRecord, BatchRecord, to_float, to_uint8
 
 
 class Brightness(Detector):
@@ -97,54 +97,98 @@ def test_auroc_is_mann_whitney(levels: int) -> None:
     assert auroc(benign, adversarial) == pytest.approx(expected, rel=1e-12)
 
 
+def scored(fitted: list[Fitted], records: list[BatchRecord]) -> list[Row]:
+    return unique_images([row for one in records for row in scored_images(fitted, {"": one}, torch.device("cpu"))])
+
+
+def scores_of(images: list[Row], **where: Any) -> Tensor:
+    found = [one["score"] for one in images if one["image_id"] and all(one[key] == where[key] for key in where)]
+    return torch.tensor(found, dtype=torch.float64)
+
+
 def test_scores_of_records() -> None:
     records = [batch_record(0), batch_record(1), batch_record(1)]
     calibration = lattice_images(5, seed=8)
-    (part,) = score_records([Brightness()], small_classifier(), [CAM()], calibration, torch.zeros(5), lambda _: records)
-    assert (part.interpreter, part.detector) == ("cam", "brightness")
-    torch.testing.assert_close(part.calibration, calibration.mean((1, 2, 3)).double())
-    images = torch.cat([to_float(record.images) for record in records[:2]])
-    torch.testing.assert_close(part.benign, images.mean((1, 2, 3)).double())  # what comes twice counts once
+    fitted = fit_detectors([Brightness()], small_classifier(), [CAM()], calibration, torch.zeros(5))
+    assert [(one.interpreter, one.detector) for one in fitted] == [("cam", "brightness")]
+    torch.testing.assert_close(fitted[0].calibration, calibration.mean((1, 2, 3)).double())
+    named = [one["image_id"] for one in calibration_images(fitted, list("abcde")) if one["image_id"]]
+    assert named == list("abcde")
+    images = scored(fitted, records)
+    assert images == scored(fitted, records[::-1]), "in whatever order"
+    pixels = torch.cat([to_float(record.images) for record in records[:2]])
+    before = scores_of(images, part="benign")
+    torch.testing.assert_close(before, pixels.mean((1, 2, 3)).double())  # what comes twice counts once
     brighter = torch.cat([to_float(record.attacks[2].adv_images[[0, 3]]) for record in records[:2]])
-    torch.testing.assert_close(part.attacks["pgd", "fast"], brighter.mean((1, 2, 3)).double())
-    assert {key[0]: len(found) for key, found in part.attacks.items()} == {
-        "noise": 6, "target_class": 0, "pgd": 4, "failed": 0
-    }  # fmt: skip
+    torch.testing.assert_close(scores_of(images, attack="pgd"), brighter.mean((1, 2, 3)).double())
+    counts = {name: len(scores_of(images, attack=name)) for name in ("noise", "target_class", "pgd", "failed")}
+    assert counts == {"noise": 6, "target_class": 0, "pgd": 4, "failed": 0}
 
 
 def test_several_interpreters() -> None:
     """Records go to the interpreter that they name; a detector sits out where it cannot work."""
     records = [batch_record(0), batch_record(1)]
     for record, name in zip(records, ("cam", "gradient"), strict=True):
-        record.interpreter = name  # type: ignore[attr-defined]
+        record.interpreter = name
     gradient = Gradient()
     gradient.name = "gradient"
-    both = [Brightness(), OnlyGradient()]
-
-    def of(name: str) -> list[BatchRecord]:
-        return [record for record in records if record.interpreter == name]
-
-    options = small_classifier(), [CAM(), gradient], lattice_images(5, seed=8), torch.zeros(5), of
-    parts = score_records(both, *options)
-    assert [(part.interpreter, part.detector) for part in parts] == [
-        ("cam", "brightness"), ("gradient", "brightness"), ("gradient", "only-gradient")
-    ]  # fmt: skip
-    for part, record in zip(parts, (records[0], records[1], records[1]), strict=True):
-        torch.testing.assert_close(part.benign, to_float(record.images).mean((1, 2, 3)).double())
+    both, options = [Brightness(), OnlyGradient()], (lattice_images(5, seed=8), torch.zeros(5))
+    fitted = fit_detectors(both, small_classifier(), [CAM(), gradient], *options)
+    pairs = [("cam", "brightness"), ("gradient", "brightness"), ("gradient", "only-gradient")]
+    assert [(one.interpreter, one.detector) for one in fitted] == pairs
+    images = scored(fitted, records)
+    for pair, record in zip(pairs, (records[0], records[1], records[1]), strict=True):
+        found = scores_of(images, interpreter=pair[0], detector=pair[1], part="benign")
+        torch.testing.assert_close(found, to_float(record.images).mean((1, 2, 3)).double())
     with pytest.raises(NotApplicableError, match="needs Gradient"):
-        score_records(both, small_classifier(), [CAM()], *options[2:])
+        fit_detectors(both, small_classifier(), [CAM()], *options)
 
 
-def scores() -> list[DetectionScores]:
-    calibration, benign = torch.arange(100).double(), torch.arange(100).double() + 0.5
-    adversarial = torch.tensor([200.0, 96.0, 10.0, float("nan")], dtype=torch.float64)
-    attacks = {
-        ("noise", "control"): torch.zeros(3),
-        ("target_class", "control"): torch.zeros(0),
-        ("pgd", "fast"): adversarial,
-        ("adv2", "fast"): torch.zeros(0),
+class Remembering(Brightness):
+    """Scores by what the interpreter is that it was fitted under."""
+
+    name = "remembering"
+    needs_interpreter = True
+
+    def fit(self, classifier: Classifier, interpreter: Interpreter, calibration: Tensor, label: Tensor) -> None:
+        self.offset = float(isinstance(interpreter, Gradient))
+
+    def score(self, classifier: Classifier, interpreter: Interpreter, images: Tensor) -> Tensor:
+        return super().score(classifier, interpreter, images) + self.offset
+
+
+def test_a_detector_keeps_its_fit_under_each_interpreter() -> None:
+    """All are fitted before the first record is scored."""
+    pixels = lattice_images(3, seed=8)
+    one, other = fit_detectors([Remembering()], small_classifier(), [CAM(), Gradient()], pixels, torch.zeros(3))
+    torch.testing.assert_close(other.score(pixels), one.score(pixels) + 1)
+
+
+def images_of(detector: str, parts: dict[tuple[str, str | None, str | None, str | None], list[float]]) -> list[Row]:
+    """Rows as the study has them, one without an image first in each part."""
+    return [
+        {
+            "interpreter": "cam",
+            "detector": detector,
+            **dict(zip(("part", "attack", "schedule", "role"), part, strict=True)),
+        }
+        | {"image_id": name, "score": score}
+        for part, scores in parts.items()
+        for name, score in [(None, None), *((f"{i}", score) for i, score in enumerate(scores))]
+    ]
+
+
+def scores() -> list[Row]:
+    hundred = [float(i) for i in range(100)]
+    parts = {
+        ("calibration", None, None, None): hundred,
+        ("benign", None, None, None): [score + 0.5 for score in hundred],
+        ("attacked", "noise", "control", "control"): [0.0] * 3,
+        ("attacked", "target_class", "control", "control"): [],
+        ("attacked", "pgd", "fast", "class"): [200.0, 96.0, 10.0, float("nan")],
+        ("attacked", "adv2", "fast", "joint"): [],
     }
-    return [DetectionScores("cam", name, calibration, benign, attacks) for name in ("one", "two")]
+    return [row for detector in ("one", "two") for row in images_of(detector, parts)]
 
 
 def test_rows() -> None:
@@ -160,29 +204,33 @@ def test_rows() -> None:
     assert pgd["auroc"] == pytest.approx((1.0 + 0.96 + 0.1) / 3)
     assert (noise["n"], noise["detection_rate"]) == (3, 0)
     assert (adv2["n"], adv2["detection_rate"], adv2["auroc"]) == (0, None, None)
+    (table,) = DetectionEvaluation.tables(Findings(rows, SETTINGS))
+    assert table.title == "Detection at 5% false positives on 100 benign images"
+    assert [cells[5] for cells in table.cells[:3]] == ["0.0%", "66.7%", "-"]
+    assert table.starts_group == [False, False, False, True, False, False]
 
 
-def test_files_and_table(tmp_path: Path) -> None:
-    rows = detection_rows(scores(), 0.05)
-    write_detection(tmp_path, rows, scores(), {"seed": 3})
-    content = json.loads((tmp_path / "detection.json").read_text())
-    assert content["rows"] == rows
-    assert content["settings"] == {"seed": 3}
-    assert content["scores"][1]["attacks"]["pgd-fast"][:3] == [200, 96, 10]
-    with (tmp_path / "detection.csv").open(newline="") as stream:
-        assert [row["detector"] for row in csv.DictReader(stream)] == ["one"] * 3 + ["two"] * 3
-    assert (tmp_path / "figures" / "detection.png").stat().st_size > 5000
-    stream = io.StringIO()
-    print_detection(rows, "Detection", Console(file=stream))
-    assert "66.7%" in stream.getvalue()
+def test_bars_of_the_share_detected_beside_the_benign_share() -> None:
+    figure = DetectionEvaluation.figure(Findings(detection_rows(scores(), 0.05), SETTINGS))
+    assert figure is not None
+    axis = figure.axes[0]
+    bars = {bar.get_label(): [round(one.get_height(), 4) for one in bar] for bar in axis.containers}
+    assert bars == {"benign": [0.06, 0.06], "noise": [0.0, 0.0], "pgd-fast": [0.6667, 0.6667]}
+    assert axis.get_title() == "CAM"
 
 
-def test_nothing_to_detect(tmp_path: Path) -> None:
+SETTINGS = {"false_positive_rate": 0.05, "calibration_images": 100}
+
+
+def test_nothing_to_detect() -> None:
     """No attack succeeded: empty cells, no figure, no crash."""
-    part = DetectionScores("cam", "one", torch.zeros(3), torch.zeros(0), {("pgd", "fast"): torch.zeros(0)})
-    rows = detection_rows([part], 0.05)
-    assert (rows[0]["benign_fpr"], rows[0]["detection_rate"]) == (None, None)
-    write_detection(tmp_path, rows, [part], {})
-    print_detection(rows, "Detection", Console(file=io.StringIO()))
-    assert not (tmp_path / "figures").exists()
-    write_detection(tmp_path, [], [], {})
+    parts = {
+        ("calibration", None, None, None): [0.0] * 3,
+        ("benign", None, None, None): [],
+        ("attacked", "pgd", "fast", "class"): [],
+    }
+    rows = detection_rows(images_of("one", parts), 0.05)
+    assert [(row["benign_fpr"], row["detection_rate"]) for row in rows] == [(None, None)]
+    for found in (Findings(rows, SETTINGS), Findings([], SETTINGS)):
+        assert DetectionEvaluation.figure(found) is None
+        assert len(DetectionEvaluation.tables(found)[0].cells) == len(found.rows)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from lab import NUM_TEST, idls, interpreter, run_python, shapes, trainer, untrained_rts, victim
+from lab import NUM_TEST, idls, interpreter, shapes, trainer, untrained_rts, victim
+from matplotlib import pyplot as plt
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -18,7 +19,8 @@ from lightning_adv2.interpreters import CAM, Interpreter
 from lightning_adv2.metrics.localization import calibrates
 from lightning_adv2.models import Classifier
 from lightning_adv2.modules import IDLS, RTSModule
-from lightning_adv2.report.studies import study_tables
+from lightning_adv2.report.figures import save
+from lightning_adv2.report.findings import read_findings
 from lightning_adv2.studies import LocalizationEvaluation
 from lightning_adv2.types import Interpretation
 
@@ -51,7 +53,7 @@ def content(folder: Path) -> Any:
 
 
 def table(folder: Path) -> list[dict[str, str]]:
-    with (folder / "localization.csv").open(newline="") as file:
+    with (folder / "localization_images.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -88,7 +90,7 @@ def test_every_image_is_counted(finished: Any) -> None:
         for one in map(dataset.__getitem__, range(70))
         if int(classifier(one["images"][None]).argmax()) == one["label"]
     ]
-    images = content(folder)["images"]
+    images = content(folder)["settings"]["images"]
     assert 20 < len(right) < 70, "this could fail"
     assert (images["located"], images["misclassified"], images["without_object"]) == (len(right), 70 - len(right), 0)
     assert images["calibration"] == sum(map(calibrates, right))
@@ -109,7 +111,8 @@ def test_the_error_comes_from_the_table_and_the_table_from_the_maps(finished: An
         assert row["n"] == len(reported)
         assert row["error"] == pytest.approx(sum(one["correct"] == "0" for one in reported) / len(reported))
         assert logged[f"test/localization/{name}/error"] == pytest.approx(row["error"])
-        least = min(one["error"] for one in content(folder)["calibration"][name])
+        tried = content(folder)["details"]["candidates"]
+        least = min(one["error"] for one in tried if one["interpreter"] == name)
         calibration = [one for one in own if one["part"] == "calibration"]
         assert least == row["calibration_error"] == sum(one["correct"] == "0" for one in calibration) / len(calibration)
         for one in own[:6]:
@@ -121,14 +124,25 @@ def test_the_error_comes_from_the_table_and_the_table_from_the_maps(finished: An
             assert [int(one[key]) for key in ("xmin", "ymin", "xmax", "ymax")] == pytest.approx(box, abs=1)
 
 
-def test_figure_and_page(finished: Any) -> None:
+def test_figure_and_page(finished: Any, tmp_path: Path) -> None:
     folder, _ = finished
     assert (folder / "figures" / "localization.png").stat().st_size > 20_000
-    (numbers,) = study_tables(folder, "localization")
-    assert [row[0] for row in numbers.rows] == ["cam", "grad", "told", "whole image", "central box"]
-    assert all(len(row) == len(numbers.columns) for row in numbers.rows)
-    assert "chosen on" in numbers.note
-    assert study_tables(folder / "nowhere", "localization") == []
+    study = read_findings(folder, "localization")
+    assert study is not None
+    (numbers,) = study.tables
+    assert [cells[0] for cells in numbers.cells] == ["cam", "grad", "told", "whole image", "central box"]
+    assert [numbers.emphasis(row) for row in numbers.rows] == ["", "", "", "faint", "faint"]
+    assert "chosen on" in numbers.notes[0]
+    assert [path.name for path in study.paths] == [
+        "localization.json", "localization.csv", "localization_images.csv", "localization.png"
+    ]  # fmt: skip
+    bars = LocalizationEvaluation.figure(study.findings)
+    assert bars is not None
+    (axis,) = bars.axes
+    assert len(axis.patches) == 5, "without the networks there are the bars alone"
+    shown = plt.imread(folder / "figures" / "localization.png")
+    save(bars, tmp_path / "bars.png")
+    assert shown.shape[0] > plt.imread(tmp_path / "bars.png").shape[0], "boxes below the bars"
 
 
 def test_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,7 +152,7 @@ def test_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = " ".join(capsys.readouterr().out.split())
     assert "Localisation error" in out
     assert "0.0%" in out
-    misclassified = content(tmp_path)["images"]["misclassified"]
+    misclassified = content(tmp_path)["settings"]["images"]["misclassified"]
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert misclassified == len(manifest["wrong"]) > 0, "those that the data module passed over"
     assert f"Left out: {misclassified} misclassified" in out
@@ -159,11 +173,11 @@ def test_boxes_that_fill_the_image_and_images_without_any(tmp_path: Path) -> Non
     full, none, small = [[0.0, 0, 32, 31]], [[0.0] * 4], [[3.0, 4, 20, 21]]
     batch = DataLoader(boxed(full, none, small, small, full, small), batch_size=4)  # type: ignore[arg-type]
     trainer(tmp_path, LocalizationEvaluation(max_area=0.95)).test(idls("cam"), batch, verbose=False)
-    found = content(tmp_path)["images"]
+    found = content(tmp_path)["settings"]["images"]
     assert [found[name] for name in ("located", "misclassified", "without_object", "too_large")] == [3, 0, 1, 2]
     assert content(tmp_path)["rows"][0]["mask_iou"] is None, "boxes are no masks"
     trainer(tmp_path, LocalizationEvaluation(max_area=1)).test(idls("cam"), batch, verbose=False)
-    assert content(tmp_path)["images"]["located"] == 5
+    assert content(tmp_path)["settings"]["images"]["located"] == 5
 
 
 def test_where_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
@@ -184,16 +198,3 @@ def test_nothing_during_fit(tmp_path: Path) -> None:
     loop.fit(RTSModule(victim(), untrained_rts(), selector_steps=1), shapes())
     assert not study.rows
     assert not list(tmp_path.rglob("localization.json"))
-
-
-def test_any_number_of_processes(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("localization_processes.py")
-    for devices in (1, 2):
-        (tmp_path / str(devices)).mkdir()
-        done = run_python(script, tmp_path / str(devices), devices, folder=tmp_path)
-        assert done.returncode == 0, done.stderr
-    for name in ("localization.json", "localization.csv", "figures/localization.png"):
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
-    rows = (tmp_path / "1" / "rows_0.txt").read_text()
-    assert rows == (tmp_path / "2" / "rows_0.txt").read_text() == (tmp_path / "2" / "rows_1.txt").read_text()
-    assert len(table(tmp_path / "2")) == 2 * 13

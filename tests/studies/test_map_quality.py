@@ -16,7 +16,7 @@ from lightning_adv2.models import weights_hash
 from lightning_adv2.modules import IDLS, RTSModule
 from lightning_adv2.report.findings import Findings, read_findings
 from lightning_adv2.studies import MapQualityEvaluation
-from lightning_adv2.studies.map_quality import MEASURES
+from lightning_adv2.studies.map_quality import MEASURES, heading_of
 
 
 def explained(module: IDLS, data: Any) -> dict[str, Tensor]:
@@ -78,7 +78,7 @@ def test_measures_of_one_interpreter_and_their_log_keys(stage: str, tmp_path: Pa
         if axis.axison
         for label, bar in zip(axis.get_xticklabels(), axis.patches, strict=True)
     }
-    assert heights == {name.replace("_", " "): value for name, value in own.items()}
+    assert heights == {heading_of(name): value for name, value in own.items()}
 
 
 def test_several_interpreters_are_measured_as_each_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

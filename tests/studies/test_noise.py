@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from statistics import NormalDist
@@ -11,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from cases import lattice_images, small_classifier
-from lab import idls, run_python, shapes, short_attacks, trainer, untrained_rts, victim
+from lab import idls, shapes, short_attacks, trainer, untrained_rts, victim
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -339,22 +338,3 @@ def test_only_images_that_the_noise_misleads_are_shown(monkeypatch: pytest.Monke
         assert np.array_equal(benign, overlay(part.images[i], wanted))
     still = [levels[0] | {"level": 0.0}]
     assert maps.noise_maps(classifier, [CAM()], [part], still, names, 0, CPU) is None
-
-
-@pytest.mark.slow
-def test_processes(tmp_path: Path) -> None:
-    """The same files on two and three processes as on one; so it is with transfer."""
-    script = Path(__file__).with_name("noise_processes.py")
-    for devices in (1, 2, 3):
-        folder = tmp_path / str(devices)
-        folder.mkdir()
-        done = run_python(script, folder, devices, folder=folder)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert len({(folder / f"rows_{rank}.txt").read_text() for rank in range(devices)}) == 1, "all know them"
-    for devices in ("2", "3"):
-        for name in ("all/noise.json", "all/transfer.json", "five/noise.json"):
-            assert (tmp_path / "1" / name).read_bytes() == (tmp_path / devices / name).read_bytes(), (devices, name)
-    found = {name: json.loads((tmp_path / "1" / name / "noise.json").read_text()) for name in ("all", "five")}
-    assert {row["images"] for row in found["five"]["details"]["levels"]} == {5}
-    assert {row["n"] for row in found["all"]["rows"]} == {13}
-    assert json.loads((tmp_path / "1" / "all" / "transfer.json").read_text())["rows"]

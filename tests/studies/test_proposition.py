@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from lab import attack_data, idls, run_python, short_attacks, trainer, victim
+from lab import attack_data, idls, short_attacks, trainer, victim
 
 from lightning_adv2.evaluation import AttackEvaluation
+from lightning_adv2.report.findings import Findings
 from lightning_adv2.results import read_records
 from lightning_adv2.studies import PropositionEvaluation
+from lightning_adv2.studies.proposition import judged_images, proposition_rows
 
 STEPS = 24
 
@@ -31,7 +33,7 @@ def test_each_attack_once_and_each_joint_one_per_interpreter(finished: Any) -> N
     folder, study, _ = finished
     found = content(folder)
     assert found["rows"] == study.rows
-    assert (found["steps"], found["tolerance"]) == (STEPS, 0.02)
+    assert found["settings"] == {"steps": STEPS, "tolerance": 0.02}
     assert [(row["interpreter"], row["attack"], row["n"]) for row in found["rows"]] == [
         (None, "noise", 5), (None, "pgd", 5), ("cam", "adv2", 5), ("grad", "adv2", 5)
     ]  # fmt: skip
@@ -43,7 +45,7 @@ def test_each_attack_once_and_each_joint_one_per_interpreter(finished: Any) -> N
 def test_gain_and_norm_image_by_image(finished: Any) -> None:
     """The gain from the classifier's two answers, the norm from a sum over midpoints."""
     folder, _, _ = finished
-    rows = {row["image_id"]: row for row in content(folder)["images"] if row["interpreter"] == "cam"}
+    rows = {row["image_id"]: row for row in content(folder)["details"]["images"] if row["interpreter"] == "cam"}
     classifier, seen = victim().requires_grad_(False), 0
     for record in read_records(folder / "records" / "cam"):
         (attack,) = (one for one in record.attacks if one.attack == "adv2")
@@ -62,6 +64,29 @@ def test_gain_and_norm_image_by_image(finished: Any) -> None:
             assert rows[name]["slack"] == slack
             seen += 1
     assert seen == len(rows) == 5
+
+
+def test_what_is_not_finite_is_in_no_mean_and_is_unresolved() -> None:
+    """And an image that comes twice counts once; the order does not show."""
+    nan = float("nan")
+    head = {"interpreter": None, "attack": "pgd", "schedule": "fast", "role": "class"}
+    images = [
+        head | {"order": (0, batch, name), "image_id": name, "gain": gain, "total": gain - 0.01, "l1": l1}
+        for batch, name, gain, l1 in ((0, "a", 0.5, 1.0), (0, "b", nan, nan), (1, "a", 0.9, 9.0), (1, "c", 0.01, 0.5))
+    ]
+    found = judged_images(images, tolerance=0.02)
+    assert found == judged_images(images[::-1], tolerance=0.02)
+    assert [(one["image_id"], one["gain"], one["slack"], one["verdict"]) for one in found] == [
+        ("a", 0.5, 2.0, "held"), ("b", None, None, "unresolved"), ("c", 0.01, None, "held")
+    ]  # fmt: skip
+    (row,) = proposition_rows(found)
+    assert row == head | {
+        "n": 3, "held": 2, "violated": 0, "unresolved": 1, "gain": pytest.approx(0.255), "l1": 0.75, "slack": 2.0,
+        "error": pytest.approx(0.01), "max_error": pytest.approx(0.01),
+    }  # fmt: skip
+    violated = Findings([row | {"violated": 1}, row], {"steps": 8, "tolerance": 0.02})
+    (table,) = PropositionEvaluation.tables(violated)
+    assert [table.emphasis(one) for one in table.rows] == ["alert", ""]
 
 
 def test_figure_and_log(finished: Any) -> None:
@@ -86,19 +111,3 @@ def test_arguments_and_place(tmp_path: Path) -> None:
     for callbacks in ([study], [study, attack]):
         with pytest.raises(ValueError, match="PropositionEvaluation reads what AttackEvaluation writes; list it after"):
             trainer(tmp_path, *callbacks).test(idls(), attack_data(), verbose=False)
-
-
-@pytest.mark.slow
-def test_processes(tmp_path: Path) -> None:
-    """The same files on two processes as on one, of all studies."""
-    script = Path(__file__).with_name("study_processes.py")
-    for devices in (1, 2):
-        folder = tmp_path / str(devices)
-        folder.mkdir()
-        done = run_python(script, folder, devices, folder=folder, timeout=900)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert len({(folder / f"rows_{rank}.txt").read_text() for rank in range(devices)}) == 1, "all know them"
-    for name in ("proposition", "classifier_transfer", "curves", "gap"):
-        one, two = ((tmp_path / devices / f"{name}.json").read_bytes() for devices in ("1", "2"))
-        assert one == two, name
-        assert len(one) > 500, name

@@ -1,4 +1,4 @@
-"""How a W&B run is found again without a click: group, job type, tags, what its curves are summarised by."""
+"""Group, job type and tags of a W&B run, and what summarises its curves."""
 
 from __future__ import annotations
 
@@ -58,10 +58,7 @@ def as_tags(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def define_curves(experiment: Any) -> None:
-    """Say what of a training curve goes into W&B's summary, and what is no panel of its own."""
+    """Define which values of a training curve enter W&B's summary, and that Lightning's x-axis is no panel."""
     for name, best in _BEST.items():
         experiment.define_metric(name, step_metric=STEP, step_sync=True, summary=f"{best},last")
-    for control in ("noise", "target_class"):
-        experiment.define_metric(f"running/{control}/*", step_metric=STEP, step_sync=True, hidden=True)
-    for plumbing in (STEP, "report/*"):
-        experiment.define_metric(plumbing, hidden=True)
+    experiment.define_metric(STEP, hidden=True)

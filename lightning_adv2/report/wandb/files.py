@@ -1,35 +1,28 @@
-"""The offline runs that earlier starts left in a run's folder: found, mended after a kill, read back."""
+"""What W&B leaves in a run's folder: ``wandb.json``, a lock, and an offline run for each start."""
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import shlex
 import shutil
-import subprocess
-import sys
 import time
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lightning_adv2.files import read_json
 
 FILE = "wandb.json"
-MARK = "report/row"
-"""Key of the text ``digest/number`` in every row of a report."""
-PIECE = "report/piece/"
-"""Key, with its name, of the digest of a piece logged beside the report."""
 
 _HEADER, _CHUNK, _BLOCK = 7, 7, 32768  # bytes; the format of LevelDB's log behind a header of W&B's own
 _FULL, _LAST = 1, 4
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What is known of a folder's W&B run, from its ``wandb.json``: ``id``, ``project``, ``name``, ``reported``, ...
+    """The content of a folder's ``wandb.json``: ``id``, ``project``, ``name``, ``logged``, ...
 
-    ``reported`` is the digest of the report that W&B has for certain; ``pieces`` are those of what is logged beside it,
-    by name. A missing or damaged file is an empty answer, and so is one whose ``id`` would be a path.
+    A missing or damaged file gives an empty answer, and so does a file whose ``id`` would be a path.
     """
     try:
         content = read_json(folder / FILE)
@@ -38,13 +31,19 @@ def read_state(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) and "/" not in str(content.get("id", "")) else {}
 
 
-def starts(folder: Path, run_id: str, kind: str = "offline-run") -> list[Path]:
-    """The folders that earlier starts left of a W&B run, oldest first; ``kind`` is ``run`` for those online."""
-    return sorted((folder / "wandb").glob(f"{kind}-*-{escape(run_id)}*"))  # the second in a second ends in -1
+def logged(folder: Path) -> dict[str, str]:
+    """The digests of what the folder's W&B run has for certain, by name."""
+    found = read_state(folder).get("logged")
+    return found if isinstance(found, dict) else {}
+
+
+def starts(folder: Path, run_id: str) -> list[Path]:
+    """The offline runs that the starts of a W&B run left, oldest first."""
+    return sorted((folder / "wandb").glob(f"offline-run-*-{escape(run_id)}*"))  # the second in a second ends in -1
 
 
 def waiting(folder: Path, run_id: str) -> list[Path]:
-    """The offline starts of a W&B run that were not uploaded yet: ``wandb sync`` leaves a mark beside each."""
+    """The offline runs that were not uploaded yet: ``wandb sync`` leaves a mark beside each."""
     return [path for path in starts(folder, run_id) if not list(path.glob("*.synced"))]
 
 
@@ -53,43 +52,67 @@ def sync_command(folder: Path) -> str:
     return shlex.join(["lightning-adv2", "sync", str(folder)])
 
 
-def uploads(folder: Path, run_id: str) -> str:
-    """The shell line that uploads what is not uploaded yet."""
-    return shlex.join(["wandb", "sync", *map(str, waiting(folder, run_id))])
-
-
-def mend(path: Path) -> None:
-    """Cut a killed offline run behind its last whole record; delete it where there is none.
-
-    ``wandb sync`` stops at a cut-off record: it uploads nothing that comes later, and all before it again each time.
+def upload_command(folder: Path) -> str:
+    """The shell line that uploads the offline runs that wait, repaired where a kill cut them; empty if none waits.
 
     Raises:
+        RuntimeError: another process logs to the W&B run.
         OSError: the folder cannot be written.
     """
-    for file in path.glob("*.wandb"):
+    run_id = str(read_state(folder).get("id", ""))
+    if not run_id or not waiting(folder, run_id):
+        return ""
+    claim(folder, run_id).close()
+    paths = waiting(folder, run_id)
+    return shlex.join(["wandb", "sync", *map(str, paths)]) if paths else ""
+
+
+def claim(folder: Path, run_id: str) -> IO[str]:
+    """The lock of a folder's W&B run, open; whoever holds the lock may log. Repairs what killed processes left.
+
+    ``wandb sync`` (0.31) stops at a record that a kill cut off: it uploads no later start, and the same rows again at
+    every call. A start is therefore cut behind its last whole record, and deleted where there is none.
+
+    Args:
+        folder: of the run.
+        run_id: of its W&B run, which this process must not have open.
+
+    Raises:
+        RuntimeError: another process holds the lock.
+        OSError: the folder cannot be written.
+    """
+    (folder / "wandb").mkdir(parents=True, exist_ok=True)
+    lock = (folder / "wandb" / "lock").open("w")
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process dies
+    except OSError as error:
+        lock.close()
+        raise RuntimeError(f"another process logs to the W&B run of {folder}") from error
+    for file in (file for path in waiting(folder, run_id) for file in path.glob("*.wandb")):
         whole = _whole_records(file)
         if not whole:
-            shutil.rmtree(path)
+            shutil.rmtree(file.parent)
         elif whole < file.stat().st_size:
             os.truncate(file, whole)
+    return lock
 
 
 def wait_for(path: Path, seconds: float = 10.0) -> None:
-    """Return once an offline run that was finished is on disk: W&B says so a little early.
+    """Return when an offline run that was finished is on disk: W&B's ``finish`` returns some milliseconds before.
 
     Raises:
-        TimeoutError: it does not come.
+        TimeoutError: a record is still cut off after ``seconds``.
     """
     deadline = time.monotonic() + seconds
     for file in path.glob("*.wandb"):
         while not 0 < _whole_records(file) == file.stat().st_size:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{file} does not get whole within {seconds:.0f} s")
+                raise TimeoutError(f"{file} is still incomplete after {seconds:.0f} s")
             time.sleep(0.02)
 
 
 def _whole_records(file: Path) -> int:
-    """Where the last whole record ends; 0 for none."""
+    """Where the last whole record ends, in bytes; 0 if there is none."""
     offset, whole, size = _HEADER, 0, file.stat().st_size
     with file.open("rb") as stream:
         while True:
@@ -104,40 +127,3 @@ def _whole_records(file: Path) -> int:
                 return whole
             if head[6] in (_FULL, _LAST):
                 whole = offset
-
-
-def rows_of(path: Path, digest: str) -> int:
-    """How many rows of a report an offline run has; a killed process leaves fewer than it logged.
-
-    Raises:
-        RuntimeError: W&B's reader fails.
-    """
-    return max([row_number(row.get(MARK), digest) for row in _marked(path, MARK)], default=0)
-
-
-def pieces_of(path: Path) -> dict[str, str]:
-    """Digests of the pieces that an offline run has, by name.
-
-    Raises:
-        RuntimeError: W&B's reader fails.
-    """
-    marks = (mark for row in _marked(path, PIECE) for mark in row.items())
-    return {key.removeprefix(PIECE): str(value) for key, value in marks if key.startswith(PIECE)}
-
-
-def _marked(path: Path, mark: str) -> list[dict[str, Any]]:
-    """The rows of an offline run with a mark, by W&B's own reader."""
-    if not list(path.glob("*.wandb")):
-        return []
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{path} cannot be read ({done.stderr.strip()[-300:]}); delete it to have all logged anew")
-    records = (json.loads(line) for line in done.stdout.splitlines() if mark in line)
-    return [record["history"]["item"] for record in records if record.get("type") == "history"]
-
-
-def row_number(mark: Any, digest: str) -> int:
-    """The number in a row's mark; 0 for another report's."""
-    text = str(mark)
-    return int(text.rpartition("/")[2]) if text.startswith(f"{digest}/") else 0

@@ -1,12 +1,12 @@
-"""A W&B logger that can neither lose nor stop a run: W&B is a view of the records, never the only copy."""
+"""A W&B logger that neither loses nor stops a run: W&B shows the records, which are never there alone."""
 
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
@@ -16,9 +16,10 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from lightning_adv2.files import write_json
+from lightning_adv2.files.sums import file_sha256
 from lightning_adv2.report.wandb.about import define_curves, run_settings
 from lightning_adv2.report.wandb.artifacts import log_weights
-from lightning_adv2.report.wandb.files import FILE, mend, read_state, starts, sync_command, wait_for
+from lightning_adv2.report.wandb.files import FILE, claim, logged, read_state, sync_command, wait_for
 from lightning_adv2.report.wandb.keys import warn
 
 PROJECT = "lightning_adv2"
@@ -39,7 +40,7 @@ class RunLogger(WandbLogger):
         project: W&B project, of the first start.
         name: display name, of the first start.
         offline: log to files only.
-        group: what belongs together, of the first start; see ``wandb_about.run_settings``.
+        group: what belongs together, of the first start; see ``about.run_settings``.
         job_type: what the run does, of the first start.
         tags: what to filter by.
     """
@@ -82,7 +83,7 @@ class RunLogger(WandbLogger):
         self._lock: IO[str] | None = None
         self._stages = False
         self._failures = 0
-        self._reported: dict[Path, dict[str, Any]] = {}
+        self._logged: dict[str, str] = {}
 
     @property
     def experiment(self) -> Any:
@@ -98,11 +99,12 @@ class RunLogger(WandbLogger):
         """Start the W&B run now; the only method that raises."""
         if _rank() != 0 or self._experiment is not None:
             return
-        other = RunLogger._active
-        if other is not None and other is not self:
-            other.close()  # Lightning would go on with its W&B run
-        self._claim()
-        self.stage()
+        close_active()  # Lightning would go on with that W&B run
+        self._lock = self._lock or claim(self.folder, self._id or "")
+        if STAGING not in os.environ:
+            # An offline run refers to staged files until it is uploaded; in the user's home, where they lie by default,
+            # a copy of the folder would lack the pictures of the tables.
+            os.environ[STAGING], self._stages = str(self.folder.resolve() / "wandb"), True
         mode = os.environ.get("WANDB_MODE")
         try:
             _ = super().experiment
@@ -113,51 +115,34 @@ class RunLogger(WandbLogger):
         RunLogger._active = self
         atexit.register(self.close)
 
-    def _claim(self) -> None:
-        """Keep other processes off this W&B run, up to the death of this one, and mend what a killed one left."""
-        if self._lock is None:
-            (self.folder / "wandb").mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / "wandb" / "lock").open("w")
-            try:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                lock.close()
-                raise RuntimeError(f"another process logs to the W&B run of {self.folder}") from error
-            self._lock = lock
-        for path in starts(self.folder, self._id or ""):
-            mend(path)
-
-    def stage(self) -> None:
-        """Let W&B stage its files in the run's folder: an offline run refers to them until it is uploaded.
-
-        By default they lie in the user's home, so that a copy of the folder would lack the pictures of the tables.
-        """
-        if STAGING not in os.environ:
-            os.environ[STAGING], self._stages = str(self.folder.resolve() / "wandb"), True
-
-    def unstage(self) -> None:
-        """Leave the environment as it was, for other runs of the process."""
-        if self._stages:
-            os.environ.pop(STAGING, None)
-        self._stages = False
-
     @property
     def offline(self) -> bool:
         """Whether it logs to files only."""
         return bool(self._offline or getattr(self._experiment, "offline", False))
 
-    @property
-    def failed(self) -> bool:
-        """Whether something went wrong, of which a warning has told."""
-        return self._failures > 0
-
     def attempt(self, act: Callable[[], None]) -> None:
         """Call ``act``, which logs something; after an error once more, offline."""
         while self._failures < 2:
             try:
+                self.connect()
                 return act()
             except Exception as error:
                 self._fail(error)
+
+    def once(self, name: str, digest: str, act: Callable[[], None]) -> None:
+        """Call ``act``, which logs something and may raise, unless the folder's W&B run has it.
+
+        ``wandb.json`` takes the digest when the W&B run is closed and all is written or uploaded. After a kill before
+        that the same is logged once more.
+
+        Args:
+            name: of what is logged.
+            digest: of its content.
+            act: logs it.
+        """
+        if (logged(self.folder) | self._logged).get(name) != digest:
+            act()
+            self._logged[name] = digest
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -174,22 +159,14 @@ class RunLogger(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Log what a ``fit`` has trained; the run stays open, for a later ``fit`` or ``test`` of the same process."""
+        """Log the weights that a ``fit`` left; the run stays open, for a later loop of the same process."""
         if status == "success" and list(self.folder.glob("*.safetensors")):
-            self.attempt(lambda: log_weights(self, self.folder))
+            self.attempt(self._log_weights)
 
-    def reported(self, folder: Path, digest: str) -> None:
-        """Remember that a whole report was logged; ``wandb.json`` in ``folder`` says so once W&B has it for certain."""
-        self._reported.setdefault(folder, {})["reported"] = digest
-
-    def logged(self, folder: Path, name: str, digest: str) -> None:
-        """The same for a piece beside the report: a study's figure and tables, an artifact."""
-        self._reported.setdefault(folder, {}).setdefault("pieces", {})[name] = digest
-
-    def pieces(self, folder: Path) -> dict[str, str]:
-        """Digests of the pieces that W&B has, by name."""
-        own: dict[str, str] = self._reported.get(folder, {}).get("pieces", {})
-        return {**read_state(folder).get("pieces", {}), **own}
+    def _log_weights(self) -> None:
+        for path in sorted(self.folder.glob("*.safetensors")):
+            digest = file_sha256(path)
+            self.once(f"model/{path.stem}", digest, partial(log_weights, self._experiment, path, digest))
 
     def close(self) -> bool:
         """Finish W&B's run, at the latest when the process ends; False when W&B may lack something."""
@@ -203,31 +180,43 @@ class RunLogger(WandbLogger):
             run.finish()  # returns when all is written or uploaded
             if run.offline:
                 wait_for(Path(run.dir).parent)
-            for folder, found in self._reported.items():
-                known = {"id": run.id, "project": self._project or PROJECT, "name": run.name}
-                pieces = {"pieces": self.pieces(folder)} if "pieces" in found else {}
-                write_json(folder / FILE, known | read_state(folder) | found | pieces)
+            if self._logged and not getattr(run, "disabled", False):
+                write_json(self.folder / FILE, read_state(self.folder) | {"logged": logged(self.folder) | self._logged})
         except Exception as error:
             self._fail(error)
             return False
         finally:
-            self.unstage()
-            self._unlock()
-        self._reported = {}
+            self._leave()
+        self._logged = {}
         return True
 
-    def _unlock(self) -> None:
+    def tear_down(self) -> None:
+        """Forget a run and a service that failed, which otherwise fail again when the process ends."""
+        import wandb
+
+        run, self._experiment = self._experiment, None
+        for end in (wandb.teardown,) if run is None else (run.finish, wandb.teardown):
+            with suppress(Exception, SystemExit):  # teardown exits with the status of a service that was killed
+                end()
+        wandb.run = None
+        self._leave()
+
+    def _leave(self) -> None:
+        """Leave folder and environment to other runs."""
+        if self._stages:
+            os.environ.pop(STAGING, None)
+        self._stages = False
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def _fail(self, error: Exception) -> None:
         self._failures += 1
-        self._reported = {}
+        self._logged = {}
         if self._failures == 1:
             command = sync_command(self.folder)
             warn(error, f"the run goes on, offline; complete W&B's report of an evaluation by: {command}")
-        tear_down(self)
+        self.tear_down()
         self._offline = True
         self._wandb_init["settings"].mode = "offline"
 
@@ -242,17 +231,11 @@ def attempt(logger: WandbLogger, act: Callable[[], None]) -> None:
         warn(error, "the run goes on; 'lightning-adv2 sync RUN' logs an evaluation later")
 
 
+def close_active() -> None:
+    """Close the logger that this process has open."""
+    if RunLogger._active is not None:
+        RunLogger._active.close()
+
+
 def _rank() -> int:
     return int(getattr(rank_zero_only, "rank", 0))
-
-
-def tear_down(logger: RunLogger) -> None:
-    """Forget a run and a service that failed, which otherwise fail again when the process ends."""
-    import wandb
-
-    run, logger._experiment = logger._experiment, None
-    for end in (wandb.teardown,) if run is None else (run.finish, wandb.teardown):
-        with suppress(Exception, SystemExit):  # teardown exits with the status of a service that was killed
-            end()
-    wandb.run = None
-    logger.unstage()

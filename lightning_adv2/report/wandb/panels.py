@@ -1,133 +1,165 @@
-"""Weights & Biases: a finished evaluation is logged row by row, so that each row is logged once."""
+"""The row of an evaluation in W&B: all tables, charts and figures, a function of the run's folder.
+
+W&B makes a section of panels of all keys with the same first word: ``results`` (bars and table at a glance),
+``convergence`` (charts over the attack's steps), ``images`` (tables with overlays, figures), ``studies``, and
+``Custom Chart Tables`` (the numbers of the charts). Besides, ``running`` has the means while an evaluation runs.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+import math
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
-from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.utilities import rank_zero_warn
+import torch
 
-from lightning_adv2.files import read_json
 from lightning_adv2.files.text import visible
-from lightning_adv2.report.wandb.about import STEP, as_tags
-from lightning_adv2.report.wandb.files import MARK, read_state, row_number, rows_of, starts, sync_command
-from lightning_adv2.report.wandb.logger import RunLogger, attempt
-from lightning_adv2.report.wandb.rows import attack_step, report_rows
-from lightning_adv2.results.records import record_key
+from lightning_adv2.report.figures import amplified, overlay
+from lightning_adv2.report.findings import details_of, read_findings, study_names
+from lightning_adv2.report.harmless import harmless
+from lightning_adv2.results.records import BatchRecord, record_key, to_numpy
 from lightning_adv2.results.run import Run
-from lightning_adv2.results.writing import logged_values
+from lightning_adv2.results.summary import Row
 
-_SHOWN = ("/asr", "/iou", "/l1")  # as panels that compare runs; the other measures stay in the summary
-_SHORT = ("asr", "confidence", "l1", "iou")
-
-
-def log_run(logger: WandbLogger, run: Run, pictures: Sequence[Path]) -> None:
-    """Log a whole evaluation, each row once, however often this is called and wherever an earlier call was killed.
-
-    The report is a fixed sequence of rows, and each carries its number. What the same W&B run has already (by the files
-    of earlier offline starts, and by the server's summary) is left out. An error becomes a warning.
-
-    Args:
-        logger: where to.
-        run: what to log.
-        pictures: its figures.
-    """
-    digest = report_digest(run)
-    if read_state(run.folder).get("reported") != digest:
-        attempt(logger, lambda: _log_run(logger, run, pictures, digest))
+BARS = {"asr": "attack success rate", "iou": "map IoU", "l1": "map L1"}
+"""The measures that have bars, and panels that compare runs, with their titles."""
+MAX_IMAGES = 16
+MAX_CURVE_POINTS = 100
+_CURVES = {"success": "asr"}  # measures of a trace that are called otherwise in a table
 
 
-def report_digest(run: Run) -> str:
-    """Tells reports apart: SHA-256 over the experiment and its results."""
-    content = [run.experiment, run.summary.rows, run.summary.denominators, is_whole(run)]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def is_whole(run: Run) -> bool:
-    """Whether the run came to its end: ``results.json`` is there and says what the records say."""
-    try:
-        written = read_json(run.folder / "results.json")
-    except (OSError, ValueError):
-        return False
-    stated = {"rows": run.summary.rows, "denominators": run.summary.denominators}
-    said = {key: written.get(key) for key in stated} if isinstance(written, dict) else {}
-    return bool(said == json.loads(json.dumps(stated)))
-
-
-def _log_run(logger: WandbLogger, run: Run, pictures: Sequence[Path], digest: str) -> None:
-    experiment: Any = logger.experiment
-    if getattr(experiment, "disabled", False):
-        return
-    folder, own = Path(logger.save_dir or "."), Path(experiment.dir).parent
-    done = max([rows_of(path, digest) for path in starts(folder, experiment.id) if path != own], default=0)
-    if not experiment.offline:
-        done = max(done, row_number(experiment.summary.get(MARK), digest))
-    elif any(rows_of(path, digest) for path in starts(folder, experiment.id, "run") if path != own):
-        # What that start sent the server alone knows; a row logged twice cannot be taken back.
-        if not (isinstance(logger, RunLogger) and logger.failed):
-            rank_zero_warn(f"a part of this report was logged online; complete it there by: {sync_command(run.folder)}")
-        return
-    _describe(experiment, run)
-    for number, row in enumerate(report_rows(run, pictures, is_whole(run)), 1):
-        if number > done:
-            experiment.log({MARK: f"{digest}/{number}", **row})
-    experiment.summary.update(_means(run))
-    if isinstance(logger, RunLogger):
-        logger.reported(run.folder, digest)
-
-
-def _describe(experiment: Any, run: Run) -> None:
-    """Axes, tags, and what it takes to get the same again; it sets values, so once or twice is the same."""
-    experiment.define_metric(MARK, hidden=True)
+def report_row(run: Run) -> Row:
+    """All that is logged of a run, by W&B key."""
     stage = run.about["stage"]
-    for name in run.interpreters:
-        step = attack_step(stage, name)
-        experiment.define_metric(step, hidden=True)
-        experiment.define_metric(f"convergence/{stage}/{name}/*", step_metric=step)
-    attacks = [row["attack"] for row in run.summary.rows if row["schedule"] != "control"]
-    tags = (*experiment.tags, run.about["dataset"], run.about["classifier"], *run.interpreters, *attacks)
-    experiment.tags = as_tags(visible(str(tag)) for tag in tags)
-    known = {name: value for name, value in run.about.items() if name not in ("classes", "passed_over")}
-    experiment.config.update(
-        {"about": known, "experiment": run.experiment, "stamp": _stamp(run.folder)}, allow_val_change=True
-    )
-    if stage != "test":
-        return  # during fit each of them is a curve
-    for key in _every(run):
-        if not key.endswith(_SHOWN):
-            experiment.define_metric(key, step_metric=STEP, step_sync=True, hidden=True)
+    row = {f"results/{stage}/{name}": chart for name, chart in _results(run.summary.rows).items()}
+    for name in run.summary.by_interpreter:
+        curves = run.summary.traces.get(name, {})
+        row |= {f"convergence/{stage}/{name}/{key}": chart for key, chart in _convergence(name, curves).items()}
+        images = (image for record in run.records(name) for image in _images(record, run.about["classes"]))
+        row |= _image_table(list(islice(images, MAX_IMAGES)), f"images/{stage}/{name}")
+    return row | _pictures(run, stage) | _studies(run, stage)
 
 
-def _stamp(folder: Path) -> Any:
-    try:
-        return read_json(folder / "stamp.json")
-    except (OSError, ValueError):
-        return None  # of a run that has not come to its end
+def _results(rows: Sequence[Row]) -> Row:
+    """Bars over all attacks and interpreters, and the table."""
+    import wandb
+
+    shown: Row = {"table": _table(rows)} if rows else {}
+    for metric, title in BARS.items():
+        data = [
+            [f"{row['interpreter']}, {record_key(row['attack'], row['schedule'])}", float(row[metric])]
+            for row in rows
+            if row[metric] is not None
+        ]
+        if data:
+            table = wandb.Table(columns=["interpreter, attack", title], data=data)
+            shown[metric] = wandb.plot.bar(table, "interpreter, attack", title, title=title, split_table=True)
+    return shown
 
 
-def _every(run: Run) -> dict[str, float]:
-    """What the loop logs at the end, under the same keys."""
-    stage, values = run.about["stage"], dict[str, float]()
-    for row in run.summary.rows:
-        prefix = f"{stage}/{record_key(row['attack'], row['schedule'])}/{row['interpreter']}"
-        values |= {f"{prefix}/{name}": value for name, value in logged_values(row).items()}
-    return values
+def _convergence(interpreter: str, curves: dict[str, dict[str, list[float]]]) -> Row:
+    """A chart for each measure, with a line for each attack."""
+    import wandb
+
+    charts: Row = {}
+    for name in dict.fromkeys(name for by_name in curves.values() for name in by_name):
+        points = {key: curve_points(by_name[name]) for key, by_name in curves.items() if name in by_name}
+        points = {key: found for key, found in points.items() if found}
+        metric = _CURVES.get(name, name)
+        if points:
+            charts[metric] = wandb.plot.line_series(
+                xs=[[step for step, _ in found] for found in points.values()],
+                ys=[[value for _, value in found] for found in points.values()],
+                keys=list(points), title=f"{interpreter}: {BARS.get(metric, metric)} over the attack's steps",
+                xname="step", split_table=True,
+            )  # fmt: skip
+    return charts
 
 
-def _means(run: Run) -> dict[str, float]:
-    """The same, and the main ones under short keys, ``summary/adv2/cam/iou``, for the table of runs."""
-    rows = [row for row in run.summary.rows if row["schedule"] != "control"]
-    seen = Counter((row["attack"], row["interpreter"]) for row in rows)
-    short: dict[str, float] = {}
-    for row in rows:
-        several = seen[row["attack"], row["interpreter"]] > 1
-        name = record_key(row["attack"], row["schedule"]) if several else row["attack"]
-        for metric in _SHORT:
-            if row[metric] is not None:
-                short[f"summary/{name}/{row['interpreter']}/{metric}"] = float(row[metric])
-    return _every(run) | short
+def curve_points(curve: Sequence[float]) -> list[tuple[int, float]]:
+    """Evenly spaced steps, counted from 1, and their values; steps without a value are left out."""
+    places = torch.linspace(0, len(curve) - 1, min(len(curve), MAX_CURVE_POINTS)).round().int().tolist()
+    return [(k + 1, float(curve[k])) for k in places if not math.isnan(curve[k])]
+
+
+def _pictures(run: Run, stage: str) -> Row:
+    """The figures of the run's own report, as far as they are there."""
+    import wandb
+
+    folder = run.folder / "figures"
+    places = {f"results/{stage}/{name}": folder / f"{name}.png" for name in ("agreement", "overview")}
+    names = list(run.summary.by_interpreter)
+    for name in names:
+        own = folder / name if len(names) > 1 else folder
+        places |= {f"images/{stage}/{name}/{kind}": own / f"{kind}.png" for kind in ("gallery", "convergence")}
+    return {key: wandb.Image(str(path)) for key, path in places.items() if path.is_file()}
+
+
+def _studies(run: Run, stage: str) -> Row:
+    """Of each study the rows as ``table``, further rows by their names, its figures as ``figure``, ``figure_maps``."""
+    import wandb
+
+    row: Row = {}
+    for name in study_names(run.folder):
+        with harmless(f"W&B's part of {run.folder / name}.json", f"'lightning-adv2 sync {run.folder}' logs it"):
+            study = read_findings(run.folder, name)
+            if study is not None:
+                tables = {"table": study.findings.rows, **details_of(study.findings)}
+                shown = {key: _table(rows) for key, rows in tables.items() if rows}
+                for path in study.figures:
+                    shown[f"figure{path.stem.removeprefix(name)}"] = wandb.Image(str(path))
+                row |= {f"studies/{stage}/{name}/{key}": value for key, value in shown.items()}
+    return row
+
+
+def _table(rows: Sequence[Row]) -> Any:
+    """Rows as a table of W&B's: names as text, lists and dictionaries as one text."""
+    import wandb
+
+    columns: list[Any] = list(rows[0])
+    return wandb.Table(columns=columns, data=[[_cell(row.get(key)) for key in columns] for row in rows])
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list | dict):
+        return visible("; ".join(map(str, value)))
+    return visible(value) if isinstance(value, str) else value
+
+
+def _image_table(rows: Sequence[Row], prefix: str) -> Row:
+    """One table, and the same overlays as media panels, which need no click to open."""
+    import wandb
+
+    if not rows:
+        return {}
+    overlays = [
+        wandb.Image(row[column].image, caption=f"{row['image']}: {column}")
+        for row in rows[:6]
+        for column in row
+        if column.endswith(" map")
+    ]
+    return {f"{prefix}/table": _table(rows), f"{prefix}/overlays": overlays}
+
+
+def _images(record: BatchRecord, classes: Sequence[str]) -> Iterator[Row]:
+    import wandb
+
+    for i, name in enumerate(record.image_id):
+        row: Row = {
+            "image": visible(name),
+            "label": classes[int(record.label[i])],
+            "target": classes[int(record.target_class[i])],
+            "benign": wandb.Image(to_numpy(record.images[i])),
+            "benign map": wandb.Image(overlay(record.images[i], record.benign_map[i])),
+            "target map": wandb.Image(overlay(record.images[i], record.target_map[i])),
+        }
+        for attack in record.attacks:
+            if attack.role == "control":
+                continue
+            row[f"{attack.key} predicted"] = classes[int(attack.adv_predicted[i])]
+            row[f"{attack.key} confidence"] = float(attack.confidence[i])
+            row[f"{attack.key}"] = wandb.Image(to_numpy(attack.adv_images[i]))
+            row[f"{attack.key} map"] = wandb.Image(overlay(attack.adv_images[i], attack.adv_map[i]))
+            row[f"{attack.key} perturbation"] = wandb.Image(amplified(attack.adv_images[i], record.images[i]))
+        yield row

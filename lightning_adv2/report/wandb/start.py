@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from lightning_adv2.report.wandb.files import sync_command
 from lightning_adv2.report.wandb.keys import has_key, warn
-from lightning_adv2.report.wandb.logger import PROJECT, RunLogger, tear_down
+from lightning_adv2.report.wandb.logger import PROJECT, RunLogger
 
 
 def wandb_logger(
@@ -31,7 +31,7 @@ def wandb_logger(
         name: display name of the run; the folder's where it is left out.
         offline: None decides by itself: as ``WANDB_MODE`` says; without it online when a key is set up and the server
             answers, else offline.
-        group: what belongs together; see ``wandb_about.run_settings`` for what it is otherwise.
+        group: what belongs together; see ``about.run_settings`` for what it is otherwise.
         job_type: what the run does, such as ``evaluate``.
         tags: to filter by; a report adds dataset, classifier, interpreters and attacks.
     """
@@ -46,7 +46,7 @@ def wandb_logger(
         except Exception as error:
             started = f"{shlex.quote(str(folder / 'wandb'))}/offline-run-*"
             warn(error, f"the run goes on, offline; upload it later by: wandb sync {started}")
-            tear_down(logger)
+            logger.tear_down()
             os.environ.pop("WANDB_API_KEY", None)  # offline too, W&B refuses to start with a malformed one
             return RunLogger(folder, project, name, True, **about)  # type: ignore[arg-type]
     return logger

@@ -178,3 +178,8 @@ def noise_rows(levels: Sequence[Row], moved: Sequence[Moved]) -> list[Row]:
                 row[name.replace("iou", "empty")] = len(fine) - len(defined(column))
         rows.append(row)
     return rows
+
+
+def noise_name(row: Row) -> str:
+    """Kind and rate of a row or a level, as in ``normal-0.03``."""
+    return f"{row['kind']}-{row['rate']:g}"

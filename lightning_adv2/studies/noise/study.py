@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lightning_adv2.functional.noise import KINDS, Kind
-from lightning_adv2.report.figures import Metric, grouped_bars
+from lightning_adv2.report.bars import Metric, grouped_bars
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.table import Column
 from lightning_adv2.results.records import to_uint8
@@ -25,6 +25,7 @@ from lightning_adv2.studies.noise.measure import (
     count_wrong,
     find_levels,
     measure,
+    noise_name,
     noise_rows,
     predict,
 )
@@ -55,7 +56,7 @@ class NoiseEvaluation(Study):
 
     name = "noise"
     title = "Sensitivity to noise"
-    position = 90
+    position = 50
     columns = (
         Column("interpreter"),
         Column("kind", "noise"),
@@ -150,11 +151,6 @@ class NoiseEvaluation(Study):
         metrics = [Metric("l1", "map L1"), Metric("iou", "map IoU", 1.05)]
         title = "Benign maps under plain noise, for the true class"
         return grouped_bars(rows, metrics, title, series=_series) if rows else None
-
-
-def noise_name(row: Row) -> str:
-    """Kind and rate of a row or a level, as in ``normal-0.03``."""
-    return f"{row['kind']}-{row['rate']:g}"
 
 
 def _series(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""Who resists, and what is the map worth? Rows that join an evaluation's robustness with its benign quality.
+"""Rows that join an evaluation's robustness with its benign map quality.
 
 An interpreter that says nothing, by noise or by a constant map, cannot be fooled either. So a resilience counts only
 where the benign maps are worth what the reference's are, and where nothing says that the attack was hindered.
@@ -11,13 +11,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from lightning_adv2.metrics import relative_losses
-from lightning_adv2.report.worst_case import AGREEMENTS, worst_case
 from lightning_adv2.results.blind import NOISE, flag_text
 from lightning_adv2.results.records import record_key
 from lightning_adv2.results.summary import Row
+from lightning_adv2.studies.map_quality import MEASURES
+from lightning_adv2.studies.noise import noise_name
+from lightning_adv2.studies.resilience.worst_case import AGREEMENTS, worst_case
 
 Quality = Mapping[str, Mapping[str, float]]
-"""Interpreter -> measure -> value, as ``map_quality.json`` has them."""
+"""Interpreter -> measure -> value, of the measures that it has."""
 
 SUCCESS = 0.95
 """The share of the images to be fooled before a resilience is claimed; of the others nothing is known."""
@@ -32,8 +34,6 @@ CORRELATION = 0.5, 0.1, 0.9
 map is much the same whatever was learnt."""
 LEAST_GAP = 0.02
 """A reference with less sets no standard: 5% of next to nothing is a gate that anybody passes or fails by chance."""
-BLIND = ("pgd", "stadv")
-"""Attacks that ignore the map."""
 _NEEDED = ("preserved", "gap", "deletion", "insertion")
 _TINY = 1e-6
 
@@ -41,70 +41,76 @@ _TINY = 1e-6
 def resilience_rows(
     rows: Sequence[Row],
     images: Sequence[Row],
-    quality: Quality,
+    quality: Sequence[Row],
     *,
     reference: str = "rts",
     tolerance: float = 0.05,
     max_agreement_l1: float = 0.05,
     noise: Sequence[Row] = (),
     transfer: Sequence[Row] = (),
-    blind: Iterable[str] = BLIND,
 ) -> list[Row]:
     """One row per interpreter, best first; a pure function of what an evaluation wrote.
 
-    An attacker chooses image by image: of all attacks that aim at the map and succeed on an image, the one that leaves
-    the map most as it was counts; see :func:`~lightning_adv2.report.worst_case.worst_case`. ADV2 compares the attacked
-    image's map for the target class with the benign one's for the true class. A map that reacts to nothing but the
-    class it is asked for differs there, and yet shows no attack: who looks at both images with one and the same
-    question sees the same map. So a map resists only as far as it reacts in all three comparisons: ``resilience`` is 1
-    - the highest of ``worst_iou``, ``iou_true_class`` and ``iou_target_class``. The rule is one for all, RTS included:
-    it can only lose, and loses nothing but what its map changes with the class alone, which is no answer to the attack.
+    An attacker chooses image by image: of all joint attacks that succeed on an image, the one that leaves the map most
+    as it was counts; see :func:`~lightning_adv2.studies.resilience.worst_case.worst_case`. ADV2 compares the attacked
+    image's map for the target class with the benign one's for the true class. A map that reacts to the class alone
+    differs there and yet shows no attack: explained for one and the same class, both images have the same map. So a map
+    resists only as far as it reacts in all three comparisons: ``resilience`` is 1 - the highest of ``worst_iou``,
+    ``iou_true_class`` and ``iou_target_class``. The rule is one for all interpreters, RTS included: a resilience can
+    only fall by it, and falls by what the map changes with the class alone, which is no answer to the attack.
 
     Args:
         rows: of ``results.json``.
         images: of ``images.csv``.
-        quality: of ``map_quality.json``, with deletion and insertion.
+        quality: rows of ``map_quality.json``, with deletion and insertion.
         reference: the interpreter whose benign maps set the standard.
         tolerance: the share of a benign measure that may be lost against the reference.
         max_agreement_l1: limit of the map L1 to the reference, for its variants (named ``<reference>_...``) alone.
         noise: rows of ``noise.json``.
         transfer: rows of ``transfer.json``.
-        blind: names, or names and schedules, of attacks that ignore the map.
 
     Returns:
         Rows with the keys
 
         ``interpreter``, ``rank`` (None where it does not count), ``counts``, ``resilience`` (None where ``asr`` is
         below ``SUCCESS``: that is not claimed to be resilience), ``decided_by`` (the column that it is 1 minus),
-        ``worst_attack`` (chosen on most images), ``worst_iou``, ``worst_l1``, ``iou_true_class``, ``iou_target_class``
+        ``worst_attack`` (chosen on most images), ``worst_iou``, ``iou_true_class``, ``iou_target_class``, ``worst_l1``
         (means over the images on which an attack succeeded, None where there is none), ``asr`` (their share),
-        ``successful`` (their number), ``empty`` (for each of the three IoUs, how many of them have two empty maps);
-        ``control_iou`` (the benign image explained for the target class), ``transfer_iou`` (the highest under an
-        attack made for the reference), ``noise_iou`` (of each kind and rate of noise);
-        ``benign_loss`` (the largest relative loss against the reference among the measures of the gate), ``benign``
-        (the measures), ``gate`` (failed checks), ``flags`` (what voids the attacks' figures, of those chosen on more
-        than ``FLAGGED`` of the images), ``failed_attacks`` (ASR of those below ``SUCCESS``; they count where they
-        succeed).
+        ``successful`` (their number), ``empty_iou``, ``empty_iou_true_class``, ``empty_iou_target_class`` (how many of
+        them have two empty maps, and so no such IoU); ``flags`` (what voids the attacks' figures, of those chosen on
+        more than ``FLAGGED`` of the images), ``failed_attacks`` (those with an ASR below ``SUCCESS``; they count where
+        they succeed); ``control_iou`` (the benign image explained for the target class), ``transfer_iou`` (the highest
+        under an attack made for the reference), ``noise_iou_<kind>-<rate>`` for each level of noise; ``benign_loss``
+        (the largest relative loss against the reference among the measures of the gate), ``benign_<measure>`` for each
+        measure, ``gate`` (failed checks).
 
     Raises:
         ValueError: the reference, or a measure of it, is missing.
     """
-    _check_reference(quality, reference)
+    measured = {row["interpreter"]: _measures(row) for row in quality}
+    _check_reference(measured, reference)
+    levels = dict.fromkeys(map(noise_name, noise))
     made = []
-    for name, means in quality.items():
+    for name, means in measured.items():
         own = [row for row in rows if row["interpreter"] == name]
         transferred = [row for row in transfer if row["interpreter"] == name and row["source"] != name]
+        moved = {noise_name(row): row["iou"] for row in noise if row["interpreter"] == name}
         row: Row = {"interpreter": name, "rank": None, "counts": False}
-        row |= _attacked(own, [one for one in images if one["interpreter"] == name], rows, transferred, tuple(blind))
-        row["control_iou"] = next((r["iou"] for r in own if r["attack"] == "target_class"), None)
+        row |= _attacked(own, [one for one in images if one["interpreter"] == name], rows, transferred)
+        row["control_iou"] = next((r["iou"] for r in own if r["threat_model"] == "none"), None)
         row["transfer_iou"] = _highest(r["iou"] for r in transferred if r["source"] == reference)
-        row["noise_iou"] = {f"{r['kind']}-{r['rate']:g}": r["iou"] for r in noise if r["interpreter"] == name}
-        row["benign_loss"] = max(_losses(means, quality[reference]).values())
-        row["benign"] = dict(means)
-        row["gate"] = failed_checks(name, quality, reference, tolerance, max_agreement_l1)
+        row |= {f"noise_iou_{level}": moved.get(level) for level in levels}
+        row["benign_loss"] = max(_losses(means, measured[reference]).values())
+        row |= {f"benign_{measure}": means.get(measure) for measure in MEASURES}
+        row["gate"] = failed_checks(name, measured, reference, tolerance, max_agreement_l1)
         row["counts"] = row["resilience"] is not None and not row["gate"] and not row["flags"]
         made.append(row)
     return ranked(made, reference)
+
+
+def _measures(row: Row) -> dict[str, float]:
+    """The measures that a row of ``map_quality.json`` has."""
+    return {key: value for key, value in row.items() if key != "interpreter" and value is not None}
 
 
 def ranked(rows: Sequence[Row], reference: str) -> list[Row]:
@@ -175,12 +181,10 @@ def _check_reference(quality: Quality, reference: str) -> None:
         )
 
 
-def _attacked(
-    own: Sequence[Row], images: Sequence[Row], rows: Sequence[Row], transferred: Sequence[Row], blind: Sequence[str]
-) -> Row:
+def _attacked(own: Sequence[Row], images: Sequence[Row], rows: Sequence[Row], transferred: Sequence[Row]) -> Row:
     """What the attacks on one interpreter show."""
-    attacks = [row for row in own if row["schedule"] != "control"]
-    aimed = [row for row in attacks if _key(row) not in blind and row["attack"] not in blind]
+    attacks = [row for row in own if row["role"] != "control"]
+    aimed = [row for row in attacks if row["role"] == "joint"]
     worst = worst_case(images, [_key(row) for row in aimed])
     shown: Row = {"worst_iou" if key == "iou" else key: worst[key] for key in AGREEMENTS}
     claimed = worst["asr"] is not None and worst["asr"] >= SUCCESS
@@ -211,9 +215,9 @@ def _attacked(
         "worst_l1": worst["l1"],
         "asr": worst["asr"],
         "successful": worst["successful"],
-        "empty": worst["empty"],
+        **{f"empty_{key}": count for key, count in worst["empty"].items()},
         "flags": found,
-        "failed_attacks": {_key(row): row["asr"] for row in aimed if not _succeeds(row)},
+        "failed_attacks": [_told(row) for row in aimed if not _succeeds(row)],
     }
 
 
@@ -237,6 +241,10 @@ def _made(row: Row, rows: Sequence[Row]) -> bool:
 
 def _succeeds(row: Row) -> bool:
     return row["asr"] is not None and row["iou"] is not None and bool(row["asr"] >= SUCCESS)
+
+
+def _told(row: Row) -> str:
+    return f"{_key(row)} (ASR {'-' if row['asr'] is None else format(row['asr'], '.1%')})"
 
 
 def _key(row: Row) -> str:

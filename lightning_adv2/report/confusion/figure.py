@@ -10,17 +10,18 @@ import torch
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from lightning_adv2.report.confusion_counts import (
+from lightning_adv2.report.confusion.content import (
     LISTED,
     MOST_SHOWN,
     cells_of,
-    class_sizes,
+    class_titles,
     confusion_title,
     largest_confusions,
     percent,
     worst_classes,
 )
-from lightning_adv2.report.figures import short
+from lightning_adv2.report.figures import PALETTE, heading, plain_axis, short
+from lightning_adv2.report.findings import Findings
 
 _BLOCKS = 100
 """At most so many blocks a side, of one or more classes each."""
@@ -28,22 +29,25 @@ _NAMED = 60
 """Up to so many classes the axes name them."""
 
 
-def confusion_figure(content: dict[str, Any]) -> Figure:
+def confusion_figure(matrix: Findings) -> Figure:
     """Counts, or beyond ``MOST_SHOWN`` classes shares in blocks, on a canvas that does not grow with the classes.
 
     Args:
-        content: see :func:`~lightning_adv2.report.confusion.confusion_content`.
+        matrix: see :func:`~lightning_adv2.report.confusion.confusion_content`.
     """
-    return _cells(content) if len(content["classes"]) <= MOST_SHOWN else _blocks(content)
+    return _cells(matrix) if len(matrix.rows) <= MOST_SHOWN else _blocks(matrix)
 
 
-def _cells(content: dict[str, Any]) -> Figure:
+def _cells(matrix: Findings) -> Figure:
     """Counts in cells whose colour is the share of the row: of the images that are of the class."""
-    counts, classes = torch.tensor(content["counts"]), [short(name, 40) for name in content["classes"]]
+    classes = [short(name, 40) for name in class_titles(matrix)]
+    true, predicted, number = cells_of(matrix)
+    counts = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+    counts[true, predicted] = number
     share = counts / counts.sum(1, keepdim=True).clamp(min=1)
     side = 2.6 + 0.62 * len(classes)
     figure = Figure(figsize=(side + 1.2, side), layout="constrained")
-    figure.suptitle(confusion_title(content), fontsize=11, fontweight="bold")
+    heading(figure, confusion_title(matrix))
     axis = figure.subplots()
     drawn = axis.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
     axis.set_xticks(range(len(classes)), classes, rotation=40, ha="right", rotation_mode="anchor")
@@ -59,32 +63,32 @@ def _cells(content: dict[str, Any]) -> Figure:
     return figure
 
 
-def _blocks(content: dict[str, Any]) -> Figure:
-    """Shares of classes, or of runs of classes; beside them the spread of the recall, and what goes wrong most."""
-    classes = content["classes"]
+def _blocks(matrix: Findings) -> Figure:
+    """Shares of classes, or of runs of classes; beside them the spread of the recall and the largest confusions."""
+    classes = class_titles(matrix)
     size = -(-len(classes) // _BLOCKS)
     figure = Figure(figsize=(15.6, 9.2), layout="constrained")
-    figure.suptitle(f"{confusion_title(content)}, {len(classes):,} classes", fontsize=12, fontweight="bold")
+    heading(figure, f"{confusion_title(matrix)}, {len(classes):,} classes")
     halves: Any = figure.subfigures(1, 2, width_ratios=(1.2, 1.0))
-    _matrix(halves[0], content, size)
+    _matrix(halves[0], matrix, size)
     spread, confused, poor = halves[1].subplots(3, 1, height_ratios=(0.85, 1.5, 1.5))
-    known = [value for value in content["recall"] if value is not None]
-    spread.hist(known, bins=np.linspace(0, 1, 21).tolist(), color="#30638e")
+    known = [row["recall"] for row in matrix.rows if row["recall"] is not None]
+    spread.hist(known, bins=np.linspace(0, 1, 21).tolist(), color=PALETTE[6])
     spread.set_xlim(0, 1)
     spread.set_xlabel("recall", fontsize=9)
     spread.set_ylabel("classes", fontsize=9)
     spread.set_title(f"Recall of {len(known):,} classes with images", fontsize=10, fontweight="bold", loc="left")
-    spread.spines[["top", "right"]].set_visible(False)
+    plain_axis(spread)
     rows = [
         (_name(classes, one.true), _name(classes, one.predicted), f"{one.images:,}", percent(one.share))
-        for one in largest_confusions(content)
+        for one in largest_confusions(matrix)
     ]
     _list(confused, "Largest confusions", ("true class", "classified as", "images", "share"), rows)
-    worst, sizes = worst_classes(content), class_sizes(content)
-    taken = {one.true: one.predicted for one in reversed(largest_confusions(content, of=worst))}
+    worst = worst_classes(matrix)
+    taken = {one.true: one.predicted for one in reversed(largest_confusions(matrix, of=worst))}
     rows = [
-        (_name(classes, i), _name(classes, taken.get(i)), f"{int(sizes[i]):,}", percent(content["recall"][i]))
-        for i in worst
+        (_name(classes, i), _name(classes, taken.get(i)), f"{row['images']:,}", percent(row["recall"]))
+        for i, row in ((i, matrix.rows[i]) for i in worst)
     ]
     _list(poor, "Lowest recall", ("true class", "most often taken for", "images", "recall"), rows)
     return figure
@@ -97,9 +101,9 @@ def _name(classes: Sequence[str], number: int | None) -> str:
     return short(classes[number] if len(classes) <= _NAMED else f"{number}  {classes[number]}", 32)
 
 
-def _matrix(figure: Any, content: dict[str, Any], size: int) -> None:
-    classes = content["classes"]
-    true, predicted, number = cells_of(content)
+def _matrix(figure: Any, matrix: Findings, size: int) -> None:
+    classes = class_titles(matrix)
+    true, predicted, number = cells_of(matrix)
     blocks = -(-len(classes) // size)
     counts = torch.zeros(blocks * blocks, dtype=torch.float64)
     counts = counts.index_add(0, true // size * blocks + predicted // size, number.double()).reshape(blocks, blocks)
