@@ -24,9 +24,9 @@ class ResponseStep(Step):
 
     MASK sees the network only through f_ct(phi(x; m)) (paper section 3.6). Where the target class's margin grows with
     the share of the target map that a mask keeps, ``margin = slope * (share - floor)`` within +-``clip``, deleting the
-    target map and nothing else is optimal. So every step draws masks along MASK's path from its start to the target,
-    and along its path at the current iterate, and regresses the margins on this response. This needs first derivatives
-    only, and does not vanish with the length of the inner optimisation.
+    target map and nothing else is optimal. So every step draws masks near the line from MASK's start to the
+    target, and near MASK's path at the current iterate, and regresses the margins on this response. This needs first
+    derivatives only, and does not vanish with the length of the inner optimisation.
 
     Every ``refresh`` steps the interpreter explains the iterate from scratch; only those maps are reported, and in
     between a step repeats its last report.

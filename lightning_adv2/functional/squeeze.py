@@ -113,7 +113,7 @@ class BitDepth(Squeezer):
         self.bits, self.name = bits, f"bit{bits}"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The images ``(B, C, H, W)`` in [0, 1] at 2^bits levels; the same shape and range. See :func:`bit_depth`."""
+        """The images ``(B, C, H, W)`` in [0, 1] at 2^bits levels; the same shape and range (Xu et al. 2018)."""
         return straight_through(bit_depth(images, self.bits), images)
 
 
@@ -133,7 +133,7 @@ class MedianFilter(Squeezer):
         self.size, self.name = size, f"median{size}x{size}"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The median-filtered images ``(B, C, H, W)`` in [0, 1]; the same shape and range. See :func:`median`.
+        """The median-filtered images ``(B, C, H, W)`` in [0, 1]; the same shape and range (Xu et al. 2018).
 
         Raises:
             ValueError: the window is larger than twice the image's side.
@@ -161,7 +161,7 @@ class NonLocalMeans(Squeezer):
         self.name = f"nlm{search}-{patch}-{strength:g}"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The smoothed images ``(B, C, H, W)`` in [0, 1], edges kept; the same shape and range.
+        """The smoothed images ``(B, C, H, W)`` in [0, 1], edges kept; the same shape and range (Buades et al. 2005).
 
         Raises:
             ValueError: the images are too small to reflect at their borders.
