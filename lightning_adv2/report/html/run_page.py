@@ -120,7 +120,7 @@ def _studies(run: Run) -> list[Section]:
                 made.append(Section(study.title, "", [*study.tables, *pictures]))
         if missing:
             made.append(Section(name.replace("_", " ").capitalize(), missing[0]))
-    others = [path for path in sorted((run.folder / "figures").glob("*.png")) if path not in claimed]
+    others = [path for path in sorted((run.folder / "figures").glob("*.png")) if path.is_file() and path not in claimed]
     if others:
         made.append(Section("Further figures", blocks=[Picture(_heading(path.stem), path) for path in others]))
     return made
