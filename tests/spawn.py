@@ -200,6 +200,8 @@ def _forked(words: list[str], place: Path, folder: Path, processes: int, variabl
     os.environ.update(variables)
     tempfile.tempdir = None  # it is found anew, by the variables
     os.chdir(folder)
+    if (wandb := sys.modules.get("wandb.sdk.data_types._private")) is not None:
+        wandb.MEDIA_TMP.__init__("wandb-media")  # a folder of its own: the end of another fork removes the server's
     words = _spares(processes - 1) or words
     try:
         value = _do(words)

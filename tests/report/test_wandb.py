@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -211,12 +212,18 @@ def test_promise_15_a_server_that_goes_away(tmp_path: Path) -> None:
 
         threading.Thread(target=stop, daemon=True).start()
         evaluate(tmp_path, "test", "wait", tmp_path / "go", WANDB_BASE_URL=running.url, WANDB_API_KEY=KEY)
+    check_report(tmp_path / "run", steps=6)
     with server() as running:  # it is back, and knows of nothing
         environment = {"WANDB_BASE_URL": running.url, "WANDB_API_KEY": KEY}
+        done = run_python("-m", "lightning_adv2", "sync", tmp_path / "run", folder=tmp_path, **environment)
+        assert done.returncode == 0, done.stderr
+        assert "already logged" in done.stdout
+        _, *words = shlex.split(done.stdout.splitlines()[-1])
         for _ in range(2):
-            done = run_python("-m", "lightning_adv2", "sync", tmp_path / "run", folder=tmp_path, **environment)
-            assert done.returncode == 0, done.stderr
-        assert len(reports(running.history(next(iter(running.runs))))) == 1
+            variables = os.environ | wandb_environment(tmp_path / "home") | environment
+            subprocess.run([WANDB, *words], env=variables, check=True, timeout=60, capture_output=True)
+        ((run_id, _),) = running.runs.items()
+        assert len(reports(running.history(run_id))) == 1
 
 
 @pytest.mark.slow
