@@ -51,12 +51,12 @@ def test_committed_without_outputs(path: Path) -> None:
         assert cell.get("execution_count") is None
 
 
-TRAINING = {"aid"}  # for minutes
+SHORT = {"quickstart"}  # the others take a minute or more
 
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, marks=pytest.mark.slow if path.stem in TRAINING else ()) for path in NOTEBOOKS],
+    [pytest.param(path, marks=() if path.stem in SHORT else pytest.mark.slow) for path in NOTEBOOKS],
     ids=name,
 )
 def test_it_runs(path: Path, tmp_path: Path) -> None:
