@@ -112,11 +112,11 @@ def note_attacks(folder: Path) -> None:
 
     original = attack_evaluation.attack_batch
 
-    def noted(*args: Any, batch_index: int, **kwargs: Any) -> Any:
+    def noted(classifier: Any, interpreter: Any, batch: Any, *, shared: Any, **kwargs: Any) -> Any:
         log = os.open(folder / "begun.txt", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-        os.write(log, f"{batch_index} {args[1].name}\n".encode())  # a short append is whole whatever is killed
+        os.write(log, f"{shared.batch_index} {interpreter.name}\n".encode())  # a kill leaves a short append whole
         os.close(log)
-        return original(*args, batch_index=batch_index, **kwargs)
+        return original(classifier, interpreter, batch, shared=shared, **kwargs)
 
     attack_evaluation.attack_batch = noted
 

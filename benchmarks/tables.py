@@ -161,6 +161,70 @@ def derivatives() -> str:
     return table(("", "right", "right, constant map", "refused", "wrong"), *counts, right=range(1, 5))
 
 
+def aid() -> str:
+    """IoU and L1 of attacks on RTS and RTS-A."""
+    content = read("aid_cifar10")
+    found = {(row["interpreter"], row["attack"], row["schedule"]): row for row in content["rows"]}
+    rows = []
+    for (attack, schedule), (title, steps) in _AID_ATTACKS.items():
+        rts, rts_a = found["rts", attack, schedule], found["rts_a", attack, schedule]
+        cells = [(rts, "iou", "l1"), (rts_a, "iou", "l1")]
+        cells += [(rts_a, f"iou_{name}", f"l1_{name}") for name in ("true_class", "target_class")]
+        rows.append([title, steps, *(f"{row[iou]:.3f} / {row[l1]:.3f}" for row, iou, l1 in cells)])
+    worst = {row["interpreter"]: f"{row['worst_iou']:.3f}" for row in content["resilience"]}
+    rows.append(["highest IoU per image over all attacks", "", worst["rts"], worst["rts_a"], "", ""])
+    return table(["", "steps", "RTS", "RTS-A", "RTS-A, both for c", "RTS-A, both for c_t"], *rows, right=(1,))
+
+
+_AID_ATTACKS = {
+    ("noise", "control"): ("uniform noise (control)", ""),
+    ("pgd", "fast"): ("PGD", "50"),
+    ("adv2", "fast"): ("ADV2 `fast`", "100"),
+    ("adv2_long", "fast"): ("ADV2, 2 restarts", "2 x 200"),
+    ("adv2", "paper"): ("ADV2 `paper`", "1,300"),
+    ("stadv-adv2", "fast"): ("StAdv-ADV2", "100"),
+}
+
+
+def aid_quality() -> str:
+    """Benign maps of RTS, RTS-A and the controls."""
+    keys = ("agreement_l1", "preserved", "gap", "deletion", "insertion", "randomised_correlation")
+    titles = {"rts": "RTS", "rts_a": "RTS-A", "noise": "noise map", "constant": "constant map"}
+    quality = read("aid_cifar10")["quality"]
+    rows = [(title, *(f"{quality[name][key]:.3f}" for key in keys)) for name, title in titles.items()]
+    head = ("", "L1 to RTS", "preserved", "gap", "deletion", "insertion", "correlation, shuffled weights")
+    return table(head, *rows, right=range(1, 7))
+
+
+def aid_noise() -> str:
+    """Maps of RTS and RTS-A under plain noise."""
+    noise = read("aid_cifar10")["noise"]
+    found = {(row["interpreter"], row["kind"], row["rate"]): row for row in noise["rows"]}
+    rows = []
+    for level in noise["levels"]:
+        kind, rate = level["kind"], level["rate"]
+        pairs = [found[name, kind, rate] for name in ("rts", "rts_a")]
+        share = f"{level['misclassified']} of {level['images']}"
+        rows.append(
+            [kind, share, f"{level['level'] * 255:.1f}", *(f"{row['iou']:.3f} / {row['l1']:.3f}" for row in pairs)]
+        )
+    return table(["noise", "misclassified", "level x 255", "RTS", "RTS-A"], *rows, right=(2,))
+
+
+def aid_transfer() -> str:
+    """Attacks on one of RTS and RTS-A, explained by the other."""
+    found = {(row["source"], row["attack"], row["schedule"]): row["iou"] for row in read("aid_cifar10")["transfer"]}
+    attacks = [key for key in _AID_ATTACKS if ("rts", *key) in found]
+    rows = [
+        [title, *(f"{found[source, *key]:.3f}" for key in attacks)]
+        for source, title in (
+            ("rts", "made for RTS, explained by RTS-A"),
+            ("rts_a", "made for RTS-A, explained by RTS"),
+        )
+    ]
+    return table(["map IoU", *(_AID_ATTACKS[key][0] for key in attacks)], *rows, right=range(1, 5))
+
+
 def aid_settings() -> str:
     """Benign maps and resilience for the settings of AID."""
     rows = []
@@ -199,7 +263,7 @@ def kills() -> str:
 def tables() -> Iterator[tuple[str, str]]:
     """Every table with its name."""
     made = (attacks, steps, drift, maps, quality, evaluation, rounding, report, memory, batches, training)
-    for make in (*made, derivatives, kills, aid_settings):
+    for make in (*made, derivatives, kills, aid, aid_quality, aid_noise, aid_transfer, aid_settings):
         yield make.__name__, make()
 
 

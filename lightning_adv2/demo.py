@@ -106,7 +106,7 @@ def demo(output: Path = Path("runs/demo"), num_images: int = 32, seed: int = 0) 
     trainer = _trainer(output, logger, callbacks=[quality, evaluation])
     trainer.test(IDLS(classifier, interpreters), datamodule=attacked, verbose=False)
     assert evaluation.summary is not None
-    kept = {row["interpreter"]: row["iou"] for row in evaluation.summary.rows if row["attack"] == "adv2"}
+    kept = {row["interpreter"]: row["iou"] for row in evaluation.summary.rows if row["role"] == "joint"}
     agreement = float(trainer.callback_metrics["test/benign/rts_a/agreement_l1"])
     console.print(
         f"IoU between the map before ADV2 and after it: [bold]{kept['rts']:.2f}[/] with RTS, "

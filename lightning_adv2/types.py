@@ -1,4 +1,4 @@
-"""The few types that every layer shares. B batch, C channels, K classes, h x w map size."""
+"""Types that every layer shares. B batch, C channels, H x W image size, K classes, h x w map size."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ Classes: TypeAlias = Tensor | int | Sequence[int]
 
 
 class Batch(TypedDict):
-    """What every dataloader of this package yields.
+    """The batch that every dataloader of this package yields.
 
     Attributes:
         images: ``(B, C, H, W)`` float32 in [0, 1], exactly ``k / 255`` for whole ``k``.
         label: ``(B,)`` int64, the true class.
-        image_id: B strings, unique within the dataset; with the seed they fix all that is random per image.
+        image_id: B strings, unique within the dataset; with the seed they fix all random numbers of an image.
         mask: ``(B, 1, H, W)`` bool, the object's pixels, where the dataset has exact masks.
         boxes: ``(B, M, 4)`` float32, the object's boxes ``xmin, ymin, xmax, ymax`` in pixels, half-open, where the
             dataset has boxes; M is the same for all its images, and rows of zeros fill up.
         target_class: ``(B,)`` int64, the class that the attack aims at, where a manifest fixed it.
-        other_images: ``(B, C, H, W)`` like ``images``, for each image another one that does not show its target class;
-            where the data module was asked for partners.
+        other_images: ``(B, C, H, W)`` like ``images``, for each image another image that does not show its target
+            class; where the data module was asked for partners.
         other_label: ``(B,)`` int64, their true classes.
-        skipped: identifier and reason of the images that belong here but cannot be read.
+        skipped: identifier and reason of the images of this batch that cannot be read.
     """
 
     images: Tensor
@@ -49,10 +49,10 @@ class Interpretation:
     """A classifier's decision and its explanation, from one forward pass.
 
     Attributes:
-        logits: ``(B, K)``, the classifier's.
+        logits: ``(B, K)``, of the classifier.
         attribution_map: ``(B, 1, h, w)`` in [0, 1].
-        aux: what else the interpreter computed on the way (RTS: ``encoder_logits`` ``(B, K)``).
-        state: the interpreter's state after this call; ``()`` unless it is iterative.
+        aux: further results of the interpreter by name (RTS: ``encoder_logits`` ``(B, K)``).
+        state: the interpreter's state after this call; ``()`` unless the interpreter is iterative.
     """
 
     logits: Tensor
@@ -62,5 +62,12 @@ class Interpretation:
 
 
 def without_map(logits: Tensor) -> Interpretation:
-    """A decision without an explanation: logits ``(B, K)`` and an empty map ``(B, 1, 0, 0)``."""
+    """A decision without an explanation, for attacks on the classifier alone.
+
+    Args:
+        logits: ``(B, K)``.
+
+    Returns:
+        The logits with an empty map ``(B, 1, 0, 0)``.
+    """
     return Interpretation(logits, logits.new_zeros(len(logits), 1, 0, 0))

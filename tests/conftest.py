@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,11 @@ from lightning_adv2.models import Classifier
 # take ten times as long. The subprocesses inherit the variable; this process has loaded torch already.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+# What the processes of a session share, those that xdist starts and those that tests start.
+if "LAB" not in os.environ:
+    _shared = tempfile.TemporaryDirectory(prefix="lab")
+    os.environ["LAB"] = _shared.name
 
 # Matplotlib's list of fonts, which takes it seconds, is made once for all processes, whatever their home.
 os.environ.setdefault("MPLCONFIGDIR", str(Path(__file__).parents[1] / "build" / "matplotlib"))

@@ -23,7 +23,7 @@ from torch.utils.data import default_collate
 from lightning_adv2.attacks import Attack, adv2_cam, adv2_grad, adv2_rts, pgd
 from lightning_adv2.data import AttackDataModule, ShapesDataModule
 from lightning_adv2.interpreters import CAM, RTS, Gradient, Interpreter
-from lightning_adv2.models import ResidualClassifier, save_weights
+from lightning_adv2.models import ResidualClassifier, read_weights, save_weights
 from lightning_adv2.modules import IDLS
 from lightning_adv2.types import Batch
 
@@ -51,7 +51,17 @@ test_batch.__test__ = False  # type: ignore[attr-defined] - a helper, whatever p
 
 @cache
 def _memory() -> dict[str, Tensor]:
-    """Weights that have seen the test images: an attack needs images that the victim gets right, not a good victim."""
+    """Weights that have seen the test images: an attack needs images that the victim gets right, not a good victim.
+
+    All processes of a session of pytest have them from its first.
+    """
+    made = Path(os.environ["LAB"]) / "victim.safetensors"
+    if not made.is_file():
+        save_weights(_trained(), made)
+    return read_weights(made)
+
+
+def _trained() -> dict[str, Tensor]:
     batch = test_batch()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)

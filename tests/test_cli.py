@@ -171,7 +171,7 @@ def test_promise_1_fit_is_killed_and_the_same_command_is_run_again(tmp_path: Pat
     reached = saved_step(killed)
     again = run_python(*command, folder=tmp_path)
     assert again.returncode == 0, again.stderr[-3000:]
-    assert f"Going on from step {reached}" in again.stderr
+    assert f"Continuing from step {reached}" in again.stderr
     assert saved_step(killed) == saved_step(whole) == 60
     assert (killed / "rts.safetensors").read_bytes() == (whole / "rts.safetensors").read_bytes()
 

@@ -13,6 +13,7 @@ from lab import run_fresh_python
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lightning_adv2"
+TESTS = ROOT / "tests"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -71,6 +72,17 @@ def test_two_lightnings_are_never_mixed() -> None:
             modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not [m for m in modules if m == "lightning" or m.startswith("lightning.")], name(path)
+
+
+def test_no_file_imports_a_test_module() -> None:
+    """What two test modules need stands in a module of its own."""
+    modules = {".".join(path.relative_to(TESTS).with_suffix("").parts) for path in TESTS.rglob("test_*.py")}
+    for path in (*TESTS.rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            found = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set()
+            if isinstance(node, ast.ImportFrom):
+                found = {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+            assert not found & modules, f"{name(path)}, line {node.lineno}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

@@ -1,4 +1,4 @@
-"""A faster copy of the victim that an attack takes its gradients through; the victim itself has the last word."""
+"""A faster copy of the victim that an attack takes its gradients through; the victim itself decides the result."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lightning_adv2.models import Classifier, MapNetwork, Softplus, fold_batchno
 from lightning_adv2.types import State
 
 Wrapper = Callable[[Callable[..., Any]], Any]
-# How far the copy's logits may be from the victim's, as a share of the largest, and its map's pixels on average.
+# Largest difference of the copy's logits, as a share of the largest logit, and mean difference of its map's pixels.
 TOLERANCE, MAP_TOLERANCE = 1e-4, 1e-2
-# How far the gradients may be apart, as a share of the norm: rounding moves some ReLUs and maxima across their kinks.
+# Largest difference of the gradients, as a share of the norm: rounding moves some ReLUs and maxima across kinks.
 SLOPE_TOLERANCE = 0.1
 # An iterative interpreter's first steps depend on its start, not on the image.
 SETTLING = 4
@@ -29,15 +29,15 @@ TOLERANCE_BF16 = 5e-2
 
 @dataclass(frozen=True)
 class Acceleration:
-    """What the copy does otherwise than the victim. In single precision its logits agree to about 1e-6 of the largest.
+    """The optimisations of the copy. In single precision the copy's logits agree to about 1e-6 of the largest logit.
 
     Attributes:
         fold_batchnorm: BatchNorm becomes part of the convolution before it.
         channels_last: images and weights lie in memory pixel by pixel.
         bfloat16: networks compute under autocast; losses, maps' normalisation and the perturbation do not. For GPUs: a
             CPU takes twice as long. Maps agree to a few per cent only.
-        compile: ``torch.compile`` of the networks; half a minute at the start. Where an attack takes second derivatives
-            (GRAD and its relatives, MASK) the copy stays as it is.
+        compile: ``torch.compile`` of the networks, which takes half a minute at the start. Disabled where an attack
+            takes second derivatives (GRAD and its relatives, MASK).
     """
 
     fold_batchnorm: bool = True
@@ -48,10 +48,10 @@ class Acceleration:
 
 @dataclass(frozen=True)
 class AcceleratedCopy:
-    """What gradients are taken through.
+    """The networks that gradients are taken through.
 
     Attributes:
-        classifier: frozen.
+        classifier: frozen, in eval mode.
         interpreter: None where the attack ignores the map.
     """
 
@@ -65,7 +65,7 @@ def make_accelerated_copy(
     images: Tensor,
     acceleration: Acceleration | None = None,
 ) -> AcceleratedCopy:
-    """Copy the victim and make the copy fast; it is compared with the victim, which is left as it is.
+    """A fast copy of the victim, compared with the victim, which stays unchanged.
 
     An interpreter whose encoder has the classifier's own weights gets the classifier as its encoder, so that both share
     one forward pass. Optimisations that change the outputs beyond the tolerances of this file are disabled with a
@@ -75,9 +75,10 @@ def make_accelerated_copy(
         classifier: in eval mode.
         interpreter: in eval mode; None to attack the classifier alone.
         images: ``(B, C, H, W)``; only their shape, type and device count.
-        acceleration: None takes the usual, which changes nothing but the rounding.
+        acceleration: None takes the defaults, which change nothing but the rounding.
 
     Raises:
+        TypeError: ``classifier`` or ``interpreter`` is of another type.
         ValueError: the victim is in train mode.
     """
     check_victim(classifier, interpreter)
@@ -91,13 +92,13 @@ def make_accelerated_copy(
         try:
             expected = _look(plain, probe)
         except RuntimeError:
-            return plain  # the attack will say what is wrong with it
+            return plain  # the attack meets the same error and reports it
         for less, way in _ways(how):
             try:
                 accelerated = _copy(plain, probe, way)
                 tolerance = TOLERANCE_BF16 if way.bfloat16 else TOLERANCE
                 difference = _difference(expected, _look(accelerated, probe), tolerance)
-            except Exception as error:  # second derivatives of what is compiled, no compiler, what cannot be copied
+            except Exception as error:  # no compiler, a compiled second derivative, a network without a copy
                 difference = f"{type(error).__name__}: {error}".strip().splitlines()[0]
             if not difference:
                 return accelerated
@@ -107,7 +108,7 @@ def make_accelerated_copy(
 
 
 def _ways(how: Acceleration) -> Iterator[tuple[str, Acceleration]]:
-    """What is asked for, then with less of it, and what is given up where that does not agree either."""
+    """Accelerations with fewer and fewer optimisations, each with the word for what is disabled if it fails."""
     if how.compile:
         yield "compiled", how
         how = replace(how, compile=False)
@@ -124,7 +125,7 @@ def _ways(how: Acceleration) -> Iterator[tuple[str, Acceleration]]:
 
 @contextmanager
 def _exactly(device: torch.device) -> Iterator[None]:
-    """In full precision, whatever the caller has set: what is compared is the networks."""
+    """Full precision, whatever the caller has set, so that the comparison is of the networks."""
     backend, precision = torch.backends.cudnn, torch.get_float32_matmul_precision()
     settings = backend.enabled, backend.benchmark, backend.benchmark_limit, backend.deterministic
     torch.set_float32_matmul_precision("highest")
@@ -136,7 +137,7 @@ def _exactly(device: torch.device) -> Iterator[None]:
 
 
 def _copy(plain: AcceleratedCopy, probe: Tensor, how: Acceleration) -> AcceleratedCopy:
-    """The victim's copy, folded, laid out, and wrapped in what is to compute it."""
+    """The victim's copy, folded, laid out and wrapped as the acceleration says."""
     accelerated = deepcopy(plain)  # both at once: an interpreter may know layers of the classifier
     classifier, interpreter = accelerated.classifier, accelerated.interpreter
     networks = list(interpreter.modules()) if interpreter is not None else []
@@ -174,7 +175,7 @@ def _equal(first: nn.Module, second: nn.Module) -> bool:
 
 
 def _wrap(parts: Sequence[nn.Module], names: dict[type[nn.Module], list[str]], wrapper: Wrapper) -> None:
-    """Put a wrapper around methods of networks of some types; each network once, be it part of two."""
+    """Wrap methods of networks of some types; a network that is part of two is wrapped once."""
     for part in dict.fromkeys(parts):
         for name in (name for kind, own in names.items() if isinstance(part, kind) for name in own):
             if hasattr(part, name):
@@ -182,7 +183,7 @@ def _wrap(parts: Sequence[nn.Module], names: dict[type[nn.Module], list[str]], w
 
 
 def _channels_last(method: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The method, whose result lies pixel by pixel; what an attack itself computes with lies as ever."""
+    """The method with a channels-last result; the attack's own tensors keep their layout."""
 
     def run(images: Tensor) -> Tensor:
         return method(images).contiguous(memory_format=torch.channels_last)
@@ -191,7 +192,7 @@ def _channels_last(method: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
 
 
 def _in_bfloat16(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method under autocast; what it returns is in the type of its first tensor again."""
+    """The method under autocast, its results cast to the type of its first tensor."""
 
     def run(*arguments: Any) -> Any:
         first = arguments[0][0] if isinstance(arguments[0], list) else arguments[0]
@@ -208,7 +209,17 @@ def _cast(values: Any, dtype: torch.dtype) -> Any:
 
 
 def settled_state(interpreter: Interpreter, classifier: Classifier, images: Tensor, class_idx: Tensor) -> State:
-    """Where an iterative interpreter's next step depends on the image, not on its start; ``()`` for all others."""
+    """The state from which an iterative interpreter's next step depends on the image and not on its start (4 steps).
+
+    Args:
+        interpreter: in eval mode.
+        classifier: the network explained, in eval mode.
+        images: ``(B, C, H, W)`` in [0, 1].
+        class_idx: ``(B,)`` in [0, K), the class explained.
+
+    Returns:
+        Every leaf with B first; ``()`` for interpreters that are not iterative.
+    """
     with torch.no_grad():
         state = interpreter.init_state(classifier, images.detach(), class_idx)
         for _ in range(0 if isinstance(state, tuple) and not state else SETTLING):
@@ -218,7 +229,7 @@ def settled_state(interpreter: Interpreter, classifier: Classifier, images: Tens
 
 @dataclass(frozen=True)
 class _View:
-    """What an attack on one image sees of a victim; tensors without a graph."""
+    """A victim's outputs and gradients at one image, without a graph."""
 
     logits: Tensor
     encoder_logits: Tensor
@@ -228,10 +239,10 @@ class _View:
 
 
 def _look(one: AcceleratedCopy, probe: Tensor) -> _View:
-    """Logits and map of an image, and the gradient of each by the image.
+    """Logits and map of an image, and the gradient of each with respect to the image.
 
-    A map without a slope is looked at once more through a smooth ReLU, as the attack on it would. The slope of an
-    iterative interpreter's map is left out: Adam's quotients multiply rounding until nothing is left to compare.
+    A map without a slope is computed again through a smooth ReLU, as in the attack on it. The slope of an iterative
+    interpreter's map is left out: Adam's quotients multiply rounding errors beyond any tolerance.
     """
     view = _look_through(one, probe, nullcontext())
     if one.interpreter is None or bool(view.map_slope.any()):
@@ -256,7 +267,7 @@ def _look_through(one: AcceleratedCopy, probe: Tensor, mode: AbstractContextMana
 
 
 def _slope(value: Tensor, leaf: Tensor) -> Tensor:
-    """The gradient of an uneven sum: an even one may be constant, as a min-max map's extremes are."""
+    """The gradient of a weighted sum; the plain sum may be constant, as the extremes of a min-max map are."""
     if not value.requires_grad:
         return torch.zeros_like(leaf)
     weight = torch.rand(value.shape, generator=torch.Generator().manual_seed(1)).to(value)
@@ -265,7 +276,7 @@ def _slope(value: Tensor, leaf: Tensor) -> Tensor:
 
 
 def _difference(expected: _View, found: _View, tolerance: float) -> str:
-    """In which way the copy does not agree with the victim; empty where it does."""
+    """The first difference between copy and victim beyond its tolerance, or an empty string."""
     for label, first, second in (
         ("logits", expected.logits, found.logits),
         ("the encoder's logits", expected.encoder_logits, found.encoder_logits),

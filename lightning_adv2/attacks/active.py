@@ -1,4 +1,4 @@
-"""No work on finished images: which of a batch a stage still moves, and when it leaves one alone."""
+"""The images of a batch that a stage still moves, and the rule by which it stops moving an image."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from lightning_adv2.types import State
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """A stage leaves a confident image as it is when its best iterate has not got better for a while.
+    """Stops moving a confident image whose best iterate has not improved for ``patience`` steps.
 
     An image stops by its own history, so that it ends where it would end alone. For MASK ``patience`` must span several
     of its step's fresh maps, which come every ``reset`` or ``refresh`` steps. For steps of constant size, such as the
-    ``paper`` schedules: where they decay to nothing, as in ``fast``, the end is where the map gets good.
+    ``paper`` schedules: where the steps decay to nothing, as in ``fast``, the map improves at the end.
 
     Attributes:
-        patience: steps without an improvement.
-        tolerance: what counts as one, in the map's mean square difference; in a stage without a map in the confidence.
-        every: steps between two looks, each of which waits for the device.
+        patience: steps without an improvement, at least 1.
+        tolerance: the least improvement that counts, in [0, 1): in the map's mean square difference; in a stage without
+            a map in the confidence.
+        every: steps between two checks, at least 1; each check waits for the device.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
 
     patience: int = 100
@@ -51,7 +55,14 @@ class Watch:
         self._since = torch.zeros_like(like)
 
     def see(self, ranks: Tensor) -> Tensor | None:
-        """``(B,)`` bool, the images that are finished, as of ``best.rank``; None between two looks."""
+        """The images that are finished after one more step.
+
+        Args:
+            ranks: ``(B,)``, of the best iterates; see :func:`~lightning_adv2.attacks.best.rank`.
+
+        Returns:
+            ``(B,)`` bool; None between two checks.
+        """
         better = ranks < self._best - self._rule.tolerance
         self._best = torch.where(better, ranks, self._best)
         self._since = torch.where(better, 0, self._since + 1)
@@ -62,13 +73,18 @@ class Watch:
 
 
 class ActiveSet:
-    """The images that a stage still moves.
+    """The images that a stage still moves, b of B.
+
+    Args:
+        inputs: of the batch.
+        parameter: ``(B, ...)``, the perturbation's.
+        state: the step's, every leaf with B first.
 
     Attributes:
-        rows: ``(b,)``, their positions in the batch; None for all.
-        inputs: theirs.
-        parameter: ``(b, ...)``, theirs.
-        state: the step's, of these images.
+        rows: ``(b,)`` int64, the images' indices in the batch; None for all.
+        inputs: of the active images.
+        parameter: ``(b, ...)``, of the active images.
+        state: the step's, every leaf with b first.
     """
 
     def __init__(self, inputs: AttackInputs, parameter: Tensor, state: State) -> None:
@@ -80,7 +96,15 @@ class ActiveSet:
         return len(self.parameter)
 
     def spread(self, values: Tensor, whole: Tensor) -> Tensor:
-        """``whole`` ``(B, ...)`` with the active images' ``values`` ``(b, ...)`` in their places."""
+        """The values of the whole batch, the active images' values replaced.
+
+        Args:
+            values: ``(b, ...)``, of the active images.
+            whole: ``(B, ...)``.
+
+        Returns:
+            ``(B, ...)``.
+        """
         return values if self.rows is None else whole.index_copy(0, self.rows, values)
 
     @property
@@ -89,7 +113,11 @@ class ActiveSet:
         return self.spread(self.parameter, self._whole)
 
     def leave(self, finished: Tensor) -> None:
-        """Go on without the images that are ``finished`` ``(B,)``."""
+        """Go on without the images that are finished.
+
+        Args:
+            finished: ``(B,)`` bool.
+        """
         rows = torch.arange(len(finished), device=finished.device) if self.rows is None else self.rows
         keep = (~finished[rows]).nonzero()[:, 0]
         if len(keep) == len(rows):
@@ -106,7 +134,15 @@ class ActiveSet:
 
 
 def rows_of(state: Any, rows: Tensor) -> Any:
-    """Some rows of every leaf of a state, each of which leads with B."""
+    """Some rows of every leaf of a state.
+
+    Args:
+        state: a tensor ``(B, ...)``, nested tuples of such, or any other value, which is returned unchanged.
+        rows: ``(b,)`` int64.
+
+    Returns:
+        The same structure, every leaf with b first.
+    """
     if isinstance(state, Tensor):
         return state[rows]
     return tuple(rows_of(part, rows) for part in state) if isinstance(state, tuple) else state

@@ -1,4 +1,4 @@
-"""What an attacker minimises who knows the defence: the squeezers of a detector, or the members of an ensemble."""
+"""Loss terms of an attacker who knows the defence: a detector's squeezers, or an ensemble's members."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from lightning_adv2.types import State
 
 
 class SqueezedClass(LossTerm):
-    """l_sqz: the squeezed image shall be taken for what the image is taken for (section 6, adaptive attack).
+    """l_sqz: the squeezed image shall get the prediction of the image (section 6, adaptive attack).
 
     Args:
-        squeezers: those that the detector is thought to use.
+        squeezers: those that the detector is assumed to use, at least one.
         weight: see :class:`LossTerm`.
+
+    Raises:
+        ValueError: no squeezers.
     """
 
     needs_map = False
@@ -31,22 +34,32 @@ class SqueezedClass(LossTerm):
         self.squeezers: Sequence[Squeezer] = tuple(squeezers)
 
     def loss(self, context: Context) -> Tensor:
-        """Cross entropy between f(x) and f(psi(x)), the mean over the squeezers."""
+        """Cross entropy between f(x) and f(psi(x)), the mean over the squeezers (section 6).
+
+        Args:
+            context: of B images.
+
+        Returns:
+            ``(B,)`` in nats, >= 0.
+        """
         seen = context.interpretation.logits.softmax(1)
         squeezed = [context.inputs.classifier(squeezer(context.adv_images)) for squeezer in self.squeezers]
         return torch.stack([cross_entropy(logits, seen) for logits in squeezed]).mean(0)
 
 
 class SqueezedPrediction(LossTerm):
-    """Algorithm 2, for a bit depth: decide like an adversarial image x+ that lives on the squeezer's own levels.
+    """Algorithm 2, for a bit depth: the image gets the prediction of an adversarial image x+ on the squeezer's levels.
 
-    x+ comes from PGD in the squeezed space, from psi(x) on; then ||f(x) - f(x+)||_1 is minimised. The step of 2^-i
-    is a little less than a level, and is rounded to one.
+    x+ comes from PGD in the squeezed space, starting from psi(x); then ||f(x) - f(x+)||_1 is minimised. The step of
+    2^-i is a little less than a level, and is rounded to one level.
 
     Args:
         bits: i, from 2 to 8; at 1 the step would be rounded away.
-        steps: of PGD in the squeezed space.
+        steps: of PGD in the squeezed space, at least 1.
         weight: see :class:`LossTerm`.
+
+    Raises:
+        ValueError: ``bits`` or ``steps`` out of range.
     """
 
     needs_map = False
@@ -58,7 +71,14 @@ class SqueezedPrediction(LossTerm):
         self.squeezer, self.steps = BitDepth(bits), steps
 
     def prepare(self, inputs: AttackInputs) -> State:
-        """f(x+), ``(B, K)`` probabilities."""
+        """f(x+), the prediction of PGD in the squeezed space (Algorithm 2).
+
+        Args:
+            inputs: of B images.
+
+        Returns:
+            ``(B, K)`` probabilities.
+        """
         step_size = 2.0**-self.squeezer.bits
         x = self.squeezer(inputs.images).detach()
         for _ in range(self.steps):
@@ -66,27 +86,35 @@ class SqueezedPrediction(LossTerm):
                 leaf = x.requires_grad_()
                 loss = cross_entropy(inputs.classifier(leaf), inputs.target_class)
                 (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-            # Not within epsilon: x+ shows only what the squeezed network can be made to say.
+            # Not within epsilon: x+ only provides a prediction that the squeezed network can reach.
             x = self.squeezer((x.detach() - step_size * gradient.sign()).clamp(0, 1)).detach()
         with torch.no_grad():
             logits: Tensor = inputs.classifier(x)
         return logits.softmax(1)
 
     def loss(self, context: Context) -> Tensor:
-        """L1 distance of the class probabilities."""
+        """||f(x) - f(x+)||_1 of the class probabilities (Algorithm 2).
+
+        Args:
+            context: of B images, with f(x+) in ``prepared``.
+
+        Returns:
+            ``(B,)`` in [0, 2].
+        """
         wanted: Tensor = context.prepared
         return (context.interpretation.logits.softmax(1) - wanted).abs().sum(1)
 
 
 class MemberMaps(LossTerm):
-    """l_int for an ensemble: every member's map, so that their disagreement stays what it is on the benign image.
+    """l_int for an ensemble: the maps of its members, so that their disagreement stays that of the benign image.
 
-    A member aims at the target map plus what it differs from the ensemble's in the benign image: for the benign target
-    that is its own benign map.
+    A member's target is the target map plus the difference of the member's map from the ensemble's in the benign image:
+    for the benign target that is the member's own benign map. The paper leaves the adaptive attack on ensembles open
+    (section 6).
 
     Args:
         weight: see :class:`LossTerm`.
-        members: names of the members to aim at, for an attacker who knows but these; None takes all.
+        members: names of the members to aim at, for an attacker who knows only these; None takes all.
     """
 
     def __init__(self, weight: float | Ramp = 1.0, members: Sequence[str] | None = None) -> None:
@@ -94,7 +122,17 @@ class MemberMaps(LossTerm):
         self.members = members
 
     def prepare(self, inputs: AttackInputs) -> State:
-        """The members' target maps, ``(B, M, h, w)``."""
+        """The members' target maps.
+
+        Args:
+            inputs: of B images, with an :class:`Ensemble` and a target map.
+
+        Returns:
+            ``(B, M, h, w)`` in [0, 1].
+
+        Raises:
+            ValueError: the interpreter is no ensemble, or has no member of a name in ``members``.
+        """
         assert inputs.target_map is not None
         with torch.no_grad():
             seen = inputs.classifier(inputs.images).argmax(1)
@@ -107,7 +145,14 @@ class MemberMaps(LossTerm):
         return (inputs.target_map + deviation).clamp(0, 1)
 
     def loss(self, context: Context) -> Tensor:
-        """Mean square difference over the pixels of all members."""
+        """Mean squared difference over the pixels of all members' maps (Eqn 4 per pixel).
+
+        Args:
+            context: of B images, with the members' target maps in ``prepared``.
+
+        Returns:
+            ``(B,)`` in [0, 1].
+        """
         assert isinstance(context.inputs.interpreter, Ensemble)
         chosen = self._chosen(context.inputs.interpreter)
         return map_mse(context.interpretation.aux["member_maps"][:, chosen], context.prepared[:, chosen])

@@ -1,4 +1,4 @@
-"""What an attack is: what may change, how it moves, what is kept."""
+"""An attack: its perturbation, its stages and its rule for the best iterate."""
 
 from __future__ import annotations
 
@@ -14,37 +14,58 @@ from lightning_adv2.interpreters import Interpreter
 
 @dataclass(frozen=True)
 class Stage:
-    """``steps`` moves of one kind; the perturbation carries over from the stage before."""
+    """``steps`` moves of one kind; the perturbation carries over from the stage before.
+
+    Attributes:
+        step: the move.
+        steps: number of moves, at least 1.
+    """
 
     step: Step
     steps: int
 
 
 class AttackRecipe(ABC):
-    """What an evaluation is asked to run: an attack, or a recipe that becomes one when the interpreter is known."""
+    """An attack, or a recipe that becomes one once the interpreter is known; an evaluation runs a list of recipes.
+
+    Attributes:
+        name: for tables and log keys.
+        schedule: ``fast``, ``paper``, or a name of one's own.
+        needs_map: whether it aims at the map, and so needs an interpreter.
+    """
 
     name: str
     schedule: str
     needs_map: bool
-    """Whether it aims at the map, and so needs an interpreter."""
 
     @abstractmethod
     def against(self, interpreter: Interpreter | None) -> Attack:
-        """The attack on this interpreter's maps."""
+        """The attack on an interpreter's maps.
+
+        Args:
+            interpreter: the victim's interpreter; None for an attack that ignores the map.
+
+        Raises:
+            TypeError: ``interpreter`` is of another type.
+            ValueError: the recipe does not apply to this interpreter.
+        """
 
 
 class Attack(AttackRecipe):
-    """Everything that defines an attack but the victim: what may change, how it moves, what is kept.
+    """A complete attack without its victim: the perturbation, the moves, and the rule for the best iterate.
 
     Args:
         name: for tables and log keys, such as ``pgd`` or ``adv2``.
-        schedule: which of its ready schedules this is, such as ``fast`` or ``paper``.
+        schedule: the name of the schedule, such as ``fast`` or ``paper``.
         perturbation: what may change.
-        stages: run in order.
-        min_confidence: an iterate counts as confident from this target probability on (the authors' 0.8).
-        restarts: how often to run the stages: first from ``perturbation.init``, then from ``perturbation.restart``.
-            The best run of each image counts; see :class:`~lightning_adv2.attacks.best.Best`.
-        stop: when a stage leaves an image as it is, before its steps are over; None for never.
+        stages: run in order, at least one.
+        min_confidence: an iterate counts as confident from this target probability on, in [0, 1); the authors' 0.8.
+        restarts: number of runs, at least 1: the first from ``perturbation.init``, the others from
+            ``perturbation.restart``. The best run of each image counts; see :class:`~lightning_adv2.attacks.best.Best`.
+        stop: when a stage stops moving an image before its steps are over; None for never.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
 
     def __init__(
@@ -68,22 +89,36 @@ class Attack(AttackRecipe):
         self.needs_map = any(stage.step.needs_map for stage in self.stages)
 
     def against(self, interpreter: Interpreter | None) -> Attack:
-        """Itself: it is ready."""
+        """The attack itself, whatever the interpreter."""
         return self
 
     def staged(self, stages: Sequence[Stage]) -> Attack:
-        """The same attack in other stages."""
+        """The same attack with other stages.
+
+        Args:
+            stages: at least one.
+
+        Raises:
+            ValueError: no stages, or a stage without steps.
+        """
         return Attack(
             self.name, self.schedule, self.perturbation, stages, self.min_confidence, self.restarts, self.stop
         )
 
     @property
     def steps(self) -> int:
-        """Gradient steps per image at most, over all restarts."""
+        """The number of gradient steps per image, at most, over all restarts."""
         return self.restarts * sum(stage.steps for stage in self.stages)
 
 
 def check_restarts(restarts: int) -> None:
-    """Raise a ValueError for less than one run."""
+    """Raise a ValueError for less than one run.
+
+    Args:
+        restarts: number of runs.
+
+    Raises:
+        ValueError: names the argument and its range.
+    """
     if restarts < 1:
         raise ValueError(f"restarts={restarts}: how often the stages run, at least 1")

@@ -1,4 +1,4 @@
-"""Which of the iterates that an attack saw is kept."""
+"""The best iterate of each image among those that an attack saw."""
 
 from __future__ import annotations
 
@@ -15,11 +15,23 @@ from lightning_adv2.types import Interpretation
 class Best:
     """The best iterate of each image: confident ones first, by map loss; then successful ones; then the most likely.
 
+    The paper's scripts keep the smallest l_int among the iterates with f_ct > 0.8.
+
     Args:
         inputs: of B images; the benign images are kept until an iterate is offered.
         parameter: ``(B, ...)``, that of the benign images.
         min_confidence: an iterate counts as confident from this target probability on, in [0, 1).
         by_map: False for an attack that ignores the map: the greater confidence decides, not the map loss.
+
+    Attributes:
+        adv_images: ``(B, C, H, W)``, the best iterates.
+        parameter: ``(B, ...)``, the perturbation's.
+        rank: ``(B,)``; see :func:`rank`.
+        success: ``(B,)`` bool.
+        confidence: ``(B,)`` in [0, 1].
+        score: ``(B,)``, l_int, in [0, 1].
+        attribution_map: ``(B, 1, h, w)`` in [0, 1].
+        trace: for each iterate with a map ``confidence``, ``success``, ``l1`` and ``iou``, each ``(B,)``.
     """
 
     def __init__(
@@ -72,22 +84,38 @@ class Best:
             setattr(self, name, kept if rows is None else old.index_copy(0, rows, kept))
 
     def _record(self, rows: Tensor | None, **seen: Tensor) -> None:
-        """One row of the trace; images that are no longer worked on repeat what was last seen of them."""
+        """One row of the trace; images that are no longer moved repeat their last values."""
         if rows is not None and self.trace:
             seen = {name: self.trace[-1][name].index_copy(0, rows, value) for name, value in seen.items()}
         self.trace.append(seen)
 
 
 def evaluate_logits(logits: Tensor, target_class: Tensor) -> dict[str, Tensor]:
-    """``success`` ``(B,)`` bool and ``confidence`` ``(B,)`` in [0, 1] of logits ``(B, K)``."""
+    """Success and confidence of an iterate (the paper's measures ASR and MC, section 4).
+
+    Args:
+        logits: ``(B, K)``.
+        target_class: ``(B,)`` in [0, K).
+
+    Returns:
+        ``success`` ``(B,)`` bool and ``confidence`` ``(B,)`` in [0, 1].
+    """
     confidence = of_class(logits.softmax(1), target_class)
     return {"success": logits.argmax(1) == target_class, "confidence": confidence}
 
 
 def rank(success: Tensor, confidence: Tensor, min_confidence: float, loss: Tensor | None = None) -> Tensor:
-    """What an iterate is worth, ``(B,)``, less is better: at most 1 where it is confident, then by ``loss`` in [0, 1].
+    """The rank of an iterate, less is better: in [0, 1] where it is confident, then by ``loss``.
 
-    Without a loss by the confidence. NaN ranks behind everything.
+    Args:
+        success: ``(B,)`` bool.
+        confidence: ``(B,)`` in [0, 1].
+        min_confidence: in [0, 1).
+        loss: ``(B,)`` in [0, 1]; None takes 1 - ``confidence``.
+
+    Returns:
+        ``(B,)``: the loss for confident iterates, 2 + loss for successful ones, 5 - confidence for failed ones, and 9
+        where confidence or loss is not finite.
     """
     confident = success & (confidence >= min_confidence)
     loss = 1 - confidence if loss is None else loss

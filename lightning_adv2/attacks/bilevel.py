@@ -1,4 +1,4 @@
-"""The attack on MASK, whose map is itself an optimisation (paper section 3.6, Algorithm 1)."""
+"""The attack on MASK, whose map is itself the result of an optimisation (paper section 3.6, Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -22,30 +22,34 @@ from lightning_adv2.types import Interpretation, State, without_map
 
 
 class BilevelStep(Step):
-    """Algorithm 1: a step on the class, then a step on the map that its inner optimisation is about to reach.
+    """Algorithm 1: a step on the class, then a step on the map that the inner optimisation is about to reach.
 
     1. The parameter moves by ``class_step`` against the L2-normalised gradient of l_prd.
-    2. The mask goes ``plain`` Adam steps on, then ``unrolled`` ones that keep their graph: the interpreter's own steps,
-       at the rate that it ends with (``MASK(lr_end=1)`` keeps the authors' constant one).
+    2. The mask takes ``plain`` Adam steps, then ``unrolled`` Adam steps that keep their graph: the interpreter's own
+       steps, at its final rate (``MASK(lr_end=1)`` keeps the authors' constant rate).
     3. The parameter moves against the L2-normalised gradient of the map loss at the unrolled masks, by the largest
-       step, found by bisection, that keeps the target class ahead of the second by ``kappa`` logits.
+       step, found by bisection, that keeps the target class ahead of the second class by ``kappa`` logits.
     4. Every ``reset`` steps the mask is replaced by a fresh map, and Adam's memory is damped.
 
     Maps of iterates between two resets belong to a mask that lags behind. So with ``reset`` only fresh maps are
-    reported; in between a step reports once more what it reported at the last one.
+    reported; in between a step repeats its last report.
 
     Args:
-        class_step: length of the first move, in the L2 norm of the parameter (the authors' 0.05).
-        map_step: longest second move (the authors' 0.08, then 0.04); a :class:`Ramp` over the stage, or a number.
-        plain: steps of lookahead without a graph (the authors' 4).
-        unrolled: steps of lookahead with one, at least 1 (the authors' 4).
-        average: the map loss is the mean over the unrolled masks; otherwise that of the last.
+        class_step: length of the first move, in the L2 norm of the parameter, >= 0 (the authors' 0.05).
+        map_step: longest second move, in the L2 norm of the parameter (the authors' 0.08, then 0.04); a :class:`Ramp`
+            over the stage, or a number.
+        plain: steps of lookahead without a graph, >= 0 (the authors' 4).
+        unrolled: steps of lookahead with a graph, >= 1 (the authors' 4).
+        average: the map loss is the mean over the unrolled masks; otherwise that of the last mask.
         halvings: of the bisection (10); 0 always takes the longest move.
         kappa: in logits (10).
-        reset: period (50); 0 for never.
-        checkpoint: keep of each unrolled step only where it began, and compute it again on the way back: the same
+        reset: period in steps (50); 0 for never.
+        checkpoint: keep only the start of each unrolled step, and compute the step again in the backward pass: the same
             gradient in a fraction of the memory, for more time.
         terms: what is minimised in the first move, without the map.
+
+    Raises:
+        ValueError: an argument is out of its range, or a term needs the map.
     """
 
     needs_map = True
@@ -78,20 +82,35 @@ class BilevelStep(Step):
         refuse_map_terms(self.terms)
 
     def extended(self, terms: Sequence[LossTerm]) -> Self:
-        """See :class:`Step`; a step without a first move gets one, for it is there that terms are minimised."""
+        """The same step with further terms in its first move; a step without a first move gets one of length 0.05.
+
+        Args:
+            terms: without the map.
+
+        Raises:
+            ValueError: a term needs the map.
+        """
         refuse_map_terms(terms)
         other = super().extended(terms)
         other.class_step = self.class_step or 0.05
         return other
 
     def at_its_peak(self) -> Step:
-        """Recomputed, one unrolled step at a time has a graph."""
+        """The step whose graph has the memory of this step: recomputed, one unrolled step at a time has a graph."""
         other = copy(self)
         other.unrolled, other.checkpoint = 1 if self.checkpoint else self.unrolled, False
         return other
 
     def init(self, inputs: AttackInputs, parameter: Tensor) -> State:
-        """Step count, inner state, what the terms prepare, and the last report; the first call fills them."""
+        """Step count ``(B,)``, inner state, the terms' prepared states, and the last report; the first call fills them.
+
+        Args:
+            inputs: of B images, with a MASK.
+            parameter: ``(B, ...)``, the perturbation's.
+
+        Raises:
+            ValueError: the interpreter is no MASK.
+        """
         mask_interpreter(inputs)
         count = inputs.target_class.new_zeros(len(parameter))
         return count, (), tuple(term.prepare(inputs) for term in self.terms), ()
@@ -99,7 +118,13 @@ class BilevelStep(Step):
     def __call__(
         self, inputs: AttackInputs, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
     ) -> tuple[Tensor, State, Seen]:
-        """See :class:`Step`."""
+        """The next parameter ``(B, ...)``, the next state and the report: one iteration of Algorithm 1.
+
+        For the arguments see :class:`Step`.
+
+        Raises:
+            ValueError: the interpreter is no MASK.
+        """
         interpreter = mask_interpreter(inputs)
         classifier, target = inputs.classifier, inputs.target_class
         count, inner, prepared, report = state
@@ -126,7 +151,19 @@ class BilevelStep(Step):
         return moved, (count + 1, inner, prepared, report), seen(report[0], shown_then, finite & map_finite)
 
     def lookahead(self, inputs: AttackInputs, adv_images: Tensor, inner: State) -> tuple[Tensor, State]:
-        """The map loss ``(B,)`` of the masks to come, with a graph to ``adv_images``, and the last one, detached."""
+        """The map loss of the masks to come, and the last inner state (Algorithm 1).
+
+        Args:
+            inputs: of B images, with a MASK and a target map.
+            adv_images: ``(B, C, H, W)`` in [0, 1].
+            inner: MASK's state.
+
+        Returns:
+            Loss ``(B,)`` in [0, 1], with a graph to ``adv_images``, and MASK's state, detached.
+
+        Raises:
+            ValueError: the interpreter is no MASK.
+        """
         interpreter, target_map = mask_interpreter(inputs), wanted_map(inputs)
         arguments = inputs.classifier, inputs.target_class
         for _ in range(self.plain):
@@ -188,7 +225,15 @@ def _recomputed(interpreter: MASK, classifier: Classifier, images: Tensor, targe
 
 
 def margin(logits: Tensor, target_class: Tensor) -> Tensor:
-    """How far the target class is ahead of the strongest other: ``(B, K)`` and ``(B,)`` -> ``(B,)``, in logits."""
+    """The lead of the target class over the strongest other class.
+
+    Args:
+        logits: ``(B, K)``.
+        target_class: ``(B,)`` in [0, K).
+
+    Returns:
+        ``(B,)``, in logits.
+    """
     own = of_class(logits, target_class)
     return own - logits.scatter(1, target_class[:, None], -torch.inf).amax(1)
 
@@ -207,13 +252,27 @@ def _damped(fresh: State, inner: State) -> State:
 
 
 def refuse_map_terms(terms: Sequence[LossTerm]) -> None:
-    """The steps for MASK make their own map loss."""
+    """Raise a ValueError for terms that need the map, which the steps for MASK do not hand to them.
+
+    Args:
+        terms: of a step for MASK.
+
+    Raises:
+        ValueError: names the terms.
+    """
     if names := [type(term).__name__ for term in terms if term.needs_map]:
         raise ValueError(f"terms: this step makes its own map loss and shows the others no map; leave out {names}")
 
 
 def mask_interpreter(inputs: AttackInputs) -> MASK:
-    """The interpreter, which must be a MASK."""
+    """The interpreter of the inputs, which must be a MASK.
+
+    Args:
+        inputs: of any number of images.
+
+    Raises:
+        ValueError: names the interpreter found and the remedy.
+    """
     if not isinstance(inputs.interpreter, MASK):
         raise ValueError(
             f"interpreter: this step looks into MASK's own optimisation, not {type(inputs.interpreter).__name__}'s; "
@@ -223,6 +282,13 @@ def mask_interpreter(inputs: AttackInputs) -> MASK:
 
 
 def wanted_map(inputs: AttackInputs) -> Tensor:
-    """m_t, which the engine has checked to be there."""
+    """The target map m_t of inputs that are checked to have one.
+
+    Args:
+        inputs: of B images.
+
+    Returns:
+        ``(B, 1, h, w)`` in [0, 1].
+    """
     assert inputs.target_map is not None
     return inputs.target_map

@@ -1,4 +1,4 @@
-"""What an attack refuses before it starts."""
+"""Checks of an attack's victim and inputs before it starts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ from lightning_adv2.types import Classes
 
 
 def check_victim(classifier: Classifier, interpreter: Interpreter | None) -> None:
-    """Raise an error for what cannot be attacked.
+    """Raise an error for a victim that cannot be attacked.
+
+    Args:
+        classifier: must be a :class:`Classifier`, or another module with ``num_classes``.
+        interpreter: must be an :class:`Interpreter`, or None.
 
     Raises:
-        TypeError: no :class:`Classifier` or :class:`Interpreter`, or a class in an instance's place.
+        TypeError: another type, or a class in an instance's place.
         ValueError: a part is in train mode, where a forward pass would change it or depend on chance, or is a BatchNorm
             without statistics.
     """
@@ -34,7 +38,15 @@ def check_victim(classifier: Classifier, interpreter: Interpreter | None) -> Non
 
 
 def check_gradient(name: str, interpreter: Interpreter) -> None:
-    """Raise a ValueError for an interpreter whose map must not be attacked."""
+    """Raise a ValueError for an interpreter whose map has no correct gradient, and so must not be attacked.
+
+    Args:
+        name: of the attack, for the error.
+        interpreter: the victim's interpreter.
+
+    Raises:
+        ValueError: names the interpreter and the remedy.
+    """
     if not interpreter.differentiable:
         raise ValueError(
             f"interpreter: the gradient of {type(interpreter).__name__}'s map is not right, so that a failed {name!r} "
@@ -98,7 +110,15 @@ def checked_inputs(
 
 
 def check_aim(attack: Attack, inputs: AttackInputs) -> None:
-    """Raise a ValueError where an attack on the map lacks the map's interpreter, its gradient, or a target map."""
+    """Raise a ValueError where an attack on the map lacks the interpreter, its gradient, or a target map.
+
+    Args:
+        attack: fitted to the interpreter.
+        inputs: of any number of images.
+
+    Raises:
+        ValueError: names what is missing.
+    """
     if not attack.needs_map:
         return
     if inputs.interpreter is None or inputs.target_map is None:

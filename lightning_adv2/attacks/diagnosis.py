@@ -1,8 +1,8 @@
-"""Why an attack may have failed other than by the victim's robustness.
+"""Signs that an attack failed for another reason than the victim's robustness, from a few forward and backward passes.
 
-What a few forward and backward passes can tell, after Carlini et al. 2019, "On evaluating adversarial robustness", and
-Pintor et al. 2022, "Indicators of attack failure". No flag is no proof; a flag says that the attack's figures must not
-be read as robustness before its cause is known.
+After Carlini et al. 2019, "On evaluating adversarial robustness", and Pintor et al. 2022, "Indicators of attack
+failure". The absence of a flag proves nothing; a flag says that the attack's figures must not be read as robustness
+before its cause is known.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Flag:
     Attributes:
         name: short, for tables: ``random_network``, ``softmax_outputs``, ``masked_gradient``, ``random_map``,
             ``constant_map``, ``no_map_gradient`` or ``unused_budget``.
-        message: what was found, and the remedy.
-        images: positions in the batch that it concerns.
+        message: the finding and the remedy.
+        images: indices in the batch of the images concerned.
         count: B.
     """
 
@@ -52,14 +52,24 @@ class Flag:
 def flags(
     attack: Attack, inputs: AttackInputs, result: AttackResult, network: dict[str, Tensor] | None = None
 ) -> list[str]:
-    """The texts of the flags that :func:`diagnose` raises, for a record; the arguments and errors are its own."""
+    """The texts of the flags that :func:`diagnose` raises, for a record.
+
+    Args:
+        attack: the attack that was run.
+        inputs: its inputs, of B images.
+        result: its result.
+        network: the value of :func:`network_flags` for these images, ``(B,)`` bool by name; None computes it.
+
+    Raises:
+        RuntimeError: under ``torch.inference_mode``.
+    """
     return [str(flag) for flag in diagnose(attack, inputs, result, network)]
 
 
 def diagnose(
     attack: Attack, inputs: AttackInputs, result: AttackResult, network: dict[str, Tensor] | None = None
 ) -> list[Flag]:
-    """The signs that an attack failed for want of a usable gradient, loss or step, not because the victim is robust.
+    """The flags of a failed attack: no usable gradient, loss or step (Carlini et al. 2019; Pintor et al. 2022).
 
     Costs five forward passes of the classifier and one backward pass, which ``network`` saves; where the attack aims at
     the map, two forward passes of the interpreter and one backward pass more. The victim and the global random numbers
@@ -69,7 +79,8 @@ def diagnose(
         attack: the attack that was run.
         inputs: its inputs, of B images; the generators are not used.
         result: its result.
-        network: the value of :func:`network_flags` for these images, where several attacks share it.
+        network: the value of :func:`network_flags` for these images, ``(B,)`` bool by name, where several attacks share
+            it; None computes it.
 
     Returns:
         The flags raised; none for a sound victim.
@@ -100,7 +111,14 @@ def diagnose(
 
 
 def network_flags(inputs: AttackInputs) -> dict[str, Tensor]:
-    """The flags of the classifier at the benign images, whatever the attack: ``(B,)`` bool by the flag's name."""
+    """The flags of the classifier at the benign images, whatever the attack (Carlini et al. 2019).
+
+    Args:
+        inputs: of B images; interpreter and target map are not used.
+
+    Returns:
+        ``(B,)`` bool by the flag's name: the images concerned.
+    """
     classifier, images = inputs.classifier, inputs.images.detach()
     with torch.no_grad():
         again = classifier(images)
@@ -123,7 +141,7 @@ MESSAGES = {
     "rounding, thresholds or detached tensors inside, and attack through a smooth stand-in for them",
     "random_map": "two explanations of the same images differ; fix the interpreter's random numbers",
     "constant_map": "the target map, or the map of the adversarial image, has one value everywhere, so that there is "
-    "nothing to match; leave such images out of the map's figures, or mend the interpreter",
+    "nothing to match; leave such images out of the map's figures, or repair the interpreter",
     "no_map_gradient": "the gradient of the map is zero or not finite, so that the attack on it had no direction; give "
     "the step a surrogate for the ReLU (Softplus), or look for rounding inside the interpreter",
     "unused_budget": "failed images have moved by less than half of epsilon; take larger or more steps",
@@ -190,7 +208,7 @@ def _masked_gradient(classifier: Classifier, images: Tensor, target_class: Tenso
 
 
 def _map_flags(attack: Attack, inputs: AttackInputs, result: AttackResult) -> dict[str, Tensor]:
-    """What is wrong with the map at the adversarial images, seen as the attack's joint step sees it.
+    """The flags of the map at the adversarial images, computed as in the attack's joint step, ``(B,)`` bool by name.
 
     Not at the benign ones: the map of a class that is not in the image may be empty there (Grad-CAM) without harm.
     """

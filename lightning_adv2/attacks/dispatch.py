@@ -1,4 +1,4 @@
-"""Which joint attack fits which interpreter."""
+"""The joint attack that fits an interpreter."""
 
 from __future__ import annotations
 
@@ -52,9 +52,20 @@ def adv2_attack(
     threat_model: ThreatModel | None = None,
     name: str | None = None,
 ) -> Attack:
-    """The ready ADV2 attack for an interpreter, by its type; without one of its own, the joint attack of CAM.
+    """The ADV2 attack for an interpreter, by its type; an interpreter without an attack of its own gets that of CAM.
 
     A new interpreter registers its attack with ``@adv2_attack.register``.
+
+    Args:
+        interpreter: the victim's interpreter.
+        schedule: ``fast`` or ``paper``.
+        steps: overrides the number of joint steps.
+        threat_model: what may change; by default pixels within epsilon 0.031.
+        name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
+
+    Raises:
+        TypeError: ``interpreter`` is no :class:`Interpreter`.
+        ValueError: an unknown schedule, or ``steps`` below 1.
     """
     check_module("interpreter", interpreter, Interpreter)
     return adv2_cam(schedule, steps, threat_model, name)
@@ -92,16 +103,16 @@ def _(interpreter: Ensemble, schedule: Schedule = "fast", *args: Any, **options:
 
 
 class ADV2(AttackRecipe):
-    """The joint attack, in the form that fits whatever interpreter it meets; see :func:`adv2_attack`.
+    """The joint attack, in the form that fits the interpreter it meets (paper section 3); see :func:`adv2_attack`.
 
     Args:
         schedule: ``fast`` or ``paper``.
         steps: overrides the number of joint steps.
         threat_model: what may change; by default :class:`Pixels`, ``Spatial()`` for StAdv.
         name: for tables and log keys; by default ``adv2`` or ``stadv-adv2``.
-        extra: what the joint steps minimise beside, such as :class:`SqueezedClass`.
-        restarts: how often to run it, first from its usual start and then from random ones; each image's best counts.
-        stop: leaves an image alone once it does not get better; for the ``paper`` schedules.
+        extra: further loss terms of the joint steps, such as :class:`SqueezedClass`.
+        restarts: number of runs, first from the usual start and then from random starts; each image's best run counts.
+        stop: stops moving an image that no longer improves; for the ``paper`` schedules.
         epsilon: L-infinity radius in units of the pixel range, in place of ``threat_model``; by default 0.031.
         map_weight: overrides the weight of the map loss beside the classification loss in every joint step: a number,
             or a :class:`Ramp` over each stage.
@@ -109,6 +120,7 @@ class ADV2(AttackRecipe):
             none.
 
     Raises:
+        TypeError: ``threat_model`` is a class in an instance's place.
         ValueError: ``epsilon`` beside ``threat_model``, or an argument out of its range.
     """
 
@@ -138,10 +150,13 @@ class ADV2(AttackRecipe):
         self.restarts, self.stop = restarts, stop
 
     def against(self, interpreter: Interpreter | None) -> Attack:
-        """The attack on this interpreter's maps.
+        """The attack on an interpreter's maps.
+
+        Args:
+            interpreter: the victim's interpreter.
 
         Raises:
-            TypeError: ``interpreter`` is none.
+            TypeError: ``interpreter`` is no :class:`Interpreter`.
             ValueError: there is no interpreter, or its attack has no map weight or surrogate to override.
         """
         if interpreter is None:
@@ -152,8 +167,8 @@ class ADV2(AttackRecipe):
         return attack
 
     def _refit(self, stage: Stage) -> Stage:
-        """A joint stage with what is asked for in place of its usual terms, weight and surrogate."""
-        # Without further terms not at all: a step without a first move for them would get one.
+        """A joint stage with the terms, weight and surrogate of this recipe."""
+        # Only where there are terms: a step without a first move would get one.
         step = stage.step.extended(self.extra) if self.extra else copy(stage.step)
         asked = {name: value for name in ("map_weight", "surrogate") if (value := getattr(self, name)) is not None}
         if not asked:
@@ -182,7 +197,7 @@ def _weighed(term: LossTerm, weight: Ramp) -> LossTerm:
 
 
 def _threat_model(threat_model: ThreatModel | None, epsilon: float | None) -> ThreatModel:
-    """What may change: ``threat_model``, or pixels within ``epsilon``."""
+    """``threat_model`` where given, otherwise pixels within ``epsilon``."""
     if threat_model is not None and epsilon is not None:
         raise ValueError(
             f"epsilon={epsilon}: threat_model={type(threat_model).__name__}() is given as well; write it as "
@@ -206,14 +221,16 @@ def _weight(map_weight: float | Ramp | None) -> Ramp | None:
 
 
 def with_constant_step(attack: Attack, step_size: float) -> Attack:
-    """The same attack in steps of one size, for going on from where an earlier attack on the image ended.
+    """The same attack in steps of constant size, to continue from the end of an earlier attack on the image.
+
+    AID's warm start takes such steps, as ATTA does (Zheng et al. 2020).
 
     Args:
         attack: of gradient steps.
-        step_size: in units of the perturbation's parameter.
+        step_size: in units of the perturbation's parameter, > 0.
 
     Raises:
-        TypeError: the attack has steps of another kind, whose size means something else.
+        TypeError: the attack has steps of another kind, whose size has another meaning.
         ValueError: ``step_size`` is not positive.
     """
     if step_size <= 0:
@@ -247,25 +264,26 @@ def adv2(
     surrogate: Surrogate | None = None,
     seed: int = 0,
 ) -> AttackResult:
-    """Attack the classifier and its map together, in one line.
+    """Attack the classifier and its map together (ADV2, paper section 3).
 
     Args:
-        classifier: the victim.
-        interpreter: explains the victim; the attack fits itself to it.
+        classifier: the victim, in eval mode.
+        interpreter: explains the victim, in eval mode; the attack fits itself to it.
         images: ``(B, C, H, W)`` in [0, 1].
-        target_class: ``(B,)``, the classes that the images shall be taken for, or one class for all of them.
-        target_map: ``(B, 1, h, w)`` in [0, 1]; by default the benign map, for the class that the victim sees now.
+        target_class: ``(B,)`` whole numbers in [0, K), the classes that the attack aims at, or one class for all
+            images.
+        target_map: ``(B, 1, h, w)`` in [0, 1]; by default the benign map, for the class predicted.
         schedule: ``fast`` or ``paper``.
         steps: overrides the number of joint steps.
-        epsilon: radius of the changed pixels, in units of the pixel range; by default 0.031.
+        epsilon: L-infinity radius in units of the pixel range; by default 0.031.
         threat_model: what may change, in place of ``epsilon``: ``Pixels(...)``, or ``Spatial()`` for StAdv.
-        restarts: how often to run the attack; each image's best run counts.
+        restarts: number of runs; each image's best run counts.
         map_weight: overrides the weight of the map loss; see :class:`ADV2`.
         surrogate: overrides the smooth ReLU of attacks on gradients; see :class:`ADV2`.
-        seed: for what the attack draws.
+        seed: of the attack's random numbers.
 
     Returns:
-        The adversarial images, on 8-bit levels, and how well they do; see :class:`AttackResult`.
+        The adversarial images, on 8-bit levels, and their measures; see :class:`AttackResult`.
 
     Raises:
         TypeError: an argument is of another type; names it.

@@ -1,9 +1,9 @@
-"""The only attack loop: stages in order, as often as asked, the best iterate of each image kept, the victim unchanged.
+"""The only attack loop: stages in order, once per restart, the best iterate of each image kept, the victim unchanged.
 
-Iterates of a stage without a map (PGD, a warm start) have no score and are not candidates; the last one always is.
+Iterates of a stage without a map (PGD, a warm start) have no score and are not candidates; the last iterate always is.
 
-Nothing in here uses collectives, train mode, ``.grad``, hooks or the global random numbers, so that it can be called
-from a notebook, inside ``training_step`` under DDP, or from any other framework.
+The loop uses no collectives, train mode, ``.grad``, hooks or global random numbers, so that it can be called from a
+notebook, inside ``training_step`` under DDP, or from any other framework.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from lightning_adv2.types import Classes, Interpretation, without_map
 
 @dataclass
 class AttackResult:
-    """What an attack leaves, judged on the 8-bit image by the unmodified network (all but ``trace``).
+    """The result of an attack, measured on the 8-bit images by the unmodified network (all but ``trace``).
 
     Attributes:
-        adv_images: ``(B, C, H, W)``, legal and exactly storable in 8 bits.
+        adv_images: ``(B, C, H, W)`` in [0, 1], legal and exactly storable in 8 bits.
         success: ``(B,)`` bool, classified as the target class.
-        confidence: ``(B,)``, probability of the target class.
-        score: ``(B,)``, l_int to the target map (0 where the attack has no map).
-        attribution_map: ``(B, 1, h, w)`` for the target class; empty where the attack has no map.
+        confidence: ``(B,)`` in [0, 1], probability of the target class.
+        score: ``(B,)`` in [0, 1], l_int to the target map (0 where the attack has no map).
+        attribution_map: ``(B, 1, h, w)`` in [0, 1] for the target class; empty where the attack has no map.
         valid: ``(B,)`` bool, False where loss, gradient or result was NaN or infinite at some step of any run.
         norm: ``(B,)``, of the perturbation, in its unit: ``attack.perturbation.unit``.
         steps_taken: ``(B,)`` int64, over all restarts.
-        last_images: like ``adv_images``, where the last step of the last run led, for an attack that goes on there.
+        last_images: like ``adv_images``, after the last step of the last run, for an attack that continues there.
         trace: ``confidence``, ``success``, ``l1``, ``iou``, each ``(T, B)``, as the attack saw them at each step that
             had a map: through the smooth surrogate, where it uses one. Of the first run only.
     """
@@ -69,21 +69,21 @@ def run_attack(
     accelerated: AcceleratedCopy | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> AttackResult:
-    """Attack a batch.
+    """Attack a batch: the result of the attack's stages on each image.
 
     Args:
-        attack: what to do; see ``attacks.presets``.
+        attack: see ``attacks.presets`` and :func:`~lightning_adv2.attacks.adv2_attack`.
         classifier: the victim; must be in eval mode.
         interpreter: the victim's interpreter, in eval mode; None where the attack ignores the map.
         images: ``(B, C, H, W)`` in [0, 1].
         target_class: ``(B,)`` whole numbers in [0, K), or one for all images.
-        target_map: ``(B, 1, h, w)`` in [0, 1], of the interpreter's map size.
-        generators: one per image; by default seeded by the position in the batch.
-        start: the perturbation's parameter that the first run starts from, once it is projected; by default
-            ``perturbation.init``. What is drawn later is the same with it and without.
+        target_map: ``(B, 1, h, w)`` in [0, 1], of the interpreter's map size; None where the attack ignores the map.
+        generators: B CPU generators; by default seeded by the index in the batch.
+        start: ``(B, ...)``, the perturbation's parameter that the first run starts from, once it is projected; by
+            default ``perturbation.init``. Later random numbers are the same with and without it.
         accelerated: a faster copy of the victim that gradients are taken through, from
-            :func:`~lightning_adv2.attacks.make_accelerated_copy`; by default the victim itself, which judges the result
-            in any case.
+            :func:`~lightning_adv2.attacks.make_accelerated_copy`; by default the victim itself, which decides the
+            result in any case.
         on_step: called with the number of steps done, over all restarts, for progress bars.
 
     Raises:
@@ -103,19 +103,19 @@ def optimise(
     accelerated: AcceleratedCopy | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> AttackResult:
-    """Attack a batch whose inputs are checked: :func:`run_attack` without :func:`~.checks.checked_inputs`.
+    """Attack a batch whose inputs are checked: :func:`run_attack` without the checks of the inputs.
 
     Args:
         attack: the attack, fitted to the interpreter.
-        inputs: of B images, from :func:`~lightning_adv2.attacks.checks.checked_inputs`. The attack draws from its
-            generators, so that a second attack needs new ones.
-        start: as in :func:`run_attack`.
+        inputs: of B images, from :func:`~lightning_adv2.attacks.checked_inputs`. The attack draws from the generators,
+            so that a second attack needs new generators.
+        start: ``(B, ...)``, as in :func:`run_attack`.
         accelerated: as in :func:`run_attack`.
         on_step: as in :func:`run_attack`.
 
     Raises:
         ValueError: the attack needs an interpreter or a target map that the inputs lack, the interpreter's gradient is
-            not right, or ``start`` is no parameter of the perturbation.
+            not correct, or ``start`` is no parameter of the perturbation.
     """
     check_aim(attack, inputs)
     images, perturbation = inputs.images, attack.perturbation
@@ -212,7 +212,15 @@ def _counted(on_step: Callable[[int], None], before: int, done: int) -> None:
 
 
 def check_start(start: Tensor, first: Tensor) -> None:
-    """Raise a ValueError for a start that is no parameter like ``first``."""
+    """Raise a ValueError for a start that is no parameter like ``first``.
+
+    Args:
+        start: the perturbation's parameter ``(B, ...)`` that a caller gives.
+        first: the perturbation's own first parameter ``(B, ...)``.
+
+    Raises:
+        ValueError: another shape, NaN or infinity.
+    """
     if start.shape != first.shape:
         raise ValueError(
             f"start: expected the perturbation's parameter {tuple(first.shape)}, got {tuple(start.shape)}; "

@@ -1,4 +1,4 @@
-"""How much memory an attack's step needs for each image."""
+"""The memory that an attack's step needs for each image."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lightning_adv2.functional.random import image_generators
 class GraphMeter:
     """Counts the bytes that autograd keeps for backward passes while it is open, the same on any device.
 
-    Attributes:
-        peak: the most bytes at one time; tensors that share their memory count once.
-
     Args:
         apart: addresses of memory that does not count, such as weights.
+
+    Attributes:
+        peak: the most bytes at one time; tensors that share their memory count once.
     """
 
     def __init__(self, apart: set[int] | None = None) -> None:
@@ -30,7 +30,7 @@ class GraphMeter:
         self._apart, self._holders = apart or set(), Counter[int]()
 
     def open(self) -> saved_tensors_hooks:
-        """The context in which it counts."""
+        """The context manager in which bytes are counted."""
         return saved_tensors_hooks(self._keep, lambda held: held.tensor)
 
     def _keep(self, tensor: Tensor) -> Any:
@@ -44,7 +44,12 @@ class GraphMeter:
         return _Held(tensor, self, address, size)
 
     def let_go(self, address: int, size: int) -> None:
-        """A saved tensor is no longer needed."""
+        """Note that a saved tensor is no longer needed.
+
+        Args:
+            address: of the tensor's memory.
+            size: of the memory, in bytes.
+        """
         if address not in self._apart:
             self._holders[address] -= 1
             if not self._holders[address]:
@@ -52,7 +57,7 @@ class GraphMeter:
 
 
 class _Held:
-    """A saved tensor that says when its graph is gone."""
+    """A saved tensor that tells the meter when its graph is freed."""
 
     def __init__(self, tensor: Tensor, meter: GraphMeter, address: int, size: int) -> None:
         self.tensor, self._meter, self._place, self._size = tensor, meter, address, size
@@ -62,13 +67,13 @@ class _Held:
 
 
 def step_bytes(attack: Attack, accelerated: AcceleratedCopy, image: Tensor) -> int:
-    """The most bytes that one image's graph takes in a step of the attack, by its first step in each stage.
+    """The most bytes that one image's graph takes in a step of the attack, by the first step of each stage.
 
-    On top of it come the attack's own few copies of the image and what single layers need for a moment.
+    The attack's own few copies of the image, and the temporary memory of single layers, come on top.
 
     Args:
         attack: fitted to the interpreter.
-        accelerated: the victim, or what its gradients are taken through.
+        accelerated: the networks that gradients are taken through.
         image: ``(C, H, W)`` in [0, 1], on the networks' device.
     """
     images = image[None]

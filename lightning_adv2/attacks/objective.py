@@ -1,4 +1,4 @@
-"""What the attacker wants: loss terms with weights that may change over a stage."""
+"""The attacker's objective: loss terms with weights that may change over a stage (paper section 3.1)."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class AttackInputs:
 
 @dataclass
 class Context:
-    """What a loss term sees.
+    """The arguments of a loss term.
 
     Attributes:
-        inputs: what is attacked.
+        inputs: of the attack, B images.
         interpretation: of the current iterate.
-        progress: how far the stage has come, in [0, 1].
-        adv_images: ``(B, C, H, W)``, the current iterate.
+        progress: the share of the stage that is done, in [0, 1].
+        adv_images: ``(B, C, H, W)`` in [0, 1], the current iterate.
         parameter: ``(B, ...)``, the perturbation's.
-        prepared: what the term itself made of the inputs when the stage began.
+        prepared: the term's own :meth:`LossTerm.prepare` at the start of the stage.
     """
 
     inputs: AttackInputs
@@ -61,13 +61,22 @@ class Context:
 
 @dataclass(frozen=True)
 class Ramp:
-    """A weight that moves linearly from ``start`` to ``end`` over a stage."""
+    """A number that moves linearly from ``start`` to ``end`` over a stage.
+
+    Attributes:
+        start: at progress 0.
+        end: at progress 1.
+    """
 
     start: float
     end: float
 
     def __call__(self, progress: float) -> float:
-        """The value at ``progress`` in [0, 1]."""
+        """The value at a progress.
+
+        Args:
+            progress: in [0, 1].
+        """
         return self.start + (self.end - self.start) * progress
 
 
@@ -84,24 +93,46 @@ class LossTerm(ABC):
         self.weight = weight if isinstance(weight, Ramp) else Ramp(weight, weight)
 
     def __call__(self, context: Context) -> Tensor:
-        """Weighted loss ``(B,)``."""
+        """The weighted loss.
+
+        Args:
+            context: of B images.
+
+        Returns:
+            ``(B,)``.
+        """
         return self.weight(context.progress) * self.loss(context)
 
     def prepare(self, inputs: AttackInputs) -> State:
-        """Once a stage: what the term wants to find in ``context.prepared``; every leaf with B first."""
+        """The term's state for a stage, for ``context.prepared``; called once, at the start of the stage.
+
+        Args:
+            inputs: of B images.
+
+        Returns:
+            Every leaf with B first; ``()`` unless a term overrides it.
+        """
         return ()
 
     @abstractmethod
     def loss(self, context: Context) -> Tensor:
-        """Unweighted loss ``(B,)``."""
+        """The unweighted loss.
+
+        Args:
+            context: of B images.
+
+        Returns:
+            ``(B,)``.
+        """
 
 
 class TargetClass(LossTerm):
-    """l_prd: cross entropy towards the target class, with label smoothing on demand.
+    """l_prd: cross entropy towards the target class, optionally with label smoothing (paper section 3.1).
 
     Args:
         weight: see :class:`LossTerm`.
-        smoothing: rho; each image's target probability is drawn from U(1 - rho, 1) at every step (section 3.2).
+        smoothing: rho in [0, 1); each image's target probability is drawn from U(1 - rho, 1) at every step (section
+            3.2).
     """
 
     needs_map = False
@@ -111,7 +142,14 @@ class TargetClass(LossTerm):
         self.smoothing = smoothing
 
     def loss(self, context: Context) -> Tensor:
-        """Cross entropy."""
+        """-log f_ct(x) (paper section 3.1).
+
+        Args:
+            context: of B images.
+
+        Returns:
+            ``(B,)`` in nats, >= 0.
+        """
         logits, target = context.interpretation.logits, context.inputs.target_class
         if self.smoothing is None:
             return cross_entropy(logits, target)
@@ -121,20 +159,40 @@ class TargetClass(LossTerm):
 
 
 class TargetMap(LossTerm):
-    """l_int: mean square difference between the map and the target map (Eqn 4 per pixel)."""
+    """l_int: mean squared difference between the map and the target map (Eqn 4 per pixel)."""
 
     def loss(self, context: Context) -> Tensor:
-        """Mean square difference."""
+        """Mean squared difference of the two maps (Eqn 4 per pixel).
+
+        Args:
+            context: of B images, with a target map.
+
+        Returns:
+            ``(B,)`` in [0, 1].
+
+        Raises:
+            ValueError: map and target map are of different sizes.
+        """
         target_map = context.inputs.target_map
         assert target_map is not None  # the engine checks
         return map_mse(context.interpretation.attribution_map, target_map)
 
 
 class EncoderClass(LossTerm):
-    """l_enc: the RTS encoder, too, must see the target class (section 3.4; the authors weigh it 0.1)."""
+    """l_enc: the RTS encoder, too, shall see the target class (section 3.4; the authors' weight is 0.1)."""
 
     def loss(self, context: Context) -> Tensor:
-        """Cross entropy of the encoder's own logits."""
+        """Cross entropy of the encoder's own logits towards the target class (section 3.4).
+
+        Args:
+            context: of B images, explained by RTS or another interpreter with an encoder.
+
+        Returns:
+            ``(B,)`` in nats, >= 0.
+
+        Raises:
+            ValueError: the interpreter has no encoder.
+        """
         if "encoder_logits" not in context.interpretation.aux:
             name = type(context.inputs.interpreter).__name__
             raise ValueError(f"EncoderClass needs an interpreter with an encoder of its own (RTS), not {name}")
@@ -142,10 +200,17 @@ class EncoderClass(LossTerm):
 
 
 class FlowSmoothness(LossTerm):
-    """l_flow: neighbouring pixels shall move alike (StAdv; the paper weighs it 0.0005). Needs a ``FlowField``."""
+    """l_flow: neighbouring pixels shall move alike (StAdv, Eqn 4; the paper's weight is 0.0005); for ``FlowField``."""
 
     needs_map = False
 
     def loss(self, context: Context) -> Tensor:
-        """Sum over all neighbouring pixels of how differently they move."""
+        """Sum of the differences of neighbouring pixels' flows (StAdv, Eqn 4).
+
+        Args:
+            context: of B images, its parameter a flow ``(B, 2, H, W)`` in pixels.
+
+        Returns:
+            ``(B,)`` in pixels, >= 0.
+        """
         return flow_smoothness(context.parameter)

@@ -1,4 +1,4 @@
-"""What the attacker may change: a perturbation is a parameter, a way to apply it, and its feasible set."""
+"""Perturbations: a parameter, its application to the image, and its feasible set."""
 
 from __future__ import annotations
 
@@ -15,41 +15,87 @@ from lightning_adv2.functional.random import per_image
 
 
 class Perturbation(ABC):
-    """A parameter ``(B, ...)`` that turns benign images into adversarial ones."""
+    """A parameter ``(B, ...)`` that turns benign images into adversarial images (paper section 4).
+
+    Attributes:
+        unit: of :meth:`norm`, for tables.
+        threat_model: what the attacker may change, in a word for records and tables.
+    """
 
     unit: str
-    """Of :meth:`norm`, for tables."""
     threat_model: str
-    """What the attacker may change, in a word for records and tables."""
 
     @abstractmethod
     def init(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
-        """Where the attack starts, ``(B, ...)``; whatever is drawn comes from the image's own generator."""
+        """The parameter at the attack's start.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1], benign.
+            generators: B CPU generators; every random number of an image comes from its own generator.
+
+        Returns:
+            ``(B, ...)``.
+        """
 
     def restart(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
-        """Where a further run starts, random and feasible; by default as the first does."""
+        """The parameter at the start of a further run, random and feasible; by default that of :meth:`init`.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1], benign.
+            generators: B CPU generators.
+
+        Returns:
+            ``(B, ...)``.
+        """
         return self.init(images, generators)
 
     @abstractmethod
     def apply(self, images: Tensor, parameter: Tensor) -> Tensor:
-        """Adversarial images ``(B, C, H, W)``, exactly as they would be stored in 8 bits, differentiable."""
+        """The adversarial images, exactly as they would be stored in 8 bits, differentiable.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1], benign.
+            parameter: ``(B, ...)``.
+
+        Returns:
+            ``(B, C, H, W)`` in [0, 1], every value a multiple of 1/255.
+        """
 
     @abstractmethod
     def project(self, images: Tensor, parameter: Tensor) -> Tensor:
-        """The feasible parameter closest to ``parameter``."""
+        """The feasible parameter closest to ``parameter`` (the paper's Pi, section 3.1).
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1], benign.
+            parameter: ``(B, ...)``.
+
+        Returns:
+            ``(B, ...)``.
+        """
 
     @abstractmethod
     def norm(self, images: Tensor, parameter: Tensor) -> Tensor:
-        """How large the change is, in the perturbation's own unit: ``(B,)``, >= 0."""
+        """The size of the change, in ``unit``.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1], benign.
+            parameter: ``(B, ...)``.
+
+        Returns:
+            ``(B,)``, >= 0.
+        """
 
 
 class PixelDelta(Perturbation):
     """An additive change within an L-infinity ball (the PGD framework, paper section 3.1).
 
     Args:
-        epsilon: radius in units of the pixel range; the paper's 0.031.
-        keep_grey: change all channels of a grey image, one whose channels are equal, by the same amount, so that it
-            stays grey; False changes each channel for itself. Other images are not affected.
+        epsilon: radius in units of the pixel range, in (0, 1]; the paper's 0.031.
+        keep_grey: change all channels of a grey image, whose channels are equal, by the same amount, so that it stays
+            grey; False changes each channel by itself. Other images are not affected.
+
+    Raises:
+        ValueError: ``epsilon`` is not in (0, 1].
     """
 
     unit = "Linf"
@@ -61,38 +107,53 @@ class PixelDelta(Perturbation):
         self.epsilon, self.keep_grey = epsilon, keep_grey
 
     def init(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
-        """Zero."""
+        """Zero, ``(B, C, H, W)`` like the images.
+
+        For the arguments see :meth:`Perturbation.init`.
+        """
         return torch.zeros_like(images)
 
     def restart(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
-        """Uniform over what the ball and [0, 1] leave of each pixel; of a grey image, of each pixel's brightness."""
+        """Uniform over the part of the ball within [0, 1], ``(B, C, H, W)``; for a grey image one number per pixel.
+
+        For the arguments see :meth:`Perturbation.restart`.
+        """
         everywhere = torch.full_like(images, self.epsilon)
         low, high = self.project(images, -everywhere), self.project(images, everywhere)
         share = per_image(lambda g: torch.rand(images.shape[1:], generator=g), generators, images).view_as(images)
         return self.project(images, low + self.first_channel(images, share) * (high - low))
 
     def first_channel(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """Random numbers with those of the first channel in all channels where the image is grey and stays so.
+        """Random numbers with those of the first channel in all channels, where an image is grey and stays grey.
 
-        Their mean over the channels would have another distribution.
+        The mean over the channels would have another distribution.
 
         Args:
             images: the benign images ``(B, C, H, W)``.
             drawn: independent numbers of the same shape.
+
+        Returns:
+            ``(B, C, H, W)``.
         """
         return torch.where(is_grey(images), drawn[:, :1], drawn) if self.keep_grey else drawn
 
     def apply(self, images: Tensor, parameter: Tensor) -> Tensor:
-        """images + parameter, rounded to 8 bits; the gradient passes the rounding unchanged.
+        """images + parameter, ``(B, C, H, W)``, rounded to 8 bits within epsilon with a straight-through gradient.
 
-        So every iterate is judged as what a user of the attack would get, and nothing is lost at the end. The gradient
-        with respect to a grey image's parameter is the mean over its channels.
+        So every iterate is measured as it would be stored, and nothing is lost at the end. The gradient with respect to
+        a grey image's parameter is the mean over its channels. For the arguments see :meth:`Perturbation.apply`.
+
+        Raises:
+            ValueError: no 8-bit level lies within epsilon of some benign pixel.
         """
         adv_images = images + self._shared(images, parameter)
         return adv_images + (quantize(adv_images.detach(), images, self.epsilon) - adv_images).detach()
 
     def project(self, images: Tensor, parameter: Tensor) -> Tensor:
-        """Onto the epsilon ball and [0, 1], and for a grey image onto changes that all channels share."""
+        """The parameter ``(B, C, H, W)`` in the epsilon ball and within [0, 1]; for a grey image equal in all channels.
+
+        For the arguments see :meth:`Perturbation.project` (Pi, paper section 3.1).
+        """
         return project_linf(self._shared(images, parameter), images, self.epsilon)
 
     def _shared(self, images: Tensor, parameter: Tensor) -> Tensor:
@@ -102,25 +163,36 @@ class PixelDelta(Perturbation):
         return torch.where(is_grey(images), parameter.mean(1, keepdim=True), parameter)
 
     def norm(self, images: Tensor, parameter: Tensor) -> Tensor:
-        """Its largest component, in units of the pixel range (before the rounding to 8 bits)."""
+        """L-infinity norm of the parameter ``(B, C, H, W)``: ``(B,)`` in units of the pixel range, before the rounding.
+
+        For the arguments see :meth:`Perturbation.norm`.
+        """
         return parameter.abs().flatten(1).amax(1)
 
 
 def is_grey(images: Tensor) -> Tensor:
-    """Which images have equal values in all channels. ``(B, C, H, W)`` -> ``(B, 1, 1, 1)`` bool."""
+    """Whether an image has equal values in all channels.
+
+    Args:
+        images: ``(B, C, H, W)``.
+
+    Returns:
+        ``(B, 1, 1, 1)`` bool.
+    """
     return (images == images[:, :1]).flatten(1).all(1).view(-1, 1, 1, 1)
 
 
 class FlowField(Perturbation):
-    """A displacement of every pixel (the StAdv framework, paper section 4, appendix A1; Xiao et al., 2018).
+    """A displacement of every pixel (the StAdv framework, paper section 4, appendix A1; Xiao et al. 2018).
 
     The parameter is the flow ``(B, 2, H, W)`` in pixels; see :func:`~lightning_adv2.functional.flow.warp`. It has no
-    radius: what keeps the change small is the loss on the flow's smoothness.
+    radius: the loss on the flow's smoothness keeps the change small.
 
     Args:
-        start: every component of the first flow is drawn from U(-start, start); the authors' 0.1. At 0 the attack
-            starts from the benign image, where the image has a kink in every direction.
-        max_flow: keeps both components of every pixel's flow within [-max_flow, max_flow]; None leaves them free.
+        start: every component of the first flow is drawn from U(-start, start), in pixels; the authors' 0.1. At 0 the
+            attack starts from the benign image, where the image has a kink in every direction.
+        max_flow: keeps both components of every pixel's flow within [-max_flow, max_flow], in pixels; None leaves them
+            free.
 
     Raises:
         ValueError: a negative ``start``, a ``max_flow`` that is not positive, or below ``start``.
@@ -139,21 +211,36 @@ class FlowField(Perturbation):
         self.start, self.max_flow = start, max_flow
 
     def init(self, images: Tensor, generators: Sequence[Generator]) -> Tensor:
-        """A small random flow, ``(B, 2, H, W)``; at ``start=0`` a restart repeats the first run."""
+        """A random flow ``(B, 2, H, W)`` in pixels, U(-start, start); at ``start=0`` a restart repeats the first run.
+
+        For the arguments see :meth:`Perturbation.init`.
+        """
         size = images.shape[-2:]
         drawn = per_image(lambda g: 2 * torch.rand(2, *size, generator=g) - 1, generators, images)
         return self.start * drawn.view(len(images), 2, *size)
 
     def apply(self, images: Tensor, parameter: Tensor) -> Tensor:
-        """The warped images, rounded to the nearest 8 bits; the gradient passes the rounding unchanged."""
+        """The warped images ``(B, C, H, W)``, rounded to the nearest 8 bits with a straight-through gradient.
+
+        For the arguments see :meth:`Perturbation.apply` (StAdv, Eqn 1).
+
+        Raises:
+            ValueError: the flow is not ``(B, 2, H, W)``.
+        """
         adv_images = warp(images, parameter)
         stored = ((adv_images.detach() * LEVELS).round() / LEVELS).clamp(0, 1)
         return stored + (adv_images - adv_images.detach())
 
     def project(self, images: Tensor, parameter: Tensor) -> Tensor:
-        """Each component to within ``max_flow``."""
+        """The flow ``(B, 2, H, W)`` with each component within ``max_flow`` pixels.
+
+        For the arguments see :meth:`Perturbation.project`.
+        """
         return parameter if self.max_flow is None else parameter.clamp(-self.max_flow, self.max_flow)
 
     def norm(self, images: Tensor, parameter: Tensor) -> Tensor:
-        """How far a pixel moves on average, in pixels."""
+        """Mean Euclidean length of the pixels' flow ``(B, 2, H, W)``: ``(B,)`` in pixels.
+
+        For the arguments see :meth:`Perturbation.norm`.
+        """
         return flow_norm(parameter)

@@ -1,8 +1,8 @@
-"""The ready attacks: plain functions that a reader follows in a minute.
+"""Ready attacks: functions that return an :class:`Attack`.
 
-Two schedules each. ``paper``: the published step counts, weights and devices. ``fast``, the default: normalised steps
-with a short memory that decay to nothing, which reach better maps in a fifth of the steps or less. Map weights act on
-the mean square over the map's pixels.
+There are two schedules. ``paper``: the published step counts, weights and devices. ``fast``, the default: normalised
+steps with a short memory that decay to nothing, which reach better maps in a fifth of the steps or less. Map weights
+multiply the mean square over the map's pixels.
 """
 
 from __future__ import annotations
@@ -34,14 +34,17 @@ def pgd(
     name: str | None = None,
     keep_grey: bool = True,
 ) -> Attack:
-    """PGD towards the target class alone (paper section 4, baseline).
+    """PGD towards the target class alone (paper section 3.1, the baseline of section 4).
 
     Args:
         schedule: ``paper`` takes 1,000 sign steps of 1/255; ``fast`` 50 steps of the fast rule.
         steps: overrides the number of steps.
-        epsilon: L-infinity radius.
+        epsilon: L-infinity radius in units of the pixel range, in (0, 1].
         name: for tables and log keys; by default ``pgd``.
         keep_grey: keep grey images, whose channels are equal, grey.
+
+    Raises:
+        ValueError: an unknown schedule, ``steps`` below 1, or ``epsilon`` out of range.
     """
     steps = or_default(steps, 1000 if is_paper(schedule) else 50)
     return _class_only(Pixels(epsilon, keep_grey), schedule, steps, name or "pgd")
@@ -50,13 +53,16 @@ def pgd(
 def stadv(
     schedule: Schedule = "fast", steps: int | None = None, tau: float = 0.0005, name: str | None = None
 ) -> Attack:
-    """StAdv towards the target class alone (Xiao et al. 2018; paper appendix).
+    """StAdv towards the target class alone (Xiao et al. 2018; paper appendix A1).
 
     Args:
         schedule: ``paper`` takes 800 steps, as many as its joint attack; ``fast`` 50 of the fast rule.
         steps: overrides the number of steps.
-        tau: weight of the flow's roughness.
+        tau: weight of l_flow, >= 0.
         name: for tables and log keys; by default ``stadv``.
+
+    Raises:
+        ValueError: an unknown schedule, ``steps`` below 1, or a negative ``tau``.
     """
     return _class_only(Spatial(tau), schedule, or_default(steps, 800 if is_paper(schedule) else 50), name or "stadv")
 
@@ -71,11 +77,14 @@ def adv2_cam(
     """ADV2 against CAM and its relatives, whose maps have a slope as they are (section 3.3).
 
     Args:
-        schedule: ``paper`` takes 400 classification steps, then 1,000 joint ones; ``fast`` 50 joint ones.
+        schedule: ``paper`` takes 400 classification steps, then 1,000 joint steps; ``fast`` 50 joint steps.
         steps: overrides the number of joint steps.
         threat_model: what may change; by default pixels within epsilon 0.031.
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
-        warm_start: overrides the number of classification steps before the joint ones.
+        warm_start: overrides the number of classification steps before the joint steps; 0 for none.
+
+    Raises:
+        ValueError: an unknown schedule, or ``steps`` below 1.
     """
     return _Joint(50, (400, 1000)).attack(threat_model, schedule, steps, name, warm_start)
 
@@ -91,12 +100,15 @@ def adv2_rts(
     """ADV2 against RTS, with the encoder loss (section 3.4).
 
     Args:
-        schedule: ``paper`` takes 300 classification steps, then 1,000 joint ones; ``fast`` 100 joint ones.
+        schedule: ``paper`` takes 300 classification steps, then 1,000 joint steps; ``fast`` 100 joint steps.
         steps: overrides the number of joint steps.
         threat_model: what may change; by default pixels within epsilon 0.031.
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
-        warm_start: overrides the number of classification steps before the joint ones.
+        warm_start: overrides the number of classification steps before the joint steps; 0 for none.
         encoder_weight: of l_enc; 0 leaves it out.
+
+    Raises:
+        ValueError: an unknown schedule, or ``steps`` below 1.
     """
     # 100 steps bear a longer memory: IoU 0.93 against 0.91 on drawn shapes.
     joint = _Joint(100, (300, 1000), _encoder_terms(encoder_weight), memory=0.8)
@@ -115,14 +127,17 @@ def adv2_grad(
     """ADV2 against GRAD and its relatives, through a smooth ReLU (section 3.2).
 
     Args:
-        schedule: ``paper`` takes 300 classification steps, then 301, 201, 101 and 101 joint ones with growing map
-            weight, h(z), and label smoothing from 0.05 to 0.01; ``fast`` 100 joint ones with softplus.
+        schedule: ``paper`` takes 300 classification steps, then 301, 201, 101 and 101 joint steps with growing map
+            weight, h(z), and label smoothing from 0.05 to 0.01; ``fast`` 100 joint steps with softplus.
         steps: overrides the number of joint steps (``fast`` only).
         threat_model: what may change; by default pixels within epsilon 0.031.
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
-        warm_start: overrides the number of classification steps before the joint ones.
+        warm_start: overrides the number of classification steps before the joint steps; 0 for none.
         surrogate: overrides the smooth ReLU; ``models.PlainReLU`` for none.
         smoothing: overrides whether labels are smoothed.
+
+    Raises:
+        ValueError: an unknown schedule, ``steps`` below 1, or ``steps`` with the paper's schedule for pixels.
     """
     threat_model = threat_model or Pixels()
     rhos = (0.05, 0.04, 0.03, 0.02, 0.01)
@@ -156,17 +171,20 @@ def adv2_ensemble(
     encoder_weight: float = 0.0,
     members: list[str] | None = None,
 ) -> Attack:
-    """ADV2 against all members of an ensemble at once (section 6 leaves it open).
+    """ADV2 against all members of an ensemble at once (section 6 leaves this attack open).
 
     Args:
-        schedule: ``paper`` takes 400 classification steps, then 1,000 joint ones; ``fast`` 100 joint ones.
+        schedule: ``paper`` takes 400 classification steps, then 1,000 joint steps; ``fast`` 100 joint steps.
         steps: overrides the number of joint steps.
         threat_model: what may change; by default pixels within epsilon 0.031.
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
-        warm_start: overrides the number of classification steps before the joint ones.
+        warm_start: overrides the number of classification steps before the joint steps; 0 for none.
         surrogate: smooth ReLU, for ensembles with GRAD or a relative.
-        encoder_weight: of l_enc, for ensembles with RTS.
-        members: names of the members to aim at, for an attacker who knows but these; None takes all.
+        encoder_weight: of l_enc, for ensembles with RTS; 0 leaves it out.
+        members: names of the members to aim at, for an attacker who knows only these; None takes all.
+
+    Raises:
+        ValueError: an unknown schedule, or ``steps`` below 1.
     """
     terms, map_term = _encoder_terms(encoder_weight), partial(MemberMaps, members=members)
     joint = _Joint(100, (400, 1000), terms, surrogate=surrogate, map_term=map_term)
@@ -237,19 +255,38 @@ def _stages(
 
 
 def or_default(steps: int | None, default: int) -> int:
-    """``steps`` where given, which must be at least 1."""
+    """``steps`` where given, otherwise ``default``.
+
+    Args:
+        steps: at least 1, or None.
+        default: the schedule's own number.
+
+    Raises:
+        ValueError: ``steps`` below 1.
+    """
     if steps is not None and steps < 1:
         raise ValueError(f"steps={steps}: a stage takes at least one step; leave it out for {default}")
     return default if steps is None else steps
 
 
 def joint_name(threat_model: ThreatModel) -> str:
-    """``adv2`` or ``stadv-adv2``."""
+    """The name of the joint attack under a threat model: ``adv2`` or ``stadv-adv2``.
+
+    Args:
+        threat_model: its prefix comes first.
+    """
     return f"{threat_model.prefix}-adv2" if threat_model.prefix else "adv2"
 
 
 def is_paper(schedule: str) -> bool:
-    """Whether it is the published schedule; a ValueError for a name that is none."""
+    """Whether a schedule is the published one.
+
+    Args:
+        schedule: ``fast`` or ``paper``.
+
+    Raises:
+        ValueError: another name.
+    """
     if schedule not in get_args(Schedule):
         raise ValueError(f"schedule={schedule!r}: take one of {', '.join(get_args(Schedule))}")
     return schedule == "paper"

@@ -29,17 +29,21 @@ def adv2_mask(
     warm_start: int | None = None,
     **devices: Any,
 ) -> Attack:
-    """ADV2 against MASK.
+    """ADV2 against MASK (paper section 3.6).
 
     Args:
-        schedule: ``paper`` is Algorithm 1: 400 classification steps, then 1,000 joint ones, the second half with a
-            halved ceiling on the map's step. ``fast``: 60 first-order steps on the network's answers to masks, then
-            60 of Algorithm 1 for the map alone, with a fresh mask every 5.
+        schedule: ``paper`` is Algorithm 1: 400 classification steps, then 1,000 joint steps, the second half with a
+            halved ceiling on the map's step. ``fast``: 60 first-order steps on the network's responses to masks, then
+            60 of Algorithm 1 for the map alone, with a fresh mask every 5 steps.
         steps: overrides the number of joint steps.
         threat_model: what may change; by default pixels within epsilon 0.031.
         name: for tables and log keys; by default ``adv2`` (``stadv-adv2``).
-        warm_start: overrides the number of classification steps before the joint ones.
+        warm_start: overrides the number of classification steps before the joint steps; 0 for none.
         devices: options of :class:`BilevelStep` (``paper``) or :class:`ResponseStep` (``fast``).
+
+    Raises:
+        TypeError: an option that the step does not have.
+        ValueError: an unknown schedule, ``steps`` below 1, or an option out of its range.
     """
     threat_model = threat_model or Pixels()
     paper = is_paper(schedule)

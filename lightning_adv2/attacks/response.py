@@ -1,4 +1,4 @@
-"""A first-order attack on MASK: not its optimisation is attacked, but the network's answers, all that it sees."""
+"""A first-order attack on MASK through the network's responses to masks, which are all that MASK sees of it."""
 
 from __future__ import annotations
 
@@ -20,27 +20,32 @@ from lightning_adv2.types import Interpretation, State
 
 
 class ResponseStep(Step):
-    """Shape how the target class answers to *any* mask, so that its smallest deletion becomes the target map.
+    """Shapes the target class's response to *any* mask, so that MASK's smallest deletion becomes the target map.
 
-    MASK sees the network only through f_ct(phi(x; m)). Where the target class's margin grows with the share of the
-    target map that a mask keeps, ``margin = slope * (share - floor)`` within +-``clip``, what is worth deleting is
-    the target map, all of it and nothing else. So every step draws masks around the way from MASK's start to the
-    target, and around the way that MASK takes at the current iterate, and regresses the margins on that answer. This
-    needs first derivatives only, and does not vanish with the length of the inner optimisation.
+    MASK sees the network only through f_ct(phi(x; m)) (paper section 3.6). Where the target class's margin grows with
+    the share of the target map that a mask keeps, ``margin = slope * (share - floor)`` within +-``clip``, deleting the
+    target map and nothing else is optimal. So every step draws masks near the line from MASK's start to the
+    target, and near MASK's path at the current iterate, and regresses the margins on this response. This needs first
+    derivatives only, and does not vanish with the length of the inner optimisation.
 
     Every ``refresh`` steps the interpreter explains the iterate from scratch; only those maps are reported, and in
-    between a step reports once more what it reported at the last one.
+    between a step repeats its last report.
 
     Args:
         rule: from ``functional.optim``.
         step_size: in units of the parameter, over the stage.
-        masks: drawn at a step.
-        own: share of the masks drawn from the inner optimisation's way at the last refresh.
-        noise: standard deviation of the smooth and rough noise added to a mask.
-        slope, floor, clip: the answer wanted, in logits and shares.
+        masks: number of masks drawn at a step, at least 1.
+        own: share of the masks drawn from the inner optimisation's path at the last refresh, in [0, 1].
+        noise: standard deviation of the smooth and rough noise added to a mask, >= 0.
+        slope: of the response, in logits per share.
+        floor: the share at which the margin is 0.
+        clip: bound of the margin, in logits.
         kappa: margin wanted of the image itself, in logits.
-        refresh: period, at least 1.
-        terms: what is minimised besides, without the map.
+        refresh: period in steps, at least 1.
+        terms: further loss terms, without the map.
+
+    Raises:
+        ValueError: an argument is out of its range, or a term needs the map.
     """
 
     needs_map = True
@@ -69,12 +74,27 @@ class ResponseStep(Step):
         self.refresh, self.terms = refresh, tuple(terms)
 
     def extended(self, terms: Sequence[LossTerm]) -> Self:
-        """See :class:`Step`."""
+        """The same step with further terms.
+
+        Args:
+            terms: without the map.
+
+        Raises:
+            ValueError: a term needs the map.
+        """
         refuse_map_terms(terms)
         return super().extended(terms)
 
     def init(self, inputs: AttackInputs, parameter: Tensor) -> State:
-        """Step count, the rule's state, what the terms prepare, and what a refresh leaves."""
+        """Step count ``(B,)``, the rule's state, the terms' prepared states, and the last refresh.
+
+        Args:
+            inputs: of B images, with a MASK.
+            parameter: ``(B, ...)``, the perturbation's.
+
+        Raises:
+            ValueError: the interpreter is no MASK.
+        """
         mask_interpreter(inputs)
         count = inputs.target_class.new_zeros(len(parameter))
         return count, self.rule.init(parameter), tuple(term.prepare(inputs) for term in self.terms), ()
@@ -82,7 +102,13 @@ class ResponseStep(Step):
     def __call__(
         self, inputs: AttackInputs, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
     ) -> tuple[Tensor, State, Seen]:
-        """See :class:`Step`."""
+        """The next parameter ``(B, ...)``, the next state and the report.
+
+        For the arguments see :class:`Step`.
+
+        Raises:
+            ValueError: the interpreter is no MASK.
+        """
         interpreter, target_map = mask_interpreter(inputs), wanted_map(inputs)
         count, rule_state, prepared, last = state
         images, target = inputs.images, inputs.target_class
@@ -98,7 +124,7 @@ class ResponseStep(Step):
             logits = inputs.classifier(torch.cat(parts))
             margins = margin(logits, target.repeat(len(parts))).view(len(parts), -1).T
             own, found = margins[:, 0], margins[:, 1:]
-            # Beyond the clip more is as good as enough.
+            # Margins beyond the clip count as the clip.
             found = torch.where(wanted >= self.clip, found.clamp(max=self.clip), found)
             found = torch.where(wanted <= -self.clip, found.clamp(min=-self.clip), found)
             loss = F.relu(self.kappa - own) + F.smooth_l1_loss(found, wanted, reduction="none").mean(1)
@@ -113,7 +139,15 @@ class ResponseStep(Step):
         return moved, (count + 1, rule_state, prepared, last), seen(last[0], shown, finite)
 
     def answer(self, masks: Tensor, target_map: Tensor) -> Tensor:
-        """The margin wanted for each mask: ``(B, M, 1, h, w)`` and ``(B, 1, h, w)`` -> ``(B, M)``."""
+        """The margin wanted for each mask.
+
+        Args:
+            masks: ``(B, M, 1, h, w)`` in [0, 1].
+            target_map: ``(B, 1, h, w)`` in [0, 1].
+
+        Returns:
+            ``(B, M)`` in [-clip, clip], in logits.
+        """
         kept = (masks * target_map[:, None]).flatten(2).sum(2)
         share = kept / target_map.flatten(1).sum(1, keepdim=True).clamp(min=1e-6)
         return (self.slope * (share - self.floor)).clamp(-self.clip, self.clip)

@@ -1,4 +1,4 @@
-"""How an attack moves: a step turns one iterate into the next and says what it saw on the way."""
+"""Steps: the moves of an attack, each from one iterate to the next, with a report of the iterate it started from."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ GRADIENT_SCALE = 2.0**40
 
 @dataclass
 class Seen:
-    """What a step evaluated *before* it moved.
+    """A step's report of the iterate from which it moved.
 
     Attributes:
-        adv_images: ``(B, C, H, W)``, detached.
+        adv_images: ``(B, C, H, W)`` in [0, 1], detached.
         interpretation: detached; its map belongs to the smooth surrogate where the step uses one.
         finite: ``(B,)`` bool, False where loss or gradient was NaN or infinite (such an image did not move).
     """
@@ -40,37 +40,68 @@ class Seen:
 
 
 class Step(ABC):
-    """One kind of move; the plug for attacks that do not fit 'sum the terms, take the gradient'."""
+    """A kind of move; the plug for attacks that are not a gradient step on a sum of terms.
+
+    Attributes:
+        terms: minimised.
+        needs_map: whether the step reports maps.
+    """
 
     terms: tuple[LossTerm, ...]
     needs_map: bool
 
     def extended(self, terms: Sequence[LossTerm]) -> Self:
-        """The same step with more to minimise."""
+        """The same step with further terms.
+
+        Args:
+            terms: minimised as well.
+        """
         other = copy(self)
         other.terms = (*self.terms, *terms)
         return other
 
     def at_its_peak(self) -> Step:
-        """The step whose graph shows the memory needed: itself, unless part of it is only built on the way back."""
+        """The step whose graph has this step's memory: itself, unless part of the graph is made in backward."""
         return self
 
     @abstractmethod
     def init(self, inputs: AttackInputs, parameter: Tensor) -> State:
-        """The step's own state at the start of a stage, every leaf with B first."""
+        """The step's own state at the start of a stage.
+
+        Args:
+            inputs: of B images.
+            parameter: ``(B, ...)``, the perturbation's.
+
+        Returns:
+            Every leaf with B first.
+
+        Raises:
+            ValueError: the step does not apply to these inputs.
+        """
 
     @abstractmethod
     def __call__(
         self, inputs: AttackInputs, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
     ) -> tuple[Tensor, State, Seen]:
-        """Next parameter, next state, and what was seen at the current parameter."""
+        """One move.
+
+        Args:
+            inputs: of B images.
+            perturbation: applies and projects the parameter.
+            parameter: ``(B, ...)``, the current one.
+            state: from :meth:`init` or the last move.
+            progress: the share of the stage that is done, in [0, 1].
+
+        Returns:
+            The next parameter ``(B, ...)``, the next state, and the report of the current parameter.
+        """
 
 
 class GradientStep(Step):
-    """Descend the sum of the loss terms along a first-order rule, then project.
+    """Descends the sum of the loss terms by a first-order rule, then projects (paper section 3.1, Eqn 2).
 
     Args:
-        terms: what to minimise; without a term that needs the map, no map is computed.
+        terms: minimised; without a term that needs the map, no map is computed.
         rule: from ``functional.optim``.
         step_size: in units of the parameter, over the stage.
         surrogate: smooth ReLU in which loss and gradient are computed; None uses the network as it is.
@@ -83,13 +114,27 @@ class GradientStep(Step):
         self.needs_map = any(term.needs_map for term in terms)
 
     def init(self, inputs: AttackInputs, parameter: Tensor) -> State:
-        """The rule's state, and what the terms prepare."""
+        """The rule's state and the terms' prepared states, every leaf with B first.
+
+        Args:
+            inputs: of B images.
+            parameter: ``(B, ...)``, the perturbation's.
+
+        Raises:
+            ValueError: a term does not apply to these inputs.
+        """
         return self.rule.init(parameter), tuple(term.prepare(inputs) for term in self.terms)
 
     def __call__(
         self, inputs: AttackInputs, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
     ) -> tuple[Tensor, State, Seen]:
-        """See :class:`Step`."""
+        """The next parameter ``(B, ...)``, the next state and the report.
+
+        For the arguments see :class:`Step`.
+
+        Raises:
+            ValueError: a term does not apply to these inputs.
+        """
         rule_state, prepared = state
         parameter = parameter.detach().requires_grad_()
         with torch.enable_grad(), self.surrogate or nullcontext():
@@ -111,15 +156,28 @@ class GradientStep(Step):
 
 
 def total_loss(terms: Sequence[LossTerm], context: Context, prepared: Sequence[State]) -> Tensor:
-    """The sum of the terms, ``(B,)``."""
+    """The sum of the weighted terms (l_adv, paper section 3.1).
+
+    Args:
+        terms: at least one.
+        context: of B images.
+        prepared: each term's :meth:`LossTerm.prepare`.
+
+    Returns:
+        ``(B,)``.
+
+    Raises:
+        ValueError: not as many prepared states as terms.
+    """
     losses = [term(replace(context, prepared=own)) for term, own in zip(terms, prepared, strict=True)]
     return torch.stack(losses).sum(0)
 
 
 def loss_gradient(loss: Tensor, parameter: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient of each image's loss, up to a common factor, and where it is finite.
+    """The gradient of each image's loss, up to a common factor, and whether it is finite.
 
-    sign(NaN) is 0 and Adam would spread a NaN for ever: such an image gets a zero gradient, stays and is reported.
+    sign(NaN) is 0, and Adam would keep a NaN in its state: an image without a finite gradient gets a zero gradient,
+    stays and is reported.
 
     Args:
         loss: ``(B,)``.
@@ -129,13 +187,19 @@ def loss_gradient(loss: Tensor, parameter: Tensor) -> tuple[Tensor, Tensor]:
         ``(B, ...)`` and ``(B,)`` bool.
     """
     (gradient,) = torch.autograd.grad(loss.sum() * GRADIENT_SCALE, parameter)
-    # The squares too: what overflows there would stop Adam, or a normalised step, without a word.
+    # The squares too: an overflow there would silently stop Adam, or a normalised step.
     finite = (gradient.flatten(1).square().sum(1).isfinite() & loss.isfinite()).detach()
-    # As the parameter lies, however the network has its images.
+    # In the parameter's memory layout, whatever the network's.
     return torch.where(finite.view(-1, *[1] * (gradient.dim() - 1)), gradient, 0.0).contiguous(), finite
 
 
 def seen(adv_images: Tensor, interpretation: Interpretation, finite: Tensor) -> Seen:
-    """What a step reports, without its graph."""
+    """The report of a step, without its graph.
+
+    Args:
+        adv_images: ``(B, C, H, W)`` in [0, 1], the iterate.
+        interpretation: of the iterate.
+        finite: ``(B,)`` bool.
+    """
     shown = Interpretation(interpretation.logits.detach(), interpretation.attribution_map.detach())
     return Seen(adv_images.detach(), shown, finite)

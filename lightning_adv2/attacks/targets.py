@@ -1,4 +1,4 @@
-"""The map that the attacker wants (paper section 4): the benign one, a patch, another image's, or one from a file."""
+"""Target maps m_t (paper section 4): the benign map, a patch, another image's map, or a map from a file."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from lightning_adv2.models import Classifier
 
 @dataclass
 class TargetRequest:
-    """What a target map may depend on; everything per image, so that no image's map depends on its neighbours.
+    """The inputs of a target map; every field is per image, so that no image's map depends on its neighbours.
 
     Attributes:
         classifier: the victim, in eval mode.
         interpreter: whose maps are attacked.
         images: ``(B, C, H, W)`` in [0, 1], benign.
-        label: ``(B,)``, the true class.
-        target_class: ``(B,)``, c_t.
+        label: ``(B,)`` in [0, K), the true class.
+        target_class: ``(B,)`` in [0, K), c_t.
         benign_map: ``(B, 1, h, w)`` in [0, 1], of the benign images for their true class.
         image_id: B strings.
-        generators: one per image, for whatever a target draws.
+        generators: B CPU generators, for the target's random numbers.
         other_images: ``(B, C, H, W)`` in [0, 1], another image for each, or None.
-        other_label: ``(B,)``, their true classes, or None.
+        other_label: ``(B,)`` in [0, K), their true classes, or None.
     """
 
     classifier: Classifier
@@ -54,45 +54,62 @@ class TargetRequest:
 
 
 class Target(ABC):
-    """Makes the target maps m_t of a batch."""
+    """Makes the target maps m_t of a batch (paper section 4).
+
+    Attributes:
+        name: short and lower case, for tables and log keys.
+    """
 
     name: str
-    """Short and lower case, for tables and log keys."""
 
     @abstractmethod
     def __call__(self, request: TargetRequest) -> Tensor:
-        """Target maps ``(B, 1, h, w)`` in [0, 1], with the size, dtype and device of the benign maps."""
+        """The target maps.
+
+        Args:
+            request: of B images.
+
+        Returns:
+            ``(B, 1, h, w)`` in [0, 1], with the size, dtype and device of the benign maps.
+
+        Raises:
+            ValueError: the request lacks an input of the target.
+        """
 
 
 class BenignMap(Target):
-    """The image's own benign map: the attack on the classifier shall leave the explanation as it was."""
+    """The image's own benign map: the attack on the classifier shall keep the explanation (paper section 4)."""
 
     name = "benign"
 
     def __call__(self, request: TargetRequest) -> Tensor:
-        """See :class:`Target`."""
+        """The benign maps of the request, ``(B, 1, h, w)`` in [0, 1]."""
         return request.benign_map
 
 
 class RandomPatch(Target):
-    """A random rectangle or ellipse per image; see :func:`~lightning_adv2.functional.patches.random_patch`."""
+    """A rectangle or ellipse per image (paper section 4): :func:`~lightning_adv2.functional.patches.random_patch`."""
 
     name = "patch"
 
     def __call__(self, request: TargetRequest) -> Tensor:
-        """See :class:`Target`."""
+        """One patch per image, ``(B, 1, h, w)`` of zeros and ones, from the generators of the request.
+
+        Raises:
+            ValueError: maps of a single pixel.
+        """
         height, width = request.benign_map.shape[-2:]
         drawn = per_image(lambda g: random_patch((height, width), g), request.generators, request.benign_map)
         return drawn.view(request.benign_map.shape)
 
 
 class RandomClass(Target):
-    """The benign map of another image, of a class other than the target class."""
+    """The benign map of another image, of a class other than the target class (paper section 4)."""
 
     name = "class"
 
     def __call__(self, request: TargetRequest) -> Tensor:
-        """See :class:`Target`.
+        """The maps of the request's other images for their true classes, ``(B, 1, h, w)`` in [0, 1].
 
         Raises:
             ValueError: the batch has no other images, or one of them is of the target class.
@@ -140,7 +157,7 @@ class MapFile(Target):
             raise ValueError(f"path={str(path)!r}: it is no regular file; give a .npy or a grey .png file")
 
     def __call__(self, request: TargetRequest) -> Tensor:
-        """See :class:`Target`.
+        """The maps from the files, resized to the benign maps: ``(B, 1, h, w)`` in [0, 1].
 
         Raises:
             FileNotFoundError: an image has no file.
@@ -154,7 +171,11 @@ class MapFile(Target):
         return torch.cat([_read(self._find(image_id), like) for image_id in request.image_id])
 
     def description(self) -> dict[str, str]:
-        """What a run is compared by: the maps, wherever they lie. Reads them all."""
+        """The hash of all maps, by which runs are compared wherever the files lie.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
         digest = sha256()
         files = [self.path] if self.path.is_file() else sorted(self.path.rglob("*"))
         for file in files:

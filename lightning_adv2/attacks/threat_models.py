@@ -14,21 +14,26 @@ EPSILON = 0.031
 
 @dataclass(frozen=True)
 class Move:
-    """A first-order rule and its step size over a stage, in units of the perturbation's parameter."""
+    """A first-order rule and its step size over a stage.
+
+    Attributes:
+        rule: from ``functional.optim``.
+        step_size: in units of the perturbation's parameter.
+    """
 
     rule: Rule
     step_size: Ramp
 
 
 class ThreatModel:
-    """What all attacks under a threat model share, whatever the interpreter.
+    """The parts that all attacks under a threat model share, whatever the interpreter (paper section 4).
 
     Attributes:
         prefix: of the attacks' names.
         perturbation: what may change.
-        terms: what is minimised beside class and map.
-        paper: the published way to move.
-        fast: ours.
+        terms: loss terms beside class and map.
+        paper: the published move.
+        fast: the move of the fast schedule.
         paper_steps: classification and joint steps where the paper has one number for all interpreters.
     """
 
@@ -47,8 +52,11 @@ class Pixels(ThreatModel):
     usual 0.9 and 0.999 a run of 50 steps ends far worse (CAM's IoU 0.84 against 0.98).
 
     Args:
-        epsilon: its radius, in units of the pixel range.
+        epsilon: radius in units of the pixel range, in (0, 1].
         keep_grey: keep grey images, whose channels are equal, grey; see :class:`PixelDelta`.
+
+    Raises:
+        ValueError: ``epsilon`` out of range.
     """
 
     def __init__(self, epsilon: float = EPSILON, keep_grey: bool = True) -> None:
@@ -58,13 +66,17 @@ class Pixels(ThreatModel):
 
 
 class Spatial(ThreatModel):
-    """The StAdv framework (appendix; Xiao et al. 2018): every pixel moves to a place close by. Grey images stay grey.
+    """The StAdv framework (appendix A1; Xiao et al. 2018): every pixel moves to a position nearby.
 
-    ``paper``: Adam with AMSGrad and 0.01 pixels a step. ``fast``: a larger step that decays to nothing.
+    ``paper``: Adam with AMSGrad and 0.01 pixels a step. ``fast``: a larger step that decays to nothing. Grey images
+    stay grey.
 
     Args:
-        tau: weight of the flow's roughness; the paper's 0.0005.
+        tau: weight of l_flow, >= 0; the paper's 0.0005.
         max_flow: bound on every pixel's move in either direction, in pixels; None leaves it to ``tau``.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
 
     def __init__(self, tau: float = 0.0005, max_flow: float | None = None) -> None:

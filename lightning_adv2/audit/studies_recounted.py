@@ -23,8 +23,9 @@ def gap(content: Row, contents: Contents, table: dict[Key, Row], folder: Path) -
         target = next((row["target"] for row in own.values()), "")
         l1, iou = ([pair[i] for pair in images.values()] for i in (0, 1))
         means = {"l1": mean(l1), "iou": mean(iou), "empty": sum(map(math.isnan, iou)), "asr": None, "confidence": None}
-        wanted[name, "benign", "benign"] = {"target": target, "n": len(images), **means}
-        names = ("target", "n", "l1", "iou", "empty", "asr", "confidence")
+        kind = {"role": "control", "threat_model": "none"}
+        wanted[name, "benign", "benign"] = {"target": target, "n": len(images), **means, **kind}
+        names = ("target", "role", "threat_model", "n", "l1", "iou", "empty", "asr", "confidence")
         wanted |= {key: {one: row[one] for one in names} for key, row in own.items()}
     yield from same_rows(content["rows"], ("interpreter", "attack", "schedule"), wanted)
 

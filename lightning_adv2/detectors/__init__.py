@@ -1,4 +1,4 @@
-"""Detectors of adversarial images: fitted on benign images, judged on others."""
+"""Detectors of adversarial images: fitted on benign images, evaluated on others (paper section 6)."""
 
 from lightning_adv2.detectors.base import Detector, NotApplicableError, threshold_at
 from lightning_adv2.detectors.disagreement import Disagreement

@@ -1,4 +1,4 @@
-"""The contract of every detector, and where its threshold comes from."""
+"""The contract of every detector, and its threshold."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lightning_adv2.models import Classifier
 
 
 class NotApplicableError(TypeError):
-    """A detector cannot work with this interpreter."""
+    """A detector does not apply to this interpreter."""
 
 
 class Detector(ABC):
-    """Gives every image a score; what scores above a threshold is taken for adversarial.
+    """Gives every image a score; an image whose score exceeds a threshold is flagged as adversarial (paper section 6).
 
     Attributes:
         name: for tables and log keys.
@@ -28,23 +28,26 @@ class Detector(ABC):
     needs_interpreter = False
 
     def fit(self, classifier: Classifier, interpreter: Interpreter, calibration: Tensor, label: Tensor) -> None:
-        """Learn what there is to learn from benign images alone; nothing, unless a detector says otherwise.
+        """Learn from benign images alone; a detector without parameters does nothing.
 
         Args:
             classifier: the network watched, in eval mode.
             interpreter: its interpreter, in eval mode.
             calibration: ``(N, C, H, W)`` in [0, 1], benign, classified correctly, none of them evaluated later.
-            label: ``(N,)``.
+            label: ``(N,)`` in [0, K), the true classes.
+
+        Raises:
+            ValueError: too few images.
         """
         return
 
     @abstractmethod
     def score(self, classifier: Classifier, interpreter: Interpreter, images: Tensor) -> Tensor:
-        """How suspicious each image is: deterministic, and of each image by itself.
+        """The suspicion of each image: deterministic, and independent of the other images.
 
         Args:
-            classifier: as in :meth:`fit`.
-            interpreter: as in :meth:`fit`.
+            classifier: the network watched, in eval mode.
+            interpreter: its interpreter, in eval mode.
             images: ``(B, C, H, W)`` in [0, 1].
 
         Returns:
@@ -52,15 +55,22 @@ class Detector(ABC):
 
         Raises:
             NotApplicableError: the detector needs another interpreter.
+            RuntimeError: the detector must be fitted first.
         """
 
 
 def threshold_at(scores: Tensor, false_positive_rate: float) -> float:
-    """The smallest threshold that at most this share of the scores exceeds (flagged is score > threshold).
+    """The smallest threshold that at most this share of the scores exceeds (5% of the benign images, paper section 6).
 
     Args:
-        scores: ``(N,)`` of benign images, finite.
+        scores: ``(N,)`` of benign images, finite; an image is flagged when its score is above the threshold.
         false_positive_rate: in [0, 1); the paper takes 0.05.
+
+    Returns:
+        One of the scores.
+
+    Raises:
+        ValueError: no scores, scores that are not finite, or a rate out of range.
     """
     if not 0 <= false_positive_rate < 1:
         raise ValueError(f"false_positive_rate={false_positive_rate}: a share in [0, 1); the paper takes 0.05")
@@ -72,5 +82,13 @@ def threshold_at(scores: Tensor, false_positive_rate: float) -> float:
 
 
 def in_chunks(images: Tensor, size: int = 64) -> list[Tensor]:
-    """Cut ``(N, ...)`` into pieces that fit into memory."""
+    """Pieces of a tensor that fit into memory.
+
+    Args:
+        images: ``(N, ...)``.
+        size: images per piece, at least 1.
+
+    Returns:
+        ``[(n, ...), ...]`` with n <= ``size``, in order.
+    """
     return list(torch.split(images, size))

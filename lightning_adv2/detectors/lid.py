@@ -24,7 +24,10 @@ def local_intrinsic_dimensionality(distances: Tensor, k: int) -> Tensor:
         k: number of neighbours in [2, M].
 
     Returns:
-        ``(B,)``, > 0, and finite where k distances are.
+        ``(B,)``, > 0, in dimensions; finite where k distances are finite.
+
+    Raises:
+        ValueError: ``k`` out of range.
     """
     if not 2 <= k <= distances.shape[1]:
         raise ValueError(f"k={k}: from 2 to the number of reference points, {distances.shape[1]}")
@@ -35,10 +38,14 @@ def local_intrinsic_dimensionality(distances: Tensor, k: int) -> Tensor:
 
 
 def activations(classifier: Classifier, images: Tensor) -> list[Tensor]:
-    """The classifier's features at each of its resolutions, averaged over space, and its logits.
+    """The classifier's features at each of its resolutions, averaged over space, and its logits (Ma et al. 2018).
 
     Flattened features detect a little more (CIFAR-10, PGD: AUROC 0.82 against 0.77), but take six times as long there,
     and at 224 px each reference image would take megabytes.
+
+    Args:
+        classifier: in eval mode.
+        images: ``(B, C, H, W)`` in [0, 1].
 
     Returns:
         ``[(B, D_i), ...]`` float64.
@@ -50,7 +57,7 @@ def activations(classifier: Classifier, images: Tensor) -> list[Tensor]:
 
 
 def fit_logistic(features: Tensor, positive: Tensor, l2: float = 1e-3) -> tuple[Tensor, Tensor]:
-    """Logistic regression: minimise the mean cross entropy plus l2 / 2 times the squared weights.
+    """Logistic regression: minimises the mean cross entropy plus l2 / 2 times the squared weights, by L-BFGS.
 
     Args:
         features: ``(N, D)``, about standardised.
@@ -81,14 +88,17 @@ def fit_logistic(features: Tensor, positive: Tensor, l2: float = 1e-3) -> tuple[
 class LID(Detector):
     """Local intrinsic dimensionality at several depths, combined by logistic regression (Ma et al. 2018, algorithm 1).
 
-    One half of the calibration images is the reference set, in which neighbours are looked for. The other half trains
-    the regression: these images and noisy ones against ones that an attack of the detector's own has changed. None of
-    the attacked images under evaluation takes part.
+    One half of the calibration images is the reference set of neighbours. The other half trains the regression: benign
+    and noisy images against images that the detector's own attack has changed. The attacked images under evaluation
+    take no part.
 
     Args:
-        k: number of neighbours.
+        k: number of neighbours, at least 2; the authors take 20.
         attack: makes the adversarial images to learn from; by default PGD, and it must not need a map.
-        seed: for the halves, the target classes and the noise.
+        seed: of the halves, the target classes and the noise.
+
+    Raises:
+        ValueError: ``k`` below 2, or an attack that needs a map.
     """
 
     def __init__(self, k: int = 20, attack: Attack | None = None, seed: int = 0) -> None:
@@ -100,7 +110,13 @@ class LID(Detector):
         self._reference: list[Tensor] = []
 
     def fit(self, classifier: Classifier, interpreter: Interpreter, calibration: Tensor, label: Tensor) -> None:
-        """Set up the reference set, attack the rest, and learn to tell the two apart.
+        """Set up the reference set, attack the other half, and fit the regression (Ma et al. 2018, algorithm 1).
+
+        Args:
+            classifier: the network watched, in eval mode.
+            interpreter: not used.
+            calibration: ``(N, C, H, W)`` in [0, 1], benign, classified correctly; N >= 2 k + 2.
+            label: ``(N,)`` in [0, K), the true classes.
 
         Raises:
             ValueError: too few images for ``k``.
@@ -126,7 +142,15 @@ class LID(Detector):
         self._weight, self._bias = fit_logistic((features - self._mean) / self._std, positive)
 
     def score(self, classifier: Classifier, interpreter: Interpreter, images: Tensor) -> Tensor:
-        """The logit of being adversarial, ``(B,)`` float64. A reference image is not its own neighbour.
+        """The logit of being adversarial (Ma et al. 2018); a reference image is not its own neighbour.
+
+        Args:
+            classifier: the network watched, in eval mode.
+            interpreter: not used.
+            images: ``(B, C, H, W)`` in [0, 1].
+
+        Returns:
+            ``(B,)`` float64, in logits.
 
         Raises:
             RuntimeError: before :meth:`fit`.

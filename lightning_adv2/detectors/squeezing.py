@@ -1,4 +1,4 @@
-"""Feature squeezing: an adversarial image is one that the classifier sees differently once it is squeezed."""
+"""Feature squeezing: an adversarial image is one whose prediction changes once it is squeezed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ class FeatureSqueezing(Detector):
     """max over psi of ||f(x) - f(psi(x))||_1 between class probabilities, in [0, 2] (Xu et al. 2018, section 4.1).
 
     Args:
-        squeezers: one or more; the paper's tables take one at a time.
+        squeezers: at least one; the paper's tables take one at a time.
+
+    Raises:
+        ValueError: no squeezers.
     """
 
     def __init__(self, squeezers: Sequence[Squeezer]) -> None:
@@ -28,7 +31,19 @@ class FeatureSqueezing(Detector):
 
     @torch.no_grad()
     def score(self, classifier: Classifier, interpreter: Interpreter, images: Tensor) -> Tensor:
-        """The largest distance: ``(B,)`` in [0, 2], float64."""
+        """The largest L1 distance of the class probabilities over the squeezers (Xu et al. 2018, section 4.1).
+
+        Args:
+            classifier: the network watched, in eval mode.
+            interpreter: not used.
+            images: ``(B, C, H, W)`` in [0, 1].
+
+        Returns:
+            ``(B,)`` float64 in [0, 2].
+
+        Raises:
+            ValueError: the images are too small for a squeezer.
+        """
 
         def probabilities(inputs: Tensor) -> Tensor:
             # Double precision: a confident network's distances crowd just below 2, and a threshold lies among them.

@@ -153,9 +153,12 @@ def read_header(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: the file cannot be read; see :func:`~lightning_adv2.files.sealed.read_metadata`.
-        ValueError: it is no safetensors file, or its header is no JSON.
+        ValueError: the file is no safetensors file, or its header is no JSON; the error names the file.
     """
-    header: dict[str, Any] = parse_json(read_metadata(path).get("header", "{}"))
+    try:
+        header: dict[str, Any] = parse_json(read_metadata(path).get("header", "{}"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {AGAIN}") from error
     return header
 
 

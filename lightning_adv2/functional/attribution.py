@@ -13,13 +13,13 @@ from lightning_adv2.functional.classes import class_indices, of_class
 
 
 def minmax(values: Tensor) -> Tensor:
-    """Scale each image's map linearly to [0, 1]; a constant map becomes all zero, with zero gradient.
+    """Each image's map scaled linearly to [0, 1], as in the paper; a constant map becomes 0, with zero gradient.
 
     Args:
         values: ``(B, 1, h, w)``, any range.
 
     Returns:
-        ``(B, 1, h, w)`` in [0, 1].
+        ``(B, 1, h, w)`` in [0, 1]; NaN stays NaN.
     """
     low = values.amin(dim=(1, 2, 3), keepdim=True)
     span = values.amax(dim=(1, 2, 3), keepdim=True) - low
@@ -29,16 +29,20 @@ def minmax(values: Tensor) -> Tensor:
 
 
 def input_gradient(logits: Tensor, images: Tensor, class_idx: Tensor, *, create_graph: bool) -> Tensor:
-    """The derivative of each image's own class score with respect to that image (GRAD, paper section 3.2).
+    """Derivative of each image's class score with respect to the image (GRAD, paper section 3.2).
 
     Args:
         logits: ``(B, K)``, computed from ``images``.
         images: ``(B, C, H, W)``, requires grad.
-        class_idx: ``(B,)``, the class explained.
+        class_idx: ``(B,)`` in [0, K), the class explained.
         create_graph: keep the graph, so that the result can itself be differentiated.
 
     Returns:
-        ``(B, C, H, W)``; NaN for an image whose logits are not finite.
+        ``(B, C, H, W)``, in logits per pixel range; NaN for an image whose logits are not finite.
+
+    Raises:
+        RuntimeError: the logits do not depend on ``images``.
+        ValueError: ``class_idx`` holds no class indices; see :func:`~lightning_adv2.functional.classes.class_indices`.
     """
     score = of_class(logits, class_idx).sum()
     gradient = torch.autograd.grad(score, images, create_graph=create_graph)[0]
@@ -54,18 +58,19 @@ def mean_gradient(
     *,
     create_graph: bool,
 ) -> Tensor:
-    """The weighted sum of the class score's derivatives at several points, one point after the other.
+    """Weighted sum of the class score's derivatives at several points, one point after the other.
 
-    Without ``create_graph`` no more than one point's graph is in memory; with it, all of them are.
+    Integrated Gradients and SmoothGrad are sums of this kind (paper section 3.2). Without ``create_graph`` one point's
+    graph is in memory at a time; with it, all points' graphs are.
 
     Args:
         classify: images ``(B, C, H, W)`` -> logits ``(B, K)``.
-        points: at least one pair of a weight and images ``(B, C, H, W)``; drawn when it is their turn.
-        class_idx: ``(B,)``, the class explained.
+        points: at least one pair of a weight and images ``(B, C, H, W)``; each pair is drawn when its turn comes.
+        class_idx: ``(B,)`` in [0, K), the class explained.
         create_graph: keep the graph to the points (at least one of which then requires grad).
 
     Returns:
-        ``(B, C, H, W)``.
+        ``(B, C, H, W)``, in logits per pixel range.
 
     Raises:
         ValueError: no points.
@@ -91,22 +96,27 @@ def integrated_gradients(
     baseline: float | Tensor = 0.0,
     create_graph: bool = False,
 ) -> Tensor:
-    """(x - x') times the mean of the gradient along the straight line from x' to x (Sundararajan et al. 2017, eq. 1).
+    """(x - x') times the mean gradient along the straight line from x' to x (Sundararajan et al. 2017, eq. 1).
 
-    The integral is taken by Gauss-Legendre quadrature. The values of an image sum to f_c(x) - f_c(x') but for the
-    quadrature's error (their "completeness").
+    The integral is taken by Gauss-Legendre quadrature. The values of an image sum to f_c(x) - f_c(x') up to the error
+    of the quadrature (completeness).
 
     Args:
         classify: images ``(B, C, H, W)`` -> logits ``(B, K)``.
         images: ``(B, C, H, W)``, x; requires grad where ``create_graph`` is set.
-        class_idx: ``(B,)``, the class explained.
-        steps: the quadrature's points, at least 1.
-        baseline: x': the value of all its pixels, or images like ``images``.
+        class_idx: ``(B,)`` in [0, K), the class explained.
+        steps: number of quadrature points, at least 1.
+        baseline: x', one value for all pixels or a tensor ``(B, C, H, W)``.
         create_graph: keep the graph, so that the result can itself be differentiated.
 
     Returns:
-        ``(B, C, H, W)``, signed.
+        ``(B, C, H, W)``, signed, in logits.
+
+    Raises:
+        ValueError: ``steps`` below 1.
     """
+    if steps < 1:
+        raise ValueError(f"steps={steps}: give at least 1 quadrature point; 8 suffice for a map")
     nodes, weights = np.polynomial.legendre.leggauss(steps)  # on [-1, 1], where the weights sum to 2
     rule = zip(((1 + nodes) / 2).tolist(), (weights / 2).tolist(), strict=True)
     difference = images - baseline
@@ -122,31 +132,36 @@ def smooth_gradient(
     *,
     create_graph: bool = False,
 ) -> Tensor:
-    """The mean of the gradient over noisy copies of the image (Smilkov et al. 2017).
+    """Mean gradient over noisy copies of the image (SmoothGrad, Smilkov et al. 2017).
 
     Args:
         classify: images ``(B, C, H, W)`` -> logits ``(B, K)``.
         images: ``(B, C, H, W)``; requires grad where ``create_graph`` is set.
-        class_idx: ``(B,)``, the class explained.
-        noise: what is added for each copy, ``(C, H, W)`` or ``(B, C, H, W)``.
+        class_idx: ``(B,)`` in [0, K), the class explained.
+        noise: the noise of each copy, ``(C, H, W)`` or ``(B, C, H, W)``, in units of the pixel range.
         create_graph: keep the graph, so that the result can itself be differentiated.
 
     Returns:
-        ``(B, C, H, W)``, signed.
+        ``(B, C, H, W)``, signed, in logits per pixel range.
+
+    Raises:
+        ValueError: no noise.
     """
+    if not len(noise):
+        raise ValueError("noise=[]: give the noise of at least one copy")
     points = ((1 / len(noise), images + n) for n in noise)
     return mean_gradient(classify, points, class_idx, create_graph=create_graph)
 
 
 def gradient_map(gradient: Tensor, pool: int = 1) -> Tensor:
-    """|gradient|, the maximum over channels, mean-pooled; not normalised.
+    """|gradient|, the maximum over channels, mean-pooled and not normalised (paper section 3.2).
 
-    Where ``pool`` does not divide a side, all cells are a little shorter than ``pool`` along it, so that they cover the
-    whole image evenly: enlarged to the image, the map lies where it belongs.
+    Where ``pool`` does not divide a side, all cells are a little shorter than ``pool`` along that side and cover the
+    image evenly: the enlarged map keeps its position.
 
     Args:
         gradient: ``(B, C, H, W)``.
-        pool: side of the square over which the map is averaged, in pixels.
+        pool: side of the square over which the map is averaged, in pixels; the authors take 4 at 224 px and 2 at 32 px.
 
     Returns:
         ``(B, 1, ceil(H / pool), ceil(W / pool))``, non-negative.
@@ -174,15 +189,18 @@ def _cell_means(side: int, cells: int, like: Tensor) -> Tensor:
 
 
 def class_activation(features: Tensor, class_weight: Tensor, class_idx: Tensor) -> Tensor:
-    """CAM: sum over k of w[c, k] a[k] (paper section 3.3); not normalised.
+    """CAM: sum over k of w[c, k] a[k], not normalised (paper section 3.3; Zhou et al. 2016).
 
     Args:
         features: ``(B, D, h, w)``, the last convolution's feature maps a.
         class_weight: ``(K, D)``, the final linear layer's weights w.
-        class_idx: ``(B,)``, the class explained.
+        class_idx: ``(B,)`` in [0, K), the class explained.
 
     Returns:
         ``(B, 1, h, w)``, any range.
+
+    Raises:
+        ValueError: ``class_idx`` holds no class indices; see :func:`~lightning_adv2.functional.classes.class_indices`.
     """
     index = class_indices(class_idx, len(features), class_weight.device)
     return torch.einsum("bdhw,bd->bhw", features, class_weight[index]).unsqueeze(1)
@@ -193,7 +211,7 @@ def grad_cam(features: Tensor, gradient: Tensor) -> Tensor:
 
     Args:
         features: ``(B, D, h, w)``, the last convolution's feature maps a.
-        gradient: ``(B, D, h, w)``, the class score's derivative with respect to them.
+        gradient: ``(B, D, h, w)``, the class score's derivative with respect to ``features``.
 
     Returns:
         ``(B, 1, h, w)``, non-negative; not normalised.

@@ -1,4 +1,4 @@
-"""Confidence intervals of a mean, by resampling images (Efron's percentile bootstrap)."""
+"""Confidence intervals: the percentile bootstrap of a mean, and Wilson's interval of a share."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def bootstrap_interval(
     level: float = 0.95,
     groups: Sequence[str] | None = None,
 ) -> tuple[float, float]:
-    """The interval in which the mean of as many other images would lie, as far as these images can tell.
+    """Percentile bootstrap interval of the mean over images (Efron and Tibshirani 1993, chapter 13).
 
-    With few values it is too narrow, and of values that are all the same it has no width: 8 of 8 successes do not prove
-    a rate of 1. For shares, :func:`share_interval` has no such gap.
+    With few values the interval is too narrow; for values that are all equal its width is 0: 8 of 8 successes do not
+    prove a rate of 1. For shares take :func:`share_interval`.
 
     Args:
-        values: one per image; or several, as under several seeds.
+        values: one per image, or several per image, such as one per seed.
         seed: of the resampling.
-        draws: how many resamples.
+        draws: number of resamples, at least 1.
         level: share of the resampled means that lie inside, in (0, 1).
-        groups: the image that each value is of; values of an image are drawn together. None: each has its own.
+        groups: the image of each value; the values of an image are drawn together. None: each value is its own image.
 
     Returns:
-        Lower and upper end; NaN twice for no values.
+        Lower and upper end, in the unit of the values; NaN twice for no values.
 
     Raises:
         ValueError: ``groups`` is not as long as ``values``, or ``level`` or ``draws`` is out of range.
@@ -51,17 +51,17 @@ def bootstrap_interval(
 
 
 def share_interval(successes: int, n: int) -> tuple[float, float]:
-    """Wilson's score interval of a share at 95%, which stays honest where all or none succeed.
+    """Wilson's 95% score interval of a share (Wilson 1927), which has a width where all images or none succeed.
 
     Args:
-        successes: how many of the n.
-        n: how many images.
+        successes: number of successes, in [0, n].
+        n: number of images.
 
     Returns:
         Lower and upper end in [0, 1]; NaN twice for n = 0.
 
     Raises:
-        ValueError: ``successes`` is not in 0 to ``n``.
+        ValueError: ``successes`` is negative or above ``n``.
     """
     if not 0 <= successes <= n:
         raise ValueError(f"successes={successes}, n={n}: give at least 0 successes and at most n")

@@ -1,4 +1,4 @@
-"""Class indices: what counts as one, and the value that belongs to one."""
+"""Class indices: their types, the value of an image's class, and logits over at least two classes."""
 
 from __future__ import annotations
 
@@ -68,9 +68,15 @@ def of_class(values: Tensor, class_idx: Classes) -> Tensor:
 
 
 def check_logits(logits: Tensor) -> None:
-    """Raise a ValueError for logits that are not ``(B, K)`` with K >= 2.
+    """Raise a ValueError for logits of another shape than ``(B, K)`` with K >= 2.
 
-    The softmax of a single logit is 1 whatever the image: every image would count as the target class with certainty.
+    The softmax of a single logit is 1 for every image: every image would count as the target class with certainty.
+
+    Args:
+        logits: the classifier's result, ``(B, K)``.
+
+    Raises:
+        ValueError: the logits have another number of dimensions, or a single class.
     """
     if logits.dim() != 2:
         raise ValueError(f"logits: expected (B, K), got {tuple(logits.shape)}; a classifier returns one row an image")

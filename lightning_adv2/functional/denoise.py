@@ -13,21 +13,25 @@ _KNEE, _SLOPE, _OFFSET = 0.008856, 7.787, 16 / 116
 
 @torch.no_grad()
 def non_local_means(images: Tensor, search: int = 11, patch: int = 3, strength: float = 4.0) -> Tensor:
-    """Replace each pixel by the mean of its neighbourhood, weighted by how alike the surroundings look.
+    """Non-local means (Buades et al. 2005): each pixel's neighbourhood, weighted by the likeness of the surroundings.
 
     The weight of a pixel is exp(-d / h^2) with d the mean squared difference of the two patches. The defaults are the
-    "11-3-4" of Xu et al. 2018, who ran OpenCV's ``fastNlMeansDenoisingColored`` (h = hColor = 4): like it, colour
-    images are smoothed in Lab, lightness and colour apart, the RGB values taken as linear. scikit-image's function with
-    the same numbers is another filter (up to 15 grey levels apart from the formula in its fast mode, 10 in the other).
+    "11-3-4" of Xu et al. 2018 (section 2.3), who ran OpenCV's ``fastNlMeansDenoisingColored`` (h = hColor = 4). As in
+    OpenCV, colour images are smoothed in Lab, lightness and colour apart, with the RGB values taken as linear.
+    scikit-image's function with the same numbers is another filter (up to 15 grey levels apart from the formula in its
+    fast mode, 10 in the slow mode).
 
     Args:
-        images: ``(B, C, H, W)`` in [0, 1]; three channels are RGB, others are compared together as they are.
-        search: side of the neighbourhood, odd.
-        patch: side of the patches, odd.
-        strength: h on the 8-bit scale, > 0; more smooths more.
+        images: ``(B, C, H, W)`` in [0, 1]; three channels are RGB, any other number of channels is compared together.
+        search: side of the neighbourhood in pixels, odd.
+        patch: side of the patches in pixels, odd.
+        strength: h on the 8-bit scale, > 0; larger values smooth more.
 
     Returns:
         The same shape, in [0, 1], without a graph.
+
+    Raises:
+        ValueError: an even window, a strength that is not positive, or images too small to reflect at their borders.
     """
     check_windows(search, patch, strength)
     if min(images.shape[-2:]) < (search + patch) // 2:
@@ -44,7 +48,16 @@ def non_local_means(images: Tensor, search: int = 11, patch: int = 3, strength: 
 
 
 def check_windows(search: int, patch: int, strength: float) -> None:
-    """Raise a ValueError where these are no parameters of :func:`non_local_means`."""
+    """Raise a ValueError for parameters that :func:`non_local_means` does not take.
+
+    Args:
+        search: side of the neighbourhood in pixels; must be odd.
+        patch: side of the patches in pixels; must be odd.
+        strength: h on the 8-bit scale; must be positive.
+
+    Raises:
+        ValueError: names the parameter and the paper's value.
+    """
     for name, value in (("search", search), ("patch", patch)):
         if value < 1 or value % 2 == 0:
             raise ValueError(f"{name}={value}: the side of a window around a pixel is odd; the paper takes 11 and 3")

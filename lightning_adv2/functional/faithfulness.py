@@ -1,4 +1,4 @@
-"""Whether an attribution map means something: what the classifier makes of the parts that it keeps or removes."""
+"""Faithfulness of a map: the classifier's probability on the parts that a map keeps or removes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from lightning_adv2.functional.masking import blend, resize_map
 
 
 def class_probability(classifier: Callable[[Tensor], Tensor], images: Tensor, class_idx: Tensor) -> Tensor:
-    """f_c(x): ``(B, C, H, W)`` and ``(B,)`` -> ``(B,)`` in [0, 1].
+    """f_c(x), the probability of a class (paper section 3.1).
+
+    Args:
+        classifier: images -> logits ``(B, K)``, K >= 2.
+        images: ``(B, C, H, W)`` in [0, 1].
+        class_idx: ``(B,)`` in [0, K), c.
+
+    Returns:
+        ``(B,)`` in [0, 1].
 
     Raises:
         ValueError: the classifier's logits are not ``(B, K)`` with K >= 2.
@@ -25,17 +33,20 @@ def class_probability(classifier: Callable[[Tensor], Tensor], images: Tensor, cl
 def preserved_destroyed(
     classifier: Callable[[Tensor], Tensor], images: Tensor, background: Tensor, mask: Tensor, class_idx: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """f_c of what the mask keeps, phi(x; m), and of what is left without it, phi(x; 1 - m) (Eqn 15).
+    """f_c(phi(x; m)) and f_c(phi(x; 1 - m)): the class with the mask's region kept, and with it removed (Eqn 15).
 
     Args:
-        classifier: images -> logits.
+        classifier: images ``(B, C, H, W)`` -> logits ``(B, K)``.
         images: ``(B, C, H, W)`` in [0, 1].
-        background: what replaces the image, the same shape.
+        background: stands where the mask is 0, the same shape.
         mask: ``(B, 1, h, w)`` in [0, 1].
-        class_idx: ``(B,)``.
+        class_idx: ``(B,)`` in [0, K).
 
     Returns:
         Two ``(B,)`` in [0, 1].
+
+    Raises:
+        ValueError: the classifier's logits are not ``(B, K)`` with K >= 2.
     """
     kept = class_probability(classifier, blend(images, background, mask), class_idx)
     removed = class_probability(classifier, blend(images, background, 1 - mask), class_idx)
@@ -53,15 +64,18 @@ def deletion_insertion(
     """Areas under the class probability while pixels leave or enter in the map's order (RISE, Petsiuk et al. 2018).
 
     Args:
-        classifier: images -> logits.
+        classifier: images ``(B, C, H, W)`` -> logits ``(B, K)``.
         images: ``(B, C, H, W)`` in [0, 1].
-        background: what replaces a pixel, the same shape.
-        attribution_map: ``(B, 1, h, w)``; enlarged to the image bilinearly; ties broken by position.
-        class_idx: ``(B,)``.
-        steps: number of equal portions of the pixels.
+        background: replaces the pixels that have left, the same shape.
+        attribution_map: ``(B, 1, h, w)``; enlarged to the image bilinearly; ties are broken by position.
+        class_idx: ``(B,)`` in [0, K).
+        steps: number of equal portions of the pixels, at least 1; costs 2 (steps + 1) forward passes.
 
     Returns:
         Deletion (lower is better) and insertion (higher is better), each ``(B,)`` in [0, 1].
+
+    Raises:
+        ValueError: the classifier's logits are not ``(B, K)`` with K >= 2.
     """
     order = resize_map(attribution_map, images.shape[-2:]).flatten(1).argsort(dim=1, descending=True, stable=True)
     # rank[p]: how many pixels are more important than p, as a share

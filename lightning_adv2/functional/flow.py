@@ -1,4 +1,4 @@
-"""Flow fields: move an image's pixels instead of changing their colours (StAdv; Xiao et al., ICLR 2018)."""
+"""Flow fields: moving the pixels of an image instead of changing their colours (StAdv; Xiao et al., ICLR 2018)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 def warp(images: Tensor, flow: Tensor) -> Tensor:
-    """Every pixel takes the colour that the image has at its position plus its flow (bilinear; StAdv, Eqn 1).
+    """The image with every pixel taken from its position plus its flow (bilinear; StAdv, Eqn 1).
 
-    Beyond the border the image goes on with the border's colour. A whole-numbered flow gives back the image's own
-    values bit for bit, which ``grid_sample`` does not. Where a component of the flow is a whole number the image has a
-    kink there, and its derivative is the one towards larger flow.
+    Beyond the border the image continues with the border's colour. A whole-numbered flow returns the image's own values
+    bit for bit, which ``grid_sample`` does not. Where a component of the flow is a whole number the result has a kink;
+    its derivative there is the one towards larger flow.
 
     Args:
         images: ``(B, C, H, W)``.
@@ -46,7 +46,7 @@ def warp(images: Tensor, flow: Tensor) -> Tensor:
 
 
 def flow_smoothness(flow: Tensor) -> Tensor:
-    """l_flow: how much neighbouring pixels differ in where they move (StAdv, Eqn 4).
+    """l_flow: the differences of neighbouring pixels' flows (StAdv, Eqn 4).
 
     The sum over all pixels i and their up to four neighbours j of sqrt((du_i - du_j)^2 + (dv_i - dv_j)^2), so that each
     pair counts twice.
@@ -55,7 +55,7 @@ def flow_smoothness(flow: Tensor) -> Tensor:
         flow: ``(B, 2, H, W)`` in pixels.
 
     Returns:
-        ``(B,)``, >= 0; at a constant flow its gradient is 0.
+        ``(B,)`` in pixels, >= 0; at a constant flow its gradient is 0.
     """
     # The root of an exact zero has an infinite slope, and the gradient would be NaN; the shift vanishes in any sum.
     tiny = torch.finfo(flow.dtype).tiny
@@ -67,6 +67,13 @@ def flow_smoothness(flow: Tensor) -> Tensor:
 
 
 def flow_norm(flow: Tensor) -> Tensor:
-    """How far a pixel moves on average, in pixels (Euclidean): ``(B, 2, H, W)`` -> ``(B,)``, >= 0."""
+    """Mean Euclidean length of the pixels' flow: the size of a spatial perturbation (StAdv).
+
+    Args:
+        flow: ``(B, 2, H, W)`` in pixels.
+
+    Returns:
+        ``(B,)`` in pixels, >= 0.
+    """
     length: Tensor = torch.linalg.vector_norm(flow, dim=1)
     return length.flatten(1).mean(1)

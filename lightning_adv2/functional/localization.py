@@ -1,8 +1,8 @@
-"""Where a map says that the object is: weakly supervised localisation (the paper's Table 2).
+"""Weakly supervised localisation: boxes from attribution maps (the paper's Table 2).
 
-A map, enlarged to the image, becomes a box in one of three ways, each of which cuts it at a threshold and takes the
-tightest box around what is left (Cao et al. 2015, "Look and think twice"; Fong and Vedaldi 2017; Dabkowski and Gal
-2017, section 4.2):
+A map, enlarged to the image, becomes a box by one of three rules. Each rule cuts the map at a threshold and takes the
+tightest box around the pixels that remain (Cao et al. 2015, "Look and think twice"; Fong and Vedaldi 2017; Dabkowski
+and Gal 2017, section 4.2):
 
 - ``value``: pixels of at least alpha, once the map's least and greatest value are brought to 0 and 1;
 - ``energy``: the most salient pixels that together hold the share alpha of the map's sum;
@@ -22,13 +22,13 @@ import torchvision.ops
 from torch import Tensor
 
 Rule = Literal["value", "energy", "mean"]
-"""How a map becomes a box."""
+"""The rule by which a map becomes a box."""
 
 RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 def thresholds(attribution_map: Tensor, rule: Rule, alphas: Sequence[float]) -> Tensor:
-    """Where a rule cuts each map.
+    """The value at which a rule cuts each map (paper Table 2; see the head of this file for the rules).
 
     Args:
         attribution_map: ``(B, 1, H, W)``, finite and not negative.
@@ -36,8 +36,8 @@ def thresholds(attribution_map: Tensor, rule: Rule, alphas: Sequence[float]) -> 
         alphas: A numbers, from 0: up to 1 for ``value`` and ``energy``, times the mean for ``mean``.
 
     Returns:
-        ``(B, A)`` float64; a pixel belongs to the region when its value is at least this. Where no pixel is, and for
-        ``value`` where the map is constant, a region is empty.
+        ``(B, A)`` float64; a pixel belongs to the region when its value is at least this. A region is empty where no
+        pixel reaches the threshold, and for ``value`` where the map is constant.
 
     Raises:
         ValueError: no such rule.
@@ -60,14 +60,14 @@ def thresholds(attribution_map: Tensor, rule: Rule, alphas: Sequence[float]) -> 
 
 
 def boxes_above(attribution_map: Tensor, cut: Tensor) -> Tensor:
-    """The tightest box around the pixels of at least ``cut``; the whole image where there is none.
+    """The tightest box around the pixels of at least ``cut``; the whole image where there is no such pixel (Table 2).
 
     Args:
         attribution_map: ``(B, 1, H, W)``.
-        cut: ``(B, A)``.
+        cut: ``(B, A)``, from :func:`thresholds`.
 
     Returns:
-        ``(B, A, 4)`` int64.
+        ``(B, A, 4)`` int64, ``xmin, ymin, xmax, ymax`` in pixels, half-open.
     """
     values = attribution_map[:, 0].double()
     edges = []
@@ -82,12 +82,27 @@ def boxes_above(attribution_map: Tensor, cut: Tensor) -> Tensor:
 
 
 def mask_boxes(mask: Tensor) -> Tensor:
-    """The tightest box of each mask; the whole image for an empty one. ``(B, 1, H, W)`` bool -> ``(B, 4)`` int64."""
+    """The tightest box of each mask; the whole image for an empty mask.
+
+    Args:
+        mask: ``(B, 1, H, W)`` bool.
+
+    Returns:
+        ``(B, 4)`` int64, ``xmin, ymin, xmax, ymax`` in pixels, half-open.
+    """
     return boxes_above(mask, mask.new_ones(len(mask), 1, dtype=torch.float64))[:, 0]
 
 
 def boxes_to_masks(boxes: Tensor, size: Sequence[int]) -> Tensor:
-    """The union of each image's boxes ``(B, M, 4)``: pixels whose centres lie inside. ``(B, 1, H, W)`` bool."""
+    """The union of each image's boxes: the pixels whose centres lie inside a box.
+
+    Args:
+        boxes: ``(B, M, 4)``, ``xmin, ymin, xmax, ymax`` in pixels, half-open.
+        size: H, W of the images in pixels.
+
+    Returns:
+        ``(B, 1, H, W)`` bool.
+    """
     height, width = size
     x = torch.arange(width, device=boxes.device) + 0.5
     y = torch.arange(height, device=boxes.device) + 0.5
@@ -97,11 +112,11 @@ def boxes_to_masks(boxes: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def best_iou(boxes: Tensor, true_boxes: Tensor) -> Tensor:
-    """IoU of each box with that one of its image's true boxes that fits best.
+    """IoU of each box with the best fitting one of its image's true boxes (the criterion of Table 2 is IoU > 0.5).
 
     Args:
-        boxes: ``(B, A, 4)``.
-        true_boxes: ``(B, M, 4)``; a box without area, such as fills up a batch, fits none.
+        boxes: ``(B, A, 4)``, ``xmin, ymin, xmax, ymax`` in pixels.
+        true_boxes: ``(B, M, 4)``; a box without area, which fills up a batch, fits no box.
 
     Returns:
         ``(B, A)`` float64 in [0, 1].
@@ -112,11 +127,13 @@ def best_iou(boxes: Tensor, true_boxes: Tensor) -> Tensor:
 
 
 def region_iou(attribution_map: Tensor, cut: Tensor, mask: Tensor) -> Tensor:
-    """IoU of the pixels of at least ``cut`` (all, where there is none) with the object's own; no boxes.
+    """IoU of the pixels of at least ``cut`` with the object's pixels, without boxes.
+
+    Where no pixel reaches ``cut`` the region is the whole image.
 
     Args:
         attribution_map: ``(B, 1, H, W)``.
-        cut: ``(B, A)``.
+        cut: ``(B, A)``, from :func:`thresholds`.
         mask: ``(B, 1, H, W)`` bool, not empty.
 
     Returns:
@@ -132,9 +149,16 @@ def region_iou(attribution_map: Tensor, cut: Tensor, mask: Tensor) -> Tensor:
 
 
 def pointing_game(attribution_map: Tensor, mask: Tensor) -> Tensor:
-    """Whether the map's greatest value lies on the object (Zhang et al. 2016); of equals the first, row by row.
+    """Whether the map's greatest value lies on the object (Zhang et al. 2016); of equal values the first, row by row.
 
-    A constant map points nowhere. ``(B, 1, H, W)`` and the same, bool -> ``(B,)`` bool.
+    A constant map points nowhere.
+
+    Args:
+        attribution_map: ``(B, 1, H, W)``.
+        mask: ``(B, 1, H, W)`` bool, the object's pixels.
+
+    Returns:
+        ``(B,)`` bool.
     """
     flat = attribution_map.flatten(1)
     hit = mask.flatten(1).gather(1, flat.argmax(1, keepdim=True))[:, 0]
@@ -142,9 +166,14 @@ def pointing_game(attribution_map: Tensor, mask: Tensor) -> Tensor:
 
 
 def energy_inside(attribution_map: Tensor, mask: Tensor) -> Tensor:
-    """The share of the map's sum that lies on the object (Wang et al. 2020, the energy-based pointing game).
+    """Share of the map's sum that lies on the object (Wang et al. 2020, the energy-based pointing game).
 
-    0 for a map that is 0 everywhere. ``(B, 1, H, W)``, not negative, and the same, bool -> ``(B,)`` float64 in [0, 1].
+    Args:
+        attribution_map: ``(B, 1, H, W)``, not negative.
+        mask: ``(B, 1, H, W)`` bool, the object's pixels.
+
+    Returns:
+        ``(B,)`` float64 in [0, 1]; 0 for a map that is 0 everywhere.
     """
     flat = attribution_map.flatten(1).double()
     total = flat.sum(1)
@@ -152,8 +181,15 @@ def energy_inside(attribution_map: Tensor, mask: Tensor) -> Tensor:
     return torch.where(total > 0, held / total.where(total > 0, torch.ones_like(total)), 0.0)
 
 
-def central_box(size: Sequence[int], share: float = 0.5) -> tuple[float, float, float, float]:
-    """The box in the middle of an image of ``size`` (H, W) with this share of its area and its proportions."""
+def central_box(size: Sequence[int]) -> tuple[float, float, float, float]:
+    """The box in the middle of an image with half of its area and the same proportions: a baseline for Table 2.
+
+    Args:
+        size: H, W of the image in pixels.
+
+    Returns:
+        ``xmin, ymin, xmax, ymax`` in pixels.
+    """
     height, width = size
-    margin = (1 - sqrt(share)) / 2
+    margin = (1 - sqrt(0.5)) / 2
     return margin * width, margin * height, (1 - margin) * width, (1 - margin) * height

@@ -14,13 +14,13 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
     Args:
         logits: ``(B, K)``.
-        target: ``(B,)`` class indices, or ``(B, K)`` class probabilities (label smoothing).
+        target: ``(B,)`` class indices in [0, K), or ``(B, K)`` class probabilities (label smoothing).
 
     Returns:
-        ``(B,)``, >= 0.
+        ``(B,)`` in nats, >= 0.
 
     Raises:
-        ValueError: the logits are not ``(B, K)`` with K >= 2: the loss of a single logit is 0 everywhere.
+        ValueError: the logits are not ``(B, K)`` with K >= 2, or ``target`` holds no class indices.
     """
     check_logits(logits)
     target = target if target.is_floating_point() else class_indices(target, len(logits), name="target")
@@ -28,17 +28,20 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def smoothed_target(target_class: Tensor, num_classes: int, smoothing: Tensor) -> Tensor:
-    """Label smoothing (paper section 3.2): 1 - s for the target class, s spread evenly over the rest.
+    """Label smoothing (paper section 3.2): 1 - s for the target class, s spread evenly over the other classes.
 
     Args:
-        target_class: ``(B,)``.
+        target_class: ``(B,)`` in [0, K).
         num_classes: K >= 2.
         smoothing: ``(B,)``, s in [0, 1).
 
     Returns:
-        ``(B, K)``, rows sum to 1.
+        ``(B, K)`` in [0, 1]; rows sum to 1.
+
+    Raises:
+        ValueError: ``target_class`` holds no class indices.
     """
-    # Not F.one_hot: it looks at the values, and so waits for the device.
+    # Not F.one_hot, which reads the values and so waits for the device.
     index = class_indices(target_class, len(smoothing), name="target_class")
     one_hot = smoothing.new_zeros(len(index), num_classes).scatter(1, index[:, None], 1.0)
     s = smoothing[:, None]
@@ -46,11 +49,11 @@ def smoothed_target(target_class: Tensor, num_classes: int, smoothing: Tensor) -
 
 
 def map_mse(attribution_map: Tensor, target_map: Tensor) -> Tensor:
-    """l_int: the mean over the map's pixels of the squared difference (Eqn 4, divided by the number of pixels).
+    """l_int: mean squared difference over the map's pixels (Eqn 4, divided by the number of pixels).
 
     Args:
         attribution_map: ``(B, 1, h, w)`` in [0, 1].
-        target_map: the same shape.
+        target_map: the same shape and range.
 
     Returns:
         ``(B,)`` in [0, 1].
@@ -67,14 +70,14 @@ def map_mse(attribution_map: Tensor, target_map: Tensor) -> Tensor:
 
 
 def total_variation(mask: Tensor, power: int = 2) -> Tensor:
-    """r_tv: the mean of the differences of neighbouring pixels, to a power, horizontal plus vertical.
+    """r_tv: mean difference of neighbouring pixels, raised to a power, horizontal plus vertical (Eqn 15).
 
     Args:
         mask: ``(B, 1, h, w)`` in [0, 1].
         power: >= 1; RTS takes the square, MASK the cube.
 
     Returns:
-        ``(B,)``, >= 0.
+        ``(B,)`` in [0, 2].
     """
     horizontal, vertical = (mask.diff(dim=dim).abs().pow(power).flatten(1) for dim in (3, 2))
     # max(1, ...): a map of one row or column has no neighbours in that direction, and no variation
@@ -82,14 +85,17 @@ def total_variation(mask: Tensor, power: int = 2) -> Tensor:
 
 
 def area(mask: Tensor, power: float = 1.0) -> Tensor:
-    """r_av: the mean of the mask, raised to ``power`` (RTS uses 0.3), with a finite slope at the empty mask.
+    """r_av: mean of the mask raised to ``power``, with a finite slope at the empty mask (Eqn 15).
 
     Args:
         mask: ``(B, 1, h, w)`` in [0, 1].
-        power: exponent in (0, 1].
+        power: exponent in (0, 1]; RTS takes 0.3.
 
     Returns:
-        ``(B,)``, 0 for the empty mask and about 1 for the full one.
+        ``(B,)``, 0 for the empty mask and about 1 for the full mask.
+
+    Raises:
+        ValueError: ``power`` is not in (0, 1].
     """
     if not 0 < power <= 1:
         raise ValueError(f"power={power}: must lie in (0, 1] (RTS takes 0.3)")
@@ -100,28 +106,34 @@ def area(mask: Tensor, power: float = 1.0) -> Tensor:
 
 
 def preservation(logits_preserved: Tensor, class_idx: Tensor) -> Tensor:
-    """-log f_c(phi(x; m)): small when what the mask keeps is enough for the class (Eqn 15).
+    """-log f_c(phi(x; m)): small where the mask keeps enough for the class (Eqn 15).
 
     Args:
         logits_preserved: ``(B, K)`` for phi(x; m).
-        class_idx: ``(B,)``.
+        class_idx: ``(B,)`` in [0, K), c.
 
     Returns:
-        ``(B,)``, >= 0.
+        ``(B,)`` in nats, >= 0.
+
+    Raises:
+        ValueError: the logits are not ``(B, K)`` with K >= 2, or ``class_idx`` holds no class indices.
     """
     return cross_entropy(logits_preserved, class_idx)
 
 
 def destruction(logits_destroyed: Tensor, class_idx: Tensor, power: float = 0.3) -> Tensor:
-    """f_c(phi(x; 1 - m)) ** power: small when what the mask removes takes the class away (Eqn 15).
+    """f_c(phi(x; 1 - m)) ** power: small where the class is lost without the mask's region (Eqn 15).
 
     Args:
         logits_destroyed: ``(B, K)`` for phi(x; 1 - m).
-        class_idx: ``(B,)``.
+        class_idx: ``(B,)`` in [0, K), c.
         power: lambda_4 in (0, 1].
 
     Returns:
         ``(B,)`` in [0, 1].
+
+    Raises:
+        ValueError: the logits are not ``(B, K)`` with K >= 2, or ``class_idx`` holds no class indices.
     """
     check_logits(logits_destroyed)
     log_p = of_class(logits_destroyed.log_softmax(1), class_idx)

@@ -1,4 +1,4 @@
-"""phi(x; m): keep an image where the mask is 1 and take its evidence away where it is 0 (RTS and MASK)."""
+"""phi(x; m): the image where the mask is 1, a background without evidence where the mask is 0 (RTS and MASK)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from lightning_adv2.functional.random import per_image
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian blur with reflected borders, cut off at 2.5 sigma. ``(B, C, H, W)`` -> the same shape.
+    """Separable Gaussian blur with reflected borders, cut off at 2.5 sigma (MASK, Fong and Vedaldi 2017).
+
+    Args:
+        images: ``(B, C, H, W)``.
+        sigma: standard deviation in pixels, > 0.
+
+    Returns:
+        The same shape, within the range of the image.
 
     Raises:
         ValueError: a side of a single pixel, which has nothing to reflect.
@@ -31,18 +38,21 @@ def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
 
 
 def uninformative(images: Tensor, generators: Sequence[Generator], blur_probability: float = 0.5) -> Tensor:
-    """What stands where the mask is 0: at random a blurred copy, or a random colour with noise (RTS, section 4).
+    """The background where the mask is 0: at random a blurred copy, or a random colour with noise (RTS, section 4).
 
     The published figures hold for 224 px and inputs in [-1, 1]: blur sigma 11, colour range 0.66, noise sigma 0.11.
-    Here the blur scales with the image's shorter side and the colours with [0, 1].
+    Here the blur scales with the image's shorter side, and colours and noise with [0, 1].
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1].
-        generators: one per image.
-        blur_probability: share of the images that get the blurred copy.
+        generators: B CPU generators.
+        blur_probability: share of the images that get the blurred copy, in [0, 1].
 
     Returns:
         ``(B, C, H, W)`` in [0, 1].
+
+    Raises:
+        ValueError: a side of a single pixel, which cannot be blurred.
     """
     blurred = gaussian_blur(images, sigma=11 / 224 * min(images.shape[-2:]))
     shape = images.shape[1:]
@@ -57,18 +67,29 @@ def uninformative(images: Tensor, generators: Sequence[Generator], blur_probabil
 
 
 def blend(images: Tensor, background: Tensor, mask: Tensor) -> Tensor:
-    """phi(x; m) = m x + (1 - m) background, the mask enlarged to the image bilinearly.
+    """phi(x; m) = m x + (1 - m) background, the mask enlarged to the image bilinearly (paper section 3.6, Eqn 15).
 
     Args:
-        images: ``(B, C, H, W)``.
+        images: ``(B, C, H, W)``, x.
         background: the same shape.
-        mask: ``(B, 1, h, w)`` in [0, 1].
+        mask: ``(B, 1, h, w)`` in [0, 1], m.
+
+    Returns:
+        ``(B, C, H, W)``, between image and background.
     """
     return background + resize_map(mask, images.shape[-2:]) * (images - background)
 
 
 def resize_map(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize a map bilinearly: ``(B, 1, h, w)`` -> ``(B, 1, *size)``."""
+    """A map resized bilinearly, with pixel centres aligned (``align_corners=False``).
+
+    Args:
+        mask: ``(B, 1, h, w)``.
+        size: H, W of the result in pixels.
+
+    Returns:
+        ``(B, 1, H, W)``; the map itself where it has this size already.
+    """
     if tuple(mask.shape[-2:]) == tuple(size):
         return mask
     return F.interpolate(mask, size=tuple(size), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Plain noise on images, and the level of it at which a classifier begins to err."""
+"""Plain noise on images, and the noise level at which a classifier begins to err (paper section 6, Figure 15)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _HALVINGS = 7  # to within 0.4% of the level
 
 
 def add_noise(images: Tensor, image_id: Sequence[str], kind: Kind, level: float, seed: int = 0) -> Tensor:
-    """The images under noise whose direction belongs to (seed, kind, image id) and whose length is the level.
+    """Images under noise whose direction is fixed by (seed, kind, image id) and whose length is the level (Figure 15).
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1].
         image_id: B identifiers.
         kind: ``normal`` with standard deviation ``level``, or ``uniform`` in [-level, level].
-        level: in units of the pixel range.
+        level: in units of the pixel range, >= 0.
         seed: of the directions.
 
     Returns:
-        ``(B, C, H, W)`` in [0, 1], every value a whole number of 255ths.
+        ``(B, C, H, W)`` in [0, 1], every value a multiple of 1/255.
     """
     shape = images.shape[1:]
 
@@ -43,17 +43,17 @@ def add_noise(images: Tensor, image_id: Sequence[str], kind: Kind, level: float,
 
 
 def find_level(count: Callable[[float], int], needed: int) -> float:
-    """The lowest level at which at least so many images are misclassified.
+    """The lowest level at which at least ``needed`` images are misclassified (the 3% and 30% levels of Figure 15).
 
-    Doubles the level until that is so, then halves the interval; where the count is not monotone, that is one of the
-    levels at which it crosses ``needed``.
+    The level is doubled until enough images are misclassified, then the interval is halved 7 times. Where the count is
+    not monotone, the result is one of the levels at which the count crosses ``needed``.
 
     Args:
-        count: how many images are misclassified at a level.
+        count: number of misclassified images at a level.
         needed: at least 1.
 
     Returns:
-        A level in units of the pixel range; the highest tried (4) where even there too few are misclassified.
+        A level in units of the pixel range; the highest level tried (4) where even there too few are misclassified.
     """
     low, high = 0.0, _LOWEST
     while count(high) < needed:

@@ -1,6 +1,6 @@
 """Update rules as (init, update) pairs of pure functions; every state leaf leads with the batch dimension.
 
-``update`` returns the step to *add*, for a learning rate of 1; it is differentiable with respect to the gradient.
+``update`` returns the step to *add*, for a learning rate of 1, and is differentiable with respect to the gradient.
 """
 
 from __future__ import annotations
@@ -27,19 +27,27 @@ class Rule(NamedTuple):
 
 
 def sign() -> Rule:
-    """Steepest descent in L-infinity: the step is minus the gradient's sign (PGD, Eqn 2)."""
+    """Steepest descent in L-infinity: the step is minus the gradient's sign (PGD, paper section 3.1, Eqn 2).
+
+    Returns:
+        A rule without a state; its steps ``(B, ...)`` are -1, 0 or 1, in units of the step size.
+    """
     return Rule(lambda parameter: (), lambda gradient, state: (-gradient.sign(), state))
 
 
 def adam(beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8, amsgrad: bool = False) -> Rule:
-    """Adam with bias correction (Kingma and Ba, 2015, Algorithm 1).
+    """Adam with bias correction (Kingma and Ba 2015, Algorithm 1).
 
     Args:
-        beta1: memory of the mean gradient.
-        beta2: memory of the mean squared gradient.
-        eps: added to the root of the latter.
-        amsgrad: divide by the root of the largest mean square so far (Reddi et al., 2018), as torch.optim.Adam does:
+        beta1: decay rate of the mean gradient, in [0, 1).
+        beta2: decay rate of the mean squared gradient, in [0, 1).
+        eps: added to the root of the mean square, in units of the gradient.
+        amsgrad: divide by the root of the largest mean square so far (Reddi et al. 2018); as in ``torch.optim.Adam``,
             the maximum is taken before the bias correction.
+
+    Returns:
+        A rule whose state is (mean ``(B, ...)``, mean square ``(B, ...)``, step count ``(B,)``), with ``amsgrad`` also
+        the largest mean square ``(B, ...)``; its steps are about 1 long per component, in units of the step size.
     """
 
     def init(parameter: Tensor) -> State:

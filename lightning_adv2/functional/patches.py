@@ -1,4 +1,4 @@
-"""Random patches: target maps that have nothing to do with the image (paper section 4)."""
+"""Random patches: target maps that do not depend on the image (paper section 4)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from torch import Generator, Tensor
 
 
 def random_patch(size: tuple[int, int], generator: Generator) -> Tensor:
-    """A rectangle or an ellipse, either with equal chances, of random size, angle and position: 1 inside, 0 outside.
+    """A target map with a random rectangle or ellipse, 1 inside and 0 outside (paper section 4, random patch).
 
-    The patch covers between 5 and 30 percent of the map's pixels, every number of pixels with equal chances. Its sides
-    (or axes) stand in a ratio between 1 : 1 and 1 : 2, and it lies within the map where it fits: always, on a square.
+    Both shapes have equal chances, and size, angle and position are random. The patch covers between 5 and 30 percent
+    of the map's pixels, every number of pixels with equal chances. Its sides (or axes) have a ratio between 1 : 1 and 1
+    : 2. The patch lies within the map where it fits, which is always so on a square.
 
     Args:
-        size: height and width of the map, at least two pixels in all.
-        generator: a CPU generator; the patch depends on it alone.
+        size: height and width of the map in pixels, at least two pixels in all.
+        generator: a CPU generator, the only source of randomness.
 
     Returns:
         ``(1, h, w)`` float32 of zeros and ones, neither empty nor full.

@@ -1,4 +1,4 @@
-"""Which images an attacker may show: within epsilon of the benign one, in [0, 1], and storable in 8 bits."""
+"""The feasible images: within epsilon of the benign image, in [0, 1], and storable in 8 bits."""
 
 from __future__ import annotations
 
@@ -13,25 +13,28 @@ def project_linf(delta: Tensor, images: Tensor, epsilon: float) -> Tensor:
     """Pi: the closest delta with |delta| <= epsilon and images + delta in [0, 1] (paper section 3.1).
 
     Args:
-        delta: ``(B, C, H, W)``.
-        images: ``(B, C, H, W)`` in [0, 1].
-        epsilon: radius, in units of the pixel range.
+        delta: ``(B, C, H, W)``, in units of the pixel range.
+        images: ``(B, C, H, W)`` in [0, 1], the benign images.
+        epsilon: radius in units of the pixel range.
+
+    Returns:
+        ``(B, C, H, W)``, in units of the pixel range.
     """
     return delta.clamp(-epsilon, epsilon).clamp(-images, 1 - images)
 
 
 def quantize(adv_images: Tensor, images: Tensor, epsilon: float) -> Tensor:
-    """The nearest 8-bit image that is still within epsilon of the benign one.
+    """The nearest 8-bit image within epsilon of the benign image (the ball of paper section 3.1, as it is stored).
 
-    Plain rounding would leave the ball: epsilon 0.031 is 7.9 levels, so a fully moved pixel would round to 8.
+    Plain rounding would leave the ball: epsilon 0.031 is 7.9 levels, so that a fully moved pixel would round to 8.
 
     Args:
         adv_images: ``(B, C, H, W)``.
         images: ``(B, C, H, W)`` in [0, 1], the benign images.
-        epsilon: radius, in units of the pixel range.
+        epsilon: radius in units of the pixel range.
 
     Returns:
-        ``(B, C, H, W)``, every value a whole number of 255ths.
+        ``(B, C, H, W)`` in [0, 1], every value a multiple of 1/255.
 
     Raises:
         ValueError: no 8-bit level lies within epsilon of some benign pixel.

@@ -1,4 +1,4 @@
-"""The paper's proposition 1: what an attack gains in the prediction, the difference of the maps has to show."""
+"""Proposition 1 of the paper: the attack's gain in the prediction is at most the L1 norm of the difference map."""
 
 from __future__ import annotations
 
@@ -31,17 +31,20 @@ class Bound(NamedTuple):
 def difference_map(
     classify: Callable[[Tensor], Tensor], images: Tensor, adv_images: Tensor, target_class: Tensor, *, steps: int
 ) -> Tensor:
-    """Integrated Gradients of the target class's probability, from the benign image to the attacked one (eq. 13).
+    """Integrated Gradients of the target class's probability, from the benign image to the attacked image (Eqn 13).
 
     Args:
         classify: images ``(B, C, H, W)`` -> logits ``(B, K)``.
         images: ``(B, C, H, W)``, x0.
         adv_images: ``(B, C, H, W)``, x*.
-        target_class: ``(B,)``, c_t.
+        target_class: ``(B,)`` in [0, K), c_t.
         steps: points of the Gauss-Legendre quadrature, at least 1.
 
     Returns:
-        ``(B, C, H, W)``, signed: what each value of the image adds to f_ct(x*) - f_ct(x0).
+        ``(B, C, H, W)``, signed, in probability: the contribution of each value to f_ct(x*) - f_ct(x0).
+
+    Raises:
+        ValueError: ``steps`` below 1.
     """
 
     def probabilities(points: Tensor) -> Tensor:
@@ -53,9 +56,20 @@ def difference_map(
 def prediction_bound(
     classify: Callable[[Tensor], Tensor], images: Tensor, adv_images: Tensor, target_class: Tensor, *, steps: int
 ) -> Bound:
-    """Both sides of proposition 1 (section 5.3): f_ct(x*) - f_ct(x0) = sum of the difference map <= its L1 norm.
+    """Both sides of Proposition 1 (section 5.3): f_ct(x*) - f_ct(x0) = sum of the difference map <= its L1 norm.
 
-    See :func:`difference_map` for the arguments.
+    Args:
+        classify: images ``(B, C, H, W)`` -> logits ``(B, K)``.
+        images: ``(B, C, H, W)``, x0.
+        adv_images: ``(B, C, H, W)``, x*.
+        target_class: ``(B,)`` in [0, K), c_t.
+        steps: points of the Gauss-Legendre quadrature, at least 1.
+
+    Returns:
+        The gain, the sum and the L1 norm, each ``(B,)`` float64, in probability.
+
+    Raises:
+        ValueError: ``steps`` below 1, or logits that are not ``(B, K)`` with K >= 2.
     """
     with torch.no_grad():
         before, after = (class_probability(classify, shown, target_class).double() for shown in (images, adv_images))
@@ -64,11 +78,18 @@ def prediction_bound(
 
 
 def judge_bound(gain: float, total: float, l1: float, tolerance: float) -> Verdict:
-    """Whether the proposition holds for one image, up to ``tolerance`` in probability.
+    """Verdict on Proposition 1 (section 5.3) for one image, up to ``tolerance``.
 
-    ``violated``: the gain is above the L1 norm. No sum exceeds the sum of absolute values, so that then the map does
-    not add up to the gain either: the quadrature is too coarse, the gradient is wrong, or f jumps. ``unresolved``: the
-    gain is below, but the map misses it, so that this says nothing; NaN is of this kind.
+    Args:
+        gain: f_ct(x*) - f_ct(x0), in [-1, 1].
+        total: sum of the difference map, in probability.
+        l1: sum of its absolute values, >= 0.
+        tolerance: in probability.
+
+    Returns:
+        ``held``; ``violated`` where the gain exceeds the L1 norm (the quadrature is too coarse, the gradient is wrong,
+        or f jumps, for no sum exceeds the sum of absolute values); ``unresolved`` where the gain does not exceed the L1
+        norm but the difference map does not add up to the gain, and for NaN.
     """
     if gain > l1 + tolerance:
         return "violated"

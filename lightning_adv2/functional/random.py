@@ -1,4 +1,4 @@
-"""Randomness that belongs to an image, not to its place in a batch, a process or an epoch."""
+"""Randomness that is fixed by the image, not by its position in a batch, a process or an epoch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ def image_generators(seed: int, image_id: Sequence[str], purpose: str = "") -> l
     Args:
         seed: the run's seed.
         image_id: B identifiers.
-        purpose: keeps the streams of different consumers apart (``"target_class"``, ``"attack"``, ...).
+        purpose: separates the streams of different consumers (``target_class``, ``attack``, ...).
+
+    Returns:
+        B generators; equal arguments give equal streams in any process.
     """
     generators = []
     for name in image_id:
@@ -25,7 +28,16 @@ def image_generators(seed: int, image_id: Sequence[str], purpose: str = "") -> l
 
 
 def per_image(draw: Callable[[Generator], Tensor], generators: Sequence[Generator], like: Tensor) -> Tensor:
-    """Draw once from each image's generator and stack: ``(B, ...)`` with the device and dtype of ``like``."""
+    """One draw from each image's generator, stacked.
+
+    Args:
+        draw: a generator -> a CPU tensor ``(...)`` of the same shape for every image.
+        generators: B CPU generators.
+        like: any shape; gives the device, and the dtype of floating-point draws.
+
+    Returns:
+        ``(B, ...)``; ``(0,)`` for no generators.
+    """
     if not generators:
         return like.new_empty((0,))
     drawn = torch.stack([draw(generator) for generator in generators])
@@ -36,11 +48,15 @@ def draw_target_class(label: Tensor, num_classes: int, generators: Sequence[Gene
     """A uniformly random class other than ``label`` for each image (paper section 4, targeted setting).
 
     Args:
-        label: ``(B,)`` int64 in [0, num_classes).
+        label: ``(B,)`` int64 in [0, K).
         num_classes: K >= 2.
+        generators: B CPU generators.
 
     Returns:
-        ``(B,)`` int64.
+        ``(B,)`` int64 in [0, K).
+
+    Raises:
+        ValueError: fewer than 2 classes.
     """
     if num_classes < 2:
         raise ValueError(f"num_classes={num_classes}: a target class other than the label needs at least 2 classes")

@@ -1,4 +1,4 @@
-"""Does a map depend on what the model has learnt? (Adebayo et al. 2018, "Sanity checks for saliency maps")."""
+"""Parameter randomisation: dependence of a map on the learnt parameters (Adebayo et al. 2018)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def randomised(module: Module, seed: int = 0) -> Module:
-    """A copy that has learnt nothing: every parameter's own entries in a random order, so that the scales stay.
+    """A copy of a network with the entries of every parameter in random order (Adebayo et al. 2018).
 
-    Buffers, BatchNorm's statistics say, are as they were, and so is the mode. The original is not touched.
+    The scale of each parameter stays. Buffers, such as BatchNorm's statistics, and the mode are copied unchanged; the
+    original is not touched.
 
     Args:
         module: a classifier or an interpreter.
-        seed: for the order.
+        seed: of the order.
     """
     copy = deepcopy(module)
     generator = torch.Generator().manual_seed(seed)
@@ -30,10 +31,9 @@ def randomised(module: Module, seed: int = 0) -> Module:
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Spearman's correlation of two maps' pixels, per image; ties share their mean rank.
+    """Spearman's correlation of two maps' pixels, per image; ties share their mean rank (Adebayo et al. 2018).
 
-    Where just one of the two maps has a single value everywhere they have nothing in common (0); two such maps say
-    the same (1).
+    A constant map and a map that varies have nothing in common (0); two constant maps agree (1).
 
     Args:
         first: ``(B, 1, h, w)``, any range.

@@ -11,14 +11,17 @@ from lightning_adv2.functional.denoise import check_windows, non_local_means
 
 
 def bit_depth(images: Tensor, bits: int) -> Tensor:
-    """Round to 2^i levels: round(x (2^i - 1)) / (2^i - 1). Its gradient is 0; see :func:`straight_through`.
+    """Rounding to 2^i levels, round(x (2^i - 1)) / (2^i - 1) (Xu et al. 2018).
 
     Args:
         images: ``(B, C, H, W)`` in [0, 1].
         bits: i in [1, 8].
 
     Returns:
-        The same shape, in [0, 1].
+        The same shape, in [0, 1], with zero gradient; see :func:`straight_through`.
+
+    Raises:
+        ValueError: ``bits`` outside [1, 8].
     """
     if not 1 <= bits <= 8:
         raise ValueError(f"bits={bits}: from 1 to 8; 8 leaves an 8-bit image as it is")
@@ -27,17 +30,20 @@ def bit_depth(images: Tensor, bits: int) -> Tensor:
 
 
 def median(images: Tensor, size: int) -> Tensor:
-    """The median over a square window, per channel, as ``scipy.ndimage.median_filter`` has it.
+    """Median over a square window, per channel, as ``scipy.ndimage.median_filter`` computes it (Xu et al. 2018).
 
-    That fixes what an even window leaves open: it reaches one pixel further up and left, and takes the upper of the two
-    middle values. Beyond the border the image is reflected, its edge repeated. The gradient goes to the pixel chosen.
+    An even window reaches one pixel further up and left, and the upper of its two middle values is taken. Beyond the
+    border the image is reflected, its edge repeated. The gradient goes to the pixel chosen.
 
     Args:
         images: ``(B, C, H, W)``.
-        size: side of the window, 2 or more, no more than twice the image's side.
+        size: side of the window in pixels, from 2 to twice the image's side.
 
     Returns:
-        The same shape.
+        The same shape, within the range of the image.
+
+    Raises:
+        ValueError: ``size`` out of range.
     """
     height, width = images.shape[-2:]
     if not 2 <= size <= 2 * min(height, width):
@@ -48,7 +54,7 @@ def median(images: Tensor, size: int) -> Tensor:
 
 
 def _reflected(side: int, size: int, device: torch.device) -> Tensor:
-    """Places of ``side`` pixels with what the windows need on both sides: 1 0 | 0 1 2 ... n | n n-1."""
+    """Indices of ``side`` pixels with the windows' reflected margins: 1 0 | 0 1 2 ... n | n n-1."""
     index = torch.arange(-(size // 2), side + (size - 1) // 2, device=device)
     index = torch.where(index < 0, -1 - index, index)
     return torch.where(index >= side, 2 * side - 1 - index, index)
@@ -58,8 +64,11 @@ def straight_through(squeezed: Tensor, images: Tensor) -> Tensor:
     """The value of ``squeezed`` with the gradient of ``images`` (BPDA, Athalye et al. 2018, section 4.1).
 
     Args:
-        squeezed: psi(x), ``(B, C, H, W)``, exactly what is returned.
-        images: x, the same shape.
+        squeezed: ``(B, C, H, W)``, psi(x); the value returned.
+        images: ``(B, C, H, W)``, x.
+
+    Returns:
+        ``(B, C, H, W)``.
     """
     return squeezed.detach() + (images - images.detach())
 
@@ -75,14 +84,27 @@ class Squeezer(ABC):
 
     @abstractmethod
     def __call__(self, images: Tensor) -> Tensor:
-        """Squeeze ``(B, C, H, W)`` in [0, 1]; the same shape and range."""
+        """psi(x) (Xu et al. 2018, section 2.3).
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1], x.
+
+        Returns:
+            The same shape and range, differentiable.
+
+        Raises:
+            ValueError: the images are too small for the squeezer.
+        """
 
 
 class BitDepth(Squeezer):
-    """See :func:`bit_depth`; straight-through gradient.
+    """:func:`bit_depth` with a straight-through gradient.
 
     Args:
         bits: i in [1, 8]; the paper takes 2 and 3.
+
+    Raises:
+        ValueError: ``bits`` outside [1, 8].
     """
 
     def __init__(self, bits: int = 2) -> None:
@@ -91,15 +113,18 @@ class BitDepth(Squeezer):
         self.bits, self.name = bits, f"bit{bits}"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Fewer levels."""
+        """The images ``(B, C, H, W)`` in [0, 1] at 2^bits levels; the same shape and range (Xu et al. 2018)."""
         return straight_through(bit_depth(images, self.bits), images)
 
 
 class MedianFilter(Squeezer):
-    """See :func:`median`; exact gradient.
+    """:func:`median` with its exact gradient.
 
     Args:
-        size: side of the window; the paper takes 2 and 3.
+        size: side of the window in pixels; the paper takes 2 and 3.
+
+    Raises:
+        ValueError: ``size`` below 2.
     """
 
     def __init__(self, size: int = 3) -> None:
@@ -108,19 +133,26 @@ class MedianFilter(Squeezer):
         self.size, self.name = size, f"median{size}x{size}"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Smoother."""
+        """The median-filtered images ``(B, C, H, W)`` in [0, 1]; the same shape and range (Xu et al. 2018).
+
+        Raises:
+            ValueError: the window is larger than twice the image's side.
+        """
         return median(images, self.size)
 
 
 class NonLocalMeans(Squeezer):
-    """See :func:`lightning_adv2.functional.denoise.non_local_means`; straight-through gradient.
+    """:func:`~lightning_adv2.functional.denoise.non_local_means` with a straight-through gradient.
 
-    It has a gradient of its own, but one that keeps 121 shifted copies of the batch in memory.
+    The exact gradient would keep 121 shifted copies of the batch in memory.
 
     Args:
-        search: side of the neighbourhood, odd.
-        patch: side of the patches compared, odd.
-        strength: h on the 8-bit scale.
+        search: side of the neighbourhood in pixels, odd.
+        patch: side of the patches compared in pixels, odd.
+        strength: h on the 8-bit scale, > 0.
+
+    Raises:
+        ValueError: an even window, or a strength that is not positive.
     """
 
     def __init__(self, search: int = 11, patch: int = 3, strength: float = 4.0) -> None:
@@ -129,5 +161,9 @@ class NonLocalMeans(Squeezer):
         self.name = f"nlm{search}-{patch}-{strength:g}"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Smoother, edges kept."""
+        """The smoothed images ``(B, C, H, W)`` in [0, 1], edges kept; the same shape and range (Buades et al. 2005).
+
+        Raises:
+            ValueError: the images are too small to reflect at their borders.
+        """
         return straight_through(non_local_means(images, self.search, self.patch, self.strength), images)

@@ -1,4 +1,4 @@
-"""The eight symmetries of a square, for images that have no up."""
+"""The eight symmetries of a square (the dihedral group D4), for images without a preferred orientation."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def apply_dihedral(images: Tensor, symmetry: Tensor) -> Tensor:
-    """Mirror and turn square images, each in its own way; pixels move and do not change.
+    """Square images mirrored and rotated by multiples of 90 degrees, each image by its own symmetry.
 
     Args:
         images: ``(B, C, S, S)``.
-        symmetry: ``(B,)`` whole numbers in [0, 8); 0 leaves the image as it is. Bit 0 mirrors top and bottom, bit 1
-            left and right, then bit 2 swaps rows and columns.
+        symmetry: ``(B,)`` whole numbers in [0, 8); 0 is the identity. Bit 0 mirrors top and bottom, bit 1 left and
+            right, then bit 2 swaps rows and columns.
 
     Returns:
-        ``(B, C, S, S)``.
+        ``(B, C, S, S)``, the same values in other positions.
 
     Raises:
         ValueError: the images are not square.

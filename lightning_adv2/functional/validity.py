@@ -1,4 +1,4 @@
-"""Why an image cannot be attacked: what never counts as robust, in short fixed words."""
+"""Reasons why an image cannot be attacked, in short fixed words; an image with a reason never counts as robust."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from torch import Tensor
 
 
 def is_finite(values: Tensor) -> Tensor:
-    """Neither NaN nor infinity in a row. ``(B, ...)`` -> ``(B,)`` bool."""
+    """Whether a row holds neither NaN nor infinity.
+
+    Args:
+        values: ``(B, ...)``.
+
+    Returns:
+        ``(B,)`` bool.
+    """
     return values.flatten(1).isfinite().all(1)
 
 
@@ -15,22 +22,31 @@ def first_reason(reasons: dict[str, Tensor]) -> list[str]:
     """For each of B images the first reason that holds, or an empty string.
 
     Args:
-        reasons: reason -> ``(B,)`` bool, where it holds.
+        reasons: reason -> ``(B,)`` bool, where it holds; at least one.
     """
     rows = torch.stack(list(reasons.values()), dim=1).tolist()
     return [next((name for name, holds in zip(reasons, row, strict=True) if holds), "") for row in rows]
 
 
 def unfit_images(images: Tensor, logits: Tensor) -> list[str]:
-    """Why the classifier's answer says nothing: images ``(B, C, H, W)``, logits ``(B, K)`` -> B reasons or ``""``."""
+    """For each of B images the reason why the classifier's answer is void, or an empty string.
+
+    Args:
+        images: ``(B, C, H, W)``.
+        logits: ``(B, K)``.
+    """
     found = {"image not finite": ~is_finite(images).to(logits.device), "logits not finite": ~is_finite(logits)}
     return first_reason(found)
 
 
 def unfit_maps(benign_map: Tensor, target_map: Tensor) -> list[str]:
-    """Why agreement with a map says nothing: two ``(B, 1, h, w)`` -> B reasons or ``""``.
+    """For each of B images the reason why agreement with a map is void, or an empty string.
 
-    A benign map that has one value everywhere explains nothing, so that there is nothing to agree with.
+    A benign map with one value everywhere explains nothing, so that no map can agree with it.
+
+    Args:
+        benign_map: ``(B, 1, h, w)`` in [0, 1].
+        target_map: the same shape and range.
     """
     flat = benign_map.flatten(1)
     found = {

@@ -1,7 +1,7 @@
 """Interpreters: one file each; the classifier is an argument, the map is differentiable."""
 
 from lightning_adv2.interpreters.attention import Attention
-from lightning_adv2.interpreters.base import Interpreter, TrainableInterpreter, give_encoders
+from lightning_adv2.interpreters.base import Interpreter
 from lightning_adv2.interpreters.cam import CAM
 from lightning_adv2.interpreters.captum import Captum
 from lightning_adv2.interpreters.controls import ConstantMap, NoiseMap
@@ -14,6 +14,7 @@ from lightning_adv2.interpreters.mask import MASK
 from lightning_adv2.interpreters.rts import RTS
 from lightning_adv2.interpreters.smooth_grad import SmoothGrad
 from lightning_adv2.interpreters.student import Student
+from lightning_adv2.interpreters.trainable import TrainableInterpreter, give_encoders
 
 __all__ = [
     "CAM",

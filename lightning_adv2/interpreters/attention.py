@@ -1,4 +1,4 @@
-"""Attention: which patches a vision transformer's class token looks at, through all blocks."""
+"""Attention of a vision transformer's class token to the patches, through all blocks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def attention_rollout(attention: Sequence[Tensor]) -> Tensor:
     """The product over blocks of 0.5 A + 0.5 I, A the mean over heads (Abnar and Zuidema 2020, section 3).
 
     Args:
-        attention: per block, first to last, ``(B, heads, T, T)``, rows that sum to 1.
+        attention: per block, first to last, ``(B, heads, T, T)`` in [0, 1], rows sum to 1.
 
     Returns:
-        ``(B, T, T)``: how much of each input token (column) each final token (row) holds.
+        ``(B, T, T)`` in [0, 1]: the share of each input token (column) in each final token (row).
     """
     rollout = _identity(attention[0])
     for block in attention:
@@ -36,11 +36,14 @@ def attention_relevance(attention: Sequence[Tensor], gradients: Sequence[Tensor]
     """R <- R + mean over heads of (dz/dA * A)^+ R, from R = I on (Chefer, Gur and Wolf 2021, eq. 1, 5 and 6).
 
     Args:
-        attention: per block, first to last, ``(B, heads, T, T)``.
-        gradients: the class score's derivatives with respect to them.
+        attention: per block, first to last, ``(B, heads, T, T)`` in [0, 1].
+        gradients: the class score's derivatives with respect to ``attention``, of the same shapes.
 
     Returns:
-        ``(B, T, T)``: how relevant each input token (column) is to each final token (row).
+        ``(B, T, T)``, >= 0: the relevance of each input token (column) to each final token (row).
+
+    Raises:
+        ValueError: not as many gradients as blocks.
     """
     relevance = _identity(attention[0])
     for block, gradient in zip(attention, gradients, strict=True):
@@ -52,12 +55,15 @@ def attention_relevance(attention: Sequence[Tensor], gradients: Sequence[Tensor]
 class Attention(Interpreter):
     """A vision transformer's attention from the class token to the patches, min-max normalised, one value per patch.
 
-    The gradient of the map with respect to the image is right without any surrogate, where the network is smooth (as
-    torchvision's, which has GELU).
+    The gradient of the map with respect to the image is correct without a surrogate where the network is smooth
+    (torchvision's has GELU).
 
     Args:
         rule: ``gradient`` weighs the attention by its gradient, for the class explained (Chefer, Gur and Wolf 2021);
             ``rollout`` is the attention alone, the same for every class (Abnar and Zuidema 2020).
+
+    Raises:
+        ValueError: an unknown rule.
     """
 
     name = "attention"
@@ -69,10 +75,13 @@ class Attention(Interpreter):
         self.rule = rule
 
     def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
-        """Map ``(B, 1, h, w)``, h x w the grid of patches; see :meth:`Interpreter.forward`.
+        """Logits ``(B, K)`` and map ``(B, 1, h, w)`` in [0, 1], h x w the grid of patches.
+
+        For the arguments see :meth:`Interpreter.forward`.
 
         Raises:
-            TypeError: the classifier shows no attention.
+            TypeError: the classifier returns no attention, or is compiled while the map is differentiated.
+            RuntimeError: under ``torch.inference_mode``.
         """
         forward_attention = getattr(classifier, "forward_attention", None)
         if forward_attention is None:

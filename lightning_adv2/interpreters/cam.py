@@ -16,7 +16,13 @@ class CAM(Interpreter):
     name = "cam"
 
     def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
-        """Map ``(B, 1, h, w)`` of the last features' size; see :meth:`Interpreter.forward`."""
+        """Logits ``(B, K)`` and map ``(B, 1, h, w)`` in [0, 1], of the last features' size (paper section 3.3).
+
+        For the arguments see :meth:`Interpreter.forward`.
+
+        Raises:
+            TypeError: the classifier's head is no linear layer behind global average pooling.
+        """
         features = classifier.forward_features(images)
         activation = class_activation(features, classifier.class_weight(), class_idx)
         return Interpretation(classifier.forward_head(features), minmax(activation))

@@ -1,4 +1,4 @@
-"""Maps of captum, for comparison: they are explained and evaluated, never attacked."""
+"""Attribution methods of captum, for comparison: they are explained and evaluated, never attacked."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from lightning_adv2.types import Interpretation, State
 Method = Literal[
     "Saliency", "InputXGradient", "IntegratedGradients", "Occlusion", "DeepLift", "GuidedBackprop", "Deconvolution"
 ]
-# These change what a layer hands back, by hooks on the modules listed, and leave alone without a word what they do not
-# know. Behind a maximum the gradient is what guided back-propagation and deconvolution are defined by.
+# These methods change the gradients of the modules listed, by hooks, and silently ignore other modules. Behind a
+# maximum guided back-propagation and deconvolution take the plain gradient by definition.
 _MAXIMA = {"MaxPool2d", "AdaptiveMaxPool2d", "max_pool2d"}
 _FOLLOWED: dict[str, set[str]] = {
     "DeepLift": {"ReLU", "LeakyReLU", "ELU", "MaxPool2d"},
@@ -32,14 +32,15 @@ _FOLLOWED: dict[str, set[str]] = {
 class Captum(Interpreter):
     """An attribution method of captum by its name, reduced to a map as GRAD is.
 
-    captum keeps no graph of the attribution, or a graph with wrong values, so that its map cannot be attacked: make
-    the attack on another map, or on the classifier alone, and evaluate this one on the result, as one of the ``judges``
-    of :class:`~lightning_adv2.studies.TransferEvaluation`.
+    captum keeps no graph of the attribution, or a graph with wrong values, so that its map cannot be attacked: make the
+    attack on another map, or on the classifier alone, and evaluate this interpreter on the result, as one of the
+    ``judges`` of :class:`~lightning_adv2.studies.TransferEvaluation`.
 
-    ``DeepLift``, ``GuidedBackprop`` and ``Deconvolution`` set hooks on modules. In a network that calls its ReLUs as
-    functions captum silently returns something else (for DeepLift, the gradient times the difference to the baseline);
-    where one module serves twice it refuses. So they are given a private view of the network with a module for every
-    ReLU (``relevance_view``), and the classifier never carries a hook.
+    ``DeepLift`` (Shrikumar et al. 2017), ``GuidedBackprop`` (Springenberg et al. 2015) and ``Deconvolution`` (Zeiler
+    and Fergus 2014) set hooks on modules. In a network that calls its ReLUs as functions captum silently returns
+    another quantity (for DeepLift, the gradient times the difference to the baseline); where one module is used twice
+    it refuses. So these methods get a private view of the network with a module for every ReLU (``relevance_view``),
+    and the classifier never carries a hook.
 
     captum's DeepLift is not quite complete behind max pooling: the attributions' sum missed the logit's change by 1 %
     for ResNet-50 and by half for SqueezeNet (3 % of the attributions' absolute sum).
@@ -53,7 +54,7 @@ class Captum(Interpreter):
 
     Raises:
         ImportError: captum is not installed.
-        ValueError: an unknown method, or options that make no sense.
+        ValueError: an unknown method, ``pool`` below 1, or options that the method cannot take.
     """
 
     differentiable = False
@@ -83,24 +84,32 @@ class Captum(Interpreter):
         self.name = name or f"captum-{method.lower()}"
 
     def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
-        """Map ``(B, 1, ceil(H / pool), ceil(W / pool))``, without a graph; see :meth:`Interpreter.forward`."""
+        """Logits ``(B, K)`` and map ``(B, 1, ceil(H / pool), ceil(W / pool))`` in [0, 1], without a graph.
+
+        For the arguments see :meth:`Interpreter.forward`.
+
+        Raises:
+            TypeError: the method gives no correct attribution on this network.
+            RuntimeError: under ``torch.inference_mode``.
+        """
         pool = self.pool or (4 if min(images.shape[-2:]) >= 64 else 2)
         attribution = self.attribute(classifier, images, class_idx)
         return Interpretation(classifier(images), minmax(gradient_map(attribution, pool)))
 
     def attribute(self, classifier: Classifier, images: Tensor, class_idx: Tensor) -> Tensor:
-        """What captum returns.
+        """captum's attribution of every value of the images.
 
         Args:
             classifier: the network explained, in eval mode.
             images: ``(B, C, H, W)`` in [0, 1].
-            class_idx: ``(B,)``, the class explained.
+            class_idx: ``(B,)`` in [0, K), the class explained.
 
         Returns:
             ``(B, C, H, W)``, signed, detached; NaN for an image whose logits are not finite.
 
         Raises:
-            TypeError: the method cannot be right on this network.
+            TypeError: the method gives no correct attribution on this network.
+            RuntimeError: under ``torch.inference_mode``.
         """
         require_autograd(self)
         with torch.no_grad():

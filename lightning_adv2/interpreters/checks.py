@@ -1,4 +1,4 @@
-"""What images, networks and their answers must be like to be explained or attacked; errors name what is not."""
+"""Checks of images, networks and their results before an explanation or an attack; each error names the argument."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ _ALIKE = 5e-2
 
 
 def check_module(name: str, module: object, kind: type[nn.Module]) -> None:
-    """Raise a TypeError where ``module`` is not an instance of ``kind``, or a class in an instance's place."""
+    """Raise a TypeError for anything but an instance of ``kind``, such as a class or a compiled network.
+
+    Args:
+        name: of the caller's argument, for the error.
+        module: the object checked.
+        kind: the class that is needed.
+
+    Raises:
+        TypeError: names the argument, its type and the remedy.
+    """
     if isinstance(module, type):
         raise TypeError(f"{name}: got the class {module.__name__}; give an instance, such as {module.__name__}()")
     if not isinstance(module, kind):
@@ -40,9 +49,12 @@ def check_modes(name: str, network: nn.Module, harmless: tuple[type[nn.Module], 
     """Raise a ValueError where a forward pass would change ``network``, or depend on chance or on the batch.
 
     Args:
-        name: of the argument.
+        name: of the caller's argument, for the error.
         network: all of its parts must be in eval mode, and every BatchNorm must have statistics.
         harmless: types whose instances may be in train mode, where they have neither parameters nor buffers.
+
+    Raises:
+        ValueError: names the part.
     """
     for path, part in network.named_modules():
         where = path or type(part).__name__
@@ -61,11 +73,15 @@ def check_modes(name: str, network: nn.Module, harmless: tuple[type[nn.Module], 
 
 
 def check_images(images: object, tolerance: float = 0.0) -> None:
-    """Raise a TypeError or ValueError for anything but floats ``(B, C, H, W)`` in [0, 1]; NaN and infinity pass.
+    """Raise an error for anything but floats ``(B, C, H, W)`` in [0, 1]; NaN and infinity pass.
 
     Args:
-        images: what is explained or attacked.
-        tolerance: how far beyond [0, 1] a value may lie.
+        images: the images explained or attacked.
+        tolerance: how far a value may lie beyond [0, 1].
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: another shape, type or range; names the values and the remedy.
     """
     if not isinstance(images, Tensor):
         raise TypeError(f"images: expected a tensor (B, C, H, W), got {type(images).__name__}")
@@ -93,12 +109,15 @@ def check_images(images: object, tolerance: float = 0.0) -> None:
 
 
 def check_classes(class_idx: Tensor, classifier: nn.Module, name: str = "class_idx") -> None:
-    """Raise a ValueError for indices outside the classifier's classes, if it says how many it has.
+    """Raise a ValueError for indices outside the classifier's classes; a classifier without ``num_classes`` passes.
 
     Args:
         class_idx: ``(B,)`` int64.
         classifier: the network explained or attacked.
         name: of the caller's argument, for the error.
+
+    Raises:
+        ValueError: names the range found and the range allowed.
     """
     count = getattr(classifier, "num_classes", None)
     if count is None or not len(class_idx):
@@ -111,11 +130,11 @@ def check_classes(class_idx: Tensor, classifier: nn.Module, name: str = "class_i
 
 
 def check_answer(classifier: nn.Module, images: Tensor) -> None:
-    """Classify two images, and raise an error that says in which way the answer is none.
+    """Classify two images, and raise an error that names the fault of the result.
 
     Args:
         classifier: the network explained or attacked.
-        images: ``(B, C, H, W)``; the first two are looked at.
+        images: ``(B, C, H, W)``; the first two are classified.
 
     Raises:
         TypeError: the classifier returns no tensor.
@@ -145,7 +164,17 @@ def check_answer(classifier: nn.Module, images: Tensor) -> None:
 
 
 def check_width(logits: object, classifier: nn.Module, count: int) -> None:
-    """Raise a TypeError or ValueError where a classifier's logits are not ``(count, num_classes)`` with two or more."""
+    """Raise an error where a classifier's logits are not ``(count, num_classes)`` with two or more classes.
+
+    Args:
+        logits: the classifier's result.
+        classifier: the network, whose ``num_classes`` is compared where it has one.
+        count: number of images, B.
+
+    Raises:
+        TypeError: no tensor.
+        ValueError: another shape.
+    """
     if not isinstance(logits, Tensor):
         raise TypeError(
             f"classifier: {type(classifier).__name__} returns a {type(logits).__name__}; its forward must return the "
@@ -161,16 +190,16 @@ def check_width(logits: object, classifier: nn.Module, count: int) -> None:
 
 
 def check_interpretation(name: str, result: object, classifier: nn.Module, count: int) -> Interpretation:
-    """The result of an interpreter's ``forward``, as it is.
+    """The result of an interpreter's ``forward``, unchanged.
 
     Args:
-        name: the interpreter's class.
-        result: what ``forward`` returned.
+        name: the interpreter's class, for the error.
+        result: of ``forward``.
         classifier: the network explained.
-        count: B.
+        count: number of images, B.
 
     Raises:
-        TypeError: it is no :class:`~lightning_adv2.types.Interpretation` of tensors.
+        TypeError: no :class:`~lightning_adv2.types.Interpretation` of tensors.
         ValueError: the logits are not ``(B, K)``, or the map is not ``(B, 1, h, w)``.
     """
     if not isinstance(result, Interpretation):
@@ -191,7 +220,15 @@ def check_interpretation(name: str, result: object, classifier: nn.Module, count
 
 
 def check_range(name: str, attribution_map: Tensor) -> None:
-    """Raise a ValueError for a map with values outside [0, 1]; NaN and infinity pass, and are counted as invalid."""
+    """Raise a ValueError for a map with values outside [0, 1]; NaN and infinity pass, and are counted as invalid.
+
+    Args:
+        name: the interpreter's class, for the error.
+        attribution_map: ``(B, 1, h, w)``.
+
+    Raises:
+        ValueError: names the range found and the remedy.
+    """
     if bool((((attribution_map < 0) | (attribution_map > 1)) & attribution_map.isfinite()).any()):
         low, high = (float(end) for end in attribution_map.where(attribution_map.isfinite(), 0.5).aminmax())
         raise ValueError(

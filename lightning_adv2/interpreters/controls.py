@@ -1,6 +1,6 @@
-"""Two interpreters that explain nothing, one too steady and one too nervous to be worth anything.
+"""Two control interpreters that explain nothing: one ignores the image, the other changes with every pixel.
 
-A measure of robustness that ranks either above a real interpreter measures something else.
+A measure of robustness that ranks a control above a real interpreter measures something else.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ _LONGEST_SIDE = 1024
 class ConstantMap(Interpreter):
     """The same map for every image and class: a Gaussian blob in the middle, with zero gradient.
 
-    A single value everywhere would be left out of every figure, for nothing can agree with it; the blob has figures.
-    No attack moves it (L1 0, IoU 1), and where objects stand in the middle it even finds them.
+    A map with a single value everywhere would be left out of every figure; the blob is counted. No attack moves it (L1
+    0, IoU 1), and where objects stand in the middle it even finds them (the objection of Yeh et al. 2019).
 
     Args:
-        map_stride: image pixels per map pixel.
-        width: the blob's standard deviation, as a share of the map's sides.
+        map_stride: image pixels per map pixel, at least 1.
+        width: the blob's standard deviation, as a share of the map's sides, > 0.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
 
     name = "constant"
@@ -40,7 +43,10 @@ class ConstantMap(Interpreter):
         self.map_stride, self.width = map_stride, width
 
     def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
-        """Map ``(B, 1, H // map_stride, W // map_stride)``, at least 1 x 1; see :meth:`Interpreter.forward`."""
+        """Logits ``(B, K)`` and map ``(B, 1, H // map_stride, W // map_stride)`` in [0, 1], at least 1 x 1.
+
+        For the arguments see :meth:`Interpreter.forward`.
+        """
         down, across = (self._profile(max(1, side // self.map_stride), images) for side in images.shape[-2:])
         blob = down[:, None] * across
         # A graph to the image, for those who take the gradient; it is zero, and NaN stays visible.
@@ -53,15 +59,18 @@ class ConstantMap(Interpreter):
 
 
 class NoiseMap(Interpreter):
-    """Independent noise at every pixel, other noise after the smallest change of the image; yet always the same.
+    """Independent noise at every pixel, other noise after the smallest change of the image; deterministic.
 
-    m = 1/2 + 1/2 sin(phase), with phases that random projections of the image turn by many rounds for every level of
-    every pixel. It depends on image and class and is differentiable, but its slope says nothing a step away. The
-    classifier has no part in it.
+    m = 1/2 + 1/2 sin(phase), with phases that random projections of the image change by many turns for every level of
+    every pixel. The map depends on image and class and is differentiable, but its slope holds for no finite step. The
+    classifier has no influence on it.
 
     Args:
-        map_stride: image pixels per map pixel.
-        seed: for the projections.
+        map_stride: image pixels per map pixel, at least 1.
+        seed: of the projections.
+
+    Raises:
+        ValueError: ``map_stride`` below 1.
     """
 
     name = "noise"
@@ -82,7 +91,13 @@ class NoiseMap(Interpreter):
         self.eval()
 
     def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
-        """Map ``(B, 1, H // map_stride, W // map_stride)``, at least 1 x 1; see :meth:`Interpreter.forward`."""
+        """Logits ``(B, K)`` and map ``(B, 1, H // map_stride, W // map_stride)`` in [0, 1], at least 1 x 1.
+
+        For the arguments see :meth:`Interpreter.forward`.
+
+        Raises:
+            ValueError: images of more than 1,024 pixels a side.
+        """
         channels, height, width = images.shape[1:]
         if max(channels, height, width) > _LONGEST_SIDE:
             raise ValueError(f"images: {height} x {width} pixels; the noise is for up to {_LONGEST_SIDE} a side")

@@ -1,4 +1,4 @@
-"""Ensemble: several interpreters explain together, and how far they differ is a warning."""
+"""Ensemble: the mean map of several interpreters, and their disagreement."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from lightning_adv2.types import Interpretation, State
 
 
 class Ensemble(Interpreter):
-    """The mean of its members' maps (paper section 6, the first defence, whose aggregation is left open there).
+    """The mean of its members' maps (paper section 6, the first defence, which leaves the aggregation open).
 
-    The maps are brought to the size of the one with the most pixels. ``aux["member_maps"]`` ``(B, M, h, w)`` holds them
-    one by one, ``aux["disagreement"]`` ``(B,)`` their mean pairwise L1 distance, in [0, 1]: an attack made for one
+    The maps are brought to the size of the map with the most pixels. ``aux["member_maps"]`` ``(B, M, h, w)`` holds them
+    separately, ``aux["disagreement"]`` ``(B,)`` their mean pairwise L1 distance, in [0, 1]: an attack made for one
     member does not control the others.
 
     Args:
-        members: at least two, with names of their own.
+        members: at least two, with different names.
+
+    Raises:
+        ValueError: fewer than two members, or equal names.
     """
 
     def __init__(self, members: Sequence[Interpreter]) -> None:
@@ -36,19 +39,28 @@ class Ensemble(Interpreter):
         self.differentiable = all(member.differentiable for member in members)
 
     def init_state(self, classifier: Classifier, images: Tensor, class_idx: Tensor) -> State:
-        """The members' states; ``()`` where none is iterative."""
+        """The members' states in their order, every leaf with B first; ``()`` where no member is iterative.
+
+        For arguments and errors see :meth:`Interpreter.init_state`.
+        """
         states = tuple(member.init_state(classifier, images, class_idx) for member in self._members())
         return states if any(state != () for state in states) else ()
 
     def advance(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State) -> State:
-        """One step of every iterative member."""
+        """The members' states after one step of every iterative member, every leaf with B first.
+
+        For arguments and errors see :meth:`Interpreter.advance`.
+        """
         if state == ():
             return ()
         pairs = zip(self._members(), state, strict=True)
         return tuple(member.advance(classifier, images, class_idx, own) for member, own in pairs)
 
     def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
-        """Mean map ``(B, 1, h, w)``; the members' ``aux`` is passed on; see :meth:`Interpreter.forward`."""
+        """Logits ``(B, K)`` and mean map ``(B, 1, h, w)`` in [0, 1]; the members' ``aux`` is passed on.
+
+        For arguments and errors see :meth:`Interpreter.forward`.
+        """
         states = state or [()] * len(self.members)
         shown = [
             member(classifier, images, class_idx, own) for member, own in zip(self._members(), states, strict=True)
@@ -65,7 +77,7 @@ class Ensemble(Interpreter):
 
     @property
     def member_names(self) -> list[str]:
-        """In the order of ``aux["member_maps"]``."""
+        """The members' names, in the order of ``aux["member_maps"]``."""
         return [member.name for member in self._members()]
 
     def _members(self) -> list[Interpreter]:

@@ -1,4 +1,4 @@
-"""Grad-CAM: the last feature maps, weighed by the class score's mean gradient with respect to each."""
+"""Grad-CAM: the last feature maps, weighed by the class score's mean gradient with respect to each map."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ _FEATURES = frozenset({"forward", "forward_features", "forward_pyramid", "forwar
 class GradCAM(Interpreter):
     """m = ReLU(sum over k of alpha_k a_k), min-max normalised (Selvaraju et al. 2017; the paper, section 3.3).
 
-    alpha_k is the spatial mean of d f_c / d a_k. Fits any head, where CAM needs one linear layer behind global average
-    pooling; there both agree but for the ReLU. Only the head is differentiated.
+    alpha_k is the spatial mean of d f_c / d a_k. Grad-CAM takes any head, CAM one linear layer behind global average
+    pooling; on such a head the two differ by the ReLU. Only the head is differentiated.
     """
 
     name = "gradcam"
 
     def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
-        """Map ``(B, 1, h, w)`` of the last features' size; see :meth:`Interpreter.forward`.
+        """Logits ``(B, K)`` and map ``(B, 1, h, w)`` in [0, 1], of the last features' size.
 
-        All zero, with zero gradient, where no pixel speaks for the class.
+        All zero, with zero gradient, where no pixel has evidence for the class.
+        For the arguments see :meth:`Interpreter.forward`.
+
+        Raises:
+            TypeError: the classifier's head is compiled while the map is differentiated.
+            RuntimeError: under ``torch.inference_mode``.
         """
         require_autograd(self)
         differentiable = torch.is_grad_enabled() and images.requires_grad

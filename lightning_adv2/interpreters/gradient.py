@@ -16,6 +16,9 @@ class Gradient(Interpreter):
 
     Args:
         pool: side of the averaged square in pixels; None takes the authors' 4 from 64 px on and 2 below.
+
+    Raises:
+        ValueError: ``pool`` below 1.
     """
 
     name = "grad"
@@ -27,7 +30,14 @@ class Gradient(Interpreter):
         self.pool = pool
 
     def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
-        """Map ``(B, 1, ceil(H / pool), ceil(W / pool))``; see :meth:`Interpreter.forward`."""
+        """Logits ``(B, K)`` and map ``(B, 1, ceil(H / pool), ceil(W / pool))`` in [0, 1].
+
+        For the arguments see :meth:`Interpreter.forward`.
+
+        Raises:
+            TypeError: the classifier is compiled while the map is differentiated.
+            RuntimeError: under ``torch.inference_mode``.
+        """
         require_autograd(self)
         differentiable = torch.is_grad_enabled() and images.requires_grad
         if differentiable:
@@ -43,16 +53,16 @@ class Gradient(Interpreter):
     def attribute(
         self, classifier: Classifier, images: Tensor, class_idx: Tensor, *, create_graph: bool
     ) -> tuple[Tensor, Tensor]:
-        """What the map is made of; relatives of the gradient differ in this alone.
+        """The logits and the signed attribution behind the map; relatives of the gradient override this method alone.
 
         Args:
             classifier: the network explained.
             images: ``(B, C, H, W)`` in [0, 1], requires grad.
-            class_idx: ``(B,)``, the class explained.
-            create_graph: whether the attribution shall be differentiable with respect to ``images``.
+            class_idx: ``(B,)`` in [0, K), the class explained.
+            create_graph: whether the attribution is differentiable with respect to ``images``.
 
         Returns:
-            The logits ``(B, K)`` of ``images`` and the signed attribution ``(B, C, H, W)`` of every value.
+            Logits ``(B, K)`` and the gradient ``(B, C, H, W)``, in logits per pixel range (paper section 3.2).
         """
         logits = classifier(images)
         return logits, input_gradient(logits, images, class_idx, create_graph=create_graph)

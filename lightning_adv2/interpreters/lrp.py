@@ -1,4 +1,4 @@
-"""LRP: the class score handed back layer by layer, each unit's share in proportion to what it contributed."""
+"""LRP: the class score propagated back layer by layer, in proportion to the units' contributions."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ class LRP(Interpreter):
     """Layer-wise relevance propagation (Bach et al. 2015) by zennit's rules; relevance starts as the class's logit.
 
     The map is the relevance at the normalised image, summed over channels, |.|, mean-pooled, min-max normalised. Its
-    gradient with respect to the image is right for every choice of rules, and with the plain ReLU: relevance is made
-    of quotients of activations, so it has a slope of its own and the attack needs no smooth surrogate (with one it is
-    right, too, but steeper: an activation that is not zero where a sum is has a pole). With respect to the
-    classifier's weights, which zennit reads without a graph, there is none.
+    gradient with respect to the image is correct for every choice of rules, and with the plain ReLU: relevance is made
+    of quotients of activations, so it has a slope of its own and the attack needs no smooth surrogate (with a surrogate
+    the gradient is correct, too, but steeper: an activation that is not zero where a sum is zero has a pole). With
+    respect to the classifier's weights, which zennit reads without a graph, there is no gradient.
 
     The rules are hooked into a private view of the network (:func:`relevance_view`), never into the classifier.
 
     Args:
-        rules: which rule for which layer, by zennit's names. ``epsilon_plus_flat``: Flat for the first layer, ZPlus
-            for the other convolutions, Epsilon for dense layers. ``epsilon_plus``: the same without Flat.
+        rules: which rule for which layer, by zennit's names. ``epsilon_plus_flat``: Flat for the first layer, ZPlus for
+            the other convolutions, Epsilon for dense layers. ``epsilon_plus``: the same without Flat.
             ``epsilon_gamma_box``: ZBox for the first convolution, Gamma for the others. ``epsilon_alpha2_beta1``:
-            AlphaBeta for convolutions. ``epsilon``: Epsilon everywhere, the image times its gradient if no layer has
-            a bias.
-        epsilon: stabiliser of the Epsilon rule.
+            AlphaBeta for convolutions. ``epsilon``: Epsilon everywhere, the image times its gradient if no layer has a
+            bias.
+        epsilon: stabiliser of the Epsilon rule, > 0, in units of the activations.
         pool: side of the averaged square in pixels; None takes 4 from 64 px on and 2 below.
 
     Raises:
         ImportError: zennit is not installed.
+        ValueError: an argument is out of its range.
     """
 
     name = "lrp"
@@ -58,7 +59,14 @@ class LRP(Interpreter):
         self.rules, self.epsilon, self.pool = rules, epsilon, pool
 
     def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
-        """Map ``(B, 1, ceil(H / pool), ceil(W / pool))``; see :meth:`Interpreter.forward` and :meth:`relevance`."""
+        """Logits ``(B, K)`` and map ``(B, 1, ceil(H / pool), ceil(W / pool))`` in [0, 1]; see :meth:`relevance`.
+
+        For the arguments see :meth:`Interpreter.forward`.
+
+        Raises:
+            TypeError: the network has a part without a rule, or is compiled.
+            RuntimeError: under ``torch.inference_mode``.
+        """
         require_autograd(self)
         require_eager(self, classifier)
         differentiable = torch.is_grad_enabled() and images.requires_grad
@@ -71,19 +79,19 @@ class LRP(Interpreter):
     def relevance(
         self, classifier: Classifier, images: Tensor, class_idx: Tensor, *, create_graph: bool = False
     ) -> Tensor:
-        """The relevance of every value of the normalised image for the class's logit.
+        """The relevance of every value of the normalised image for the class's logit (Bach et al. 2015).
 
         Args:
             classifier: the network explained, in eval mode.
             images: ``(B, C, H, W)`` in [0, 1]; requires grad where ``create_graph`` is set.
-            class_idx: ``(B,)``, the class explained.
+            class_idx: ``(B,)`` in [0, K), the class explained.
             create_graph: keep the graph to ``images``.
 
         Returns:
-            ``(B, C, H, W)``, signed; NaN for an image whose logits are not finite.
+            ``(B, C, H, W)``, signed, in logits; NaN for an image whose logits are not finite.
 
         Raises:
-            TypeError: the network does something that LRP has no rule for, or is another function once it is rebuilt.
+            TypeError: LRP has no rule for a part of the network, or the rebuilt network is another function.
             ValueError: a BatchNorm is in train mode.
         """
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""MASK: the smallest blur that takes the class away, found by optimisation (Fong and Vedaldi 2017)."""
+"""MASK: the smallest blur that removes the class, found by optimisation (Fong and Vedaldi 2017; paper section 3.6)."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ SHIFTS = 997
 class MASK(Interpreter):
     """m* = argmin f_c(phi(x; m)) + l1 mean(1 - m) + tv TV(m) over 0 <= m <= 1, by Adam; the map is 1 - m*.
 
-    phi(x; m) blurs x where m is 0. Where published numbers are in pixels of a 224-px image they scale with the image's
-    shorter side.
-    The published weights (L1 1e-4 and TV 1e-2 on sums over 28 x 28, or L1 1e-2 on the mean and TV 1e-4) suit ImageNet
-    networks; a mask that starts at 1 finds no slope where f_c is saturated, and leaves half of CIFAR-10's images with
-    an empty map. So by default the mask starts at 0 (everything blurred), weighs its area 0.3 and its roughness 5,
-    and lets Adam's rate decay: at a constant rate ten iterations more change the thresholded map by 30%.
+    phi(x; m) blurs x where m is 0 (paper section 3.6). Published numbers in pixels of a 224-px image scale with the
+    image's shorter side. The published weights (L1 1e-4 and TV 1e-2 on sums over 28 x 28, or L1 1e-2 on the mean and TV
+    1e-4) suit ImageNet networks; a mask that starts at 1 finds no slope where f_c is saturated, and leaves half of
+    CIFAR-10's images with an empty map. So by default the mask starts at 0 (everything blurred), weighs its area 0.3
+    and its roughness 5, and lets Adam's rate decay: at a constant rate ten iterations more change the thresholded map
+    by 30%.
 
     The state is ``(mask (B, 1, h, w), Adam's (mean, variance, count))``.
 
     Args:
         form: ``refined`` jitters the image; ``plain`` does not. A default for ``jitter`` only.
         iterations: of Adam (the authors take 300 to 500 at a constant rate).
-        size: the mask's cells along the image's shorter side, and in proportion more along the longer one; None takes
+        size: the mask's cells along the image's shorter side, and in proportion more along the longer side; None takes
             28 from 64 px on and a quarter of the side below.
         sigma: of the blur, in pixels; None takes 10 at 224 px, and an eighth of the side below 64 px.
         l1: weight of mean(1 - m), the deleted share.
         tv: weight of the mean cubed difference of neighbours.
-        jitter: largest shift of the blurred image at an iteration, in pixels; None takes 4 at 224 px, at least 1
-            (0 for ``plain``). The shift depends on the iteration's number alone: the map is a function of the image.
-        lr: Adam's rate at the first iteration.
-        lr_end: its share left from the last iteration on; 1 keeps it constant.
+        jitter: largest shift of the blurred image at an iteration, in pixels; None takes 4 at 224 px, at least 1 (0 for
+            ``plain``). The shift depends on the iteration's number alone: the map is a function of the image.
+        lr: Adam's rate at the first iteration, in mask units.
+        lr_end: the share of ``lr`` that is left at the last iteration, in (0, 1]; 1 keeps the rate constant.
         start: every pixel of the first mask, in [0, 1].
 
     Raises:
@@ -89,7 +89,9 @@ class MASK(Interpreter):
         self._shifts: list[list[float]] = torch.rand(SHIFTS, 2, generator=generator).tolist()
 
     def init_state(self, classifier: Classifier, images: Tensor, class_idx: Tensor) -> State:
-        """The mask at ``start``, and Adam at rest.
+        """The mask ``(B, 1, h, w)`` at ``start``, and Adam's zeros.
+
+        For the arguments see :meth:`Interpreter.init_state`.
 
         Raises:
             ValueError: images with a side of a single pixel.
@@ -105,33 +107,66 @@ class MASK(Interpreter):
 
     @staticmethod
     def map_of(state: State) -> Tensor:
-        """The map ``(B, 1, h, w)`` that belongs to a state: what is deleted, 1 - m."""
+        """The map of a state: the deleted share 1 - m.
+
+        Args:
+            state: its first leaf is the mask ``(B, 1, h, w)``.
+
+        Returns:
+            ``(B, 1, h, w)`` in [0, 1].
+        """
         mask: Tensor = state[0]
         return 1 - mask
 
     def background(self, images: Tensor) -> Tensor:
-        """What stands where the mask is 0: the blurred image, ``(B, C, H, W)``."""
+        """The blurred image, which stands where the mask is 0.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1].
+
+        Returns:
+            The same shape and range.
+
+        Raises:
+            ValueError: a side of a single pixel.
+        """
         side = min(images.shape[-2:])
         return gaussian_blur(images, self.sigma or (10 * side / 224 if side >= 64 else side / 8))
 
     def objective(
         self, classifier: Classifier, images: Tensor, class_idx: Tensor, mask: Tensor, iteration: int = 0
     ) -> Tensor:
-        """What the mask minimises, ``(B,)``.
+        """The loss that the mask minimises: f_c(phi(x; m)) + l1 mean(1 - m) + tv TV(m) (paper section 3.6).
 
         Args:
             classifier: the network explained.
             images: ``(B, C, H, W)`` in [0, 1].
-            class_idx: ``(B,)``.
-            mask: ``(B, 1, h, w)`` in [0, 1].
+            class_idx: ``(B,)`` in [0, K), c.
+            mask: ``(B, 1, h, w)`` in [0, 1], m.
             iteration: fixes the shift.
+
+        Returns:
+            ``(B,)``, >= 0.
+
+        Raises:
+            ValueError: a side of a single pixel, or logits that are not ``(B, K)`` with K >= 2.
         """
         shown = self._shift(blend(images, self.background(images), mask), iteration)
         score = class_probability(classifier, shown, class_idx)
         return score + self.l1 * (1 - mask).flatten(1).mean(1) + self.tv * total_variation(mask, 3)
 
     def advance(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State) -> State:
-        """One Adam step; keeps a graph to ``images`` and the incoming state where they require grad."""
+        """The state after one Adam step; keeps a graph to ``images`` and the incoming state where they require grad.
+
+        For the arguments see :meth:`Interpreter.advance`.
+
+        Returns:
+            The mask ``(B, 1, h, w)`` in [0, 1], and Adam's state.
+
+        Raises:
+            TypeError: the classifier is compiled while the map is differentiated.
+            RuntimeError: under ``torch.inference_mode``.
+        """
         require_autograd(self)
         mask, rule_state = state
         differentiable = torch.is_grad_enabled() and (images.requires_grad or mask.requires_grad)
@@ -150,7 +185,15 @@ class MASK(Interpreter):
         return mask.clamp(0, 1), rule_state
 
     def forward(self, classifier: Classifier, images: Tensor, class_idx: Tensor, state: State = ()) -> Interpretation:
-        """Map ``(B, 1, h, w)``; see :meth:`Interpreter.forward`. From ``()`` the graph holds every iteration."""
+        """Logits ``(B, K)`` and map ``(B, 1, h, w)`` in [0, 1]; from the state ``()`` the graph holds every iteration.
+
+        For the arguments see :meth:`Interpreter.forward`.
+
+        Raises:
+            TypeError: the classifier is compiled while the map is differentiated.
+            ValueError: images with a side of a single pixel.
+            RuntimeError: under ``torch.inference_mode``.
+        """
         fresh = isinstance(state, tuple) and not state
         if fresh:
             state = self.init_state(classifier, images, class_idx)

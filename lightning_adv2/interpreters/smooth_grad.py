@@ -1,4 +1,4 @@
-"""SmoothGrad: the gradient averaged over noisy copies of the image."""
+"""SmoothGrad: the mean gradient over noisy copies of the image."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ class SmoothGrad(Gradient):
 
     Args:
         samples: noisy copies, an even number; each costs as much time as GRAD and, in an attack, as much memory.
-        sigma: the noise's standard deviation; images have range 1, of which the authors take 0.1 to 0.2.
+        sigma: the noise's standard deviation in units of the pixel range, > 0; the authors take 0.1 to 0.2.
         seed: of the noise.
         pool: as for :class:`Gradient`.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
 
     name = "smoothgrad"
@@ -38,7 +41,14 @@ class SmoothGrad(Gradient):
         self.samples, self.sigma, self.seed = samples, sigma, seed
 
     def noise(self, images: Tensor) -> list[Tensor]:
-        """What is added to every image: ``samples`` tensors ``(C, H, W)`` for images ``(B, C, H, W)``."""
+        """The noise added to every image, in pairs of opposite sign (Smilkov et al. 2017).
+
+        Args:
+            images: ``(B, C, H, W)``; only shape, type and device count.
+
+        Returns:
+            ``samples`` tensors ``(C, H, W)``, in units of the pixel range.
+        """
         generator = torch.Generator().manual_seed(self.seed)
         # Drawn on the CPU in double precision: the same noise on any device and, but for rounding, in any precision.
         shape = (self.samples // 2, *images.shape[1:])
@@ -48,7 +58,10 @@ class SmoothGrad(Gradient):
     def attribute(
         self, classifier: Classifier, images: Tensor, class_idx: Tensor, *, create_graph: bool
     ) -> tuple[Tensor, Tensor]:
-        """Logits and mean gradient; see :meth:`Gradient.attribute`."""
+        """Logits ``(B, K)`` and mean gradient ``(B, C, H, W)``, in logits per pixel range (Smilkov et al. 2017).
+
+        For the arguments see :meth:`Gradient.attribute`.
+        """
         with torch.set_grad_enabled(create_graph):
             logits = classifier(images)
         noise = self.noise(images)

@@ -1,4 +1,4 @@
-"""A student: a network that learned another interpreter's maps and predicts them in one pass."""
+"""Student: a network that learned another interpreter's maps and predicts them in one pass."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
-from lightning_adv2.interpreters.base import TrainableInterpreter
+from lightning_adv2.interpreters.trainable import TrainableInterpreter
 from lightning_adv2.models import Classifier, StudentNetwork
 
 
@@ -21,6 +21,10 @@ class Student(TrainableInterpreter):
             for an untrained network.
         train_encoder: whether the encoder is trained, too, as AID needs it.
         name: for tables and log keys; ``student`` by default.
+
+    Raises:
+        FileNotFoundError: no such file of weights.
+        ValueError: ``map_stride`` is none of the encoder's strides, or the weights do not fit.
     """
 
     name = "student"
@@ -39,5 +43,13 @@ class Student(TrainableInterpreter):
         super().__init__(build, encoder, weights, train_encoder, name)
 
     def decode(self, scales: list[Tensor], class_idx: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Map ``(B, 1, H / map_stride, W / map_stride)``."""
+        """The map from the encoder's features.
+
+        Args:
+            scales: ``[(B, D_i, h_i, w_i), ...]``, the encoder's ``forward_pyramid``.
+            class_idx: ``(B,)`` in [0, K), the class explained.
+
+        Returns:
+            Map ``(B, 1, H / map_stride, W / map_stride)`` in [0, 1], and no further results.
+        """
         return self.network.decode(scales, class_idx), {}

@@ -1,4 +1,4 @@
-"""torchmetrics over ``functional/``: how well an attack fools classifier and map, and what a map is worth."""
+"""torchmetrics over ``functional/``: the success of attacks on classifier and map, and the quality of maps."""
 
 from lightning_adv2.metrics.attack import (
     AGREEMENTS,

@@ -1,4 +1,4 @@
-"""The paper's measures (section 4) as torchmetrics: means over images, equal whatever the batches or processes."""
+"""The paper's measures (section 4) as torchmetrics: means over images, equal for any batches and processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ Agreement = Callable[[Tensor, Tensor], Tensor]
 
 
 class PerImageMean(Metric):
-    """The mean of a per-image value over all images seen; NaN before the first."""
+    """The mean of a per-image value over all images seen; NaN before the first image.
+
+    Args:
+        kwargs: torchmetrics' own, such as ``sync_on_compute``.
+    """
 
     is_differentiable = False
     full_state_update = False
@@ -30,40 +34,61 @@ class PerImageMean(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def accumulate(self, values: Tensor) -> None:
-        """Add one value per image, ``(B,)``; NaN makes the mean NaN."""
+        """Add one value per image.
+
+        Args:
+            values: ``(B,)``; NaN makes the mean NaN.
+        """
         self.total += values.to(torch.float64).sum()
         self.count += values.numel()
 
     def accumulate_defined(self, values: Tensor) -> None:
-        """Add one value per image, ``(B,)``; images with NaN, for which the value is undefined, are left out."""
+        """Add one value per image; images without a value (NaN) are left out.
+
+        Args:
+            values: ``(B,)``.
+        """
         self.accumulate(values[~values.isnan()])
 
     def compute(self) -> Tensor:
-        """The mean so far."""
+        """The mean over all images and processes, ``()`` float64; NaN for no images."""
         return self.total / self.count
 
 
 class ImageMean(PerImageMean):
-    """The mean of whatever per-image value it is given."""
+    """The mean of any per-image value."""
 
     def update(self, values: Tensor) -> None:
-        """``(B,)``."""
+        """Add a batch.
+
+        Args:
+            values: ``(B,)``; NaN makes the mean NaN.
+        """
         self.accumulate(values)
 
 
 class AttackSuccessRate(PerImageMean):
-    """ASR: share of the images that are classified as the target class."""
+    """ASR: share of the images that are classified as the target class (paper section 4), in [0, 1]."""
 
     def update(self, adv_predicted: Tensor, target_class: Tensor) -> None:
-        """Two ``(B,)`` tensors of classes."""
+        """Add a batch.
+
+        Args:
+            adv_predicted: ``(B,)``, the classes predicted for the attacked images.
+            target_class: ``(B,)``, c_t.
+        """
         self.accumulate(adv_predicted == target_class)
 
 
 class MisclassificationConfidence(PerImageMean):
-    """MC: mean probability of the target class."""
+    """MC: mean probability of the target class (paper section 4), in [0, 1]."""
 
     def update(self, confidence: Tensor) -> None:
-        """``(B,)`` in [0, 1]."""
+        """Add a batch.
+
+        Args:
+            confidence: ``(B,)`` in [0, 1], f_ct(x*).
+        """
         self.accumulate(confidence)
 
 
@@ -81,24 +106,38 @@ class PlausibleShare(PerImageMean):
         self.threshold = threshold
 
     def update(self, adv_map: Tensor, target_map: Tensor) -> None:
-        """Add a batch: two maps ``(B, 1, h, w)`` in [0, 1]."""
+        """Add a batch.
+
+        Args:
+            adv_map: ``(B, 1, h, w)`` in [0, 1].
+            target_map: the same shape and range.
+        """
         iou = map_iou(adv_map, target_map, self.threshold)
         self.accumulate((iou > 0.5)[~iou.isnan()])
 
 
 class PerturbationNorm(PerImageMean):
-    """Mean L-infinity size of the perturbation, in units of the pixel range."""
+    """Mean L-infinity norm of the perturbation (paper section 4), in units of the pixel range."""
 
     def update(self, adv_images: Tensor, images: Tensor) -> None:
-        """``(B, C, H, W)`` twice, in [0, 1]."""
+        """Add a batch.
+
+        Args:
+            adv_images: ``(B, C, H, W)`` in [0, 1].
+            images: the same shape and range, benign.
+        """
         self.accumulate(perturbation_norm(adv_images, images))
 
 
 class NormInUnit(PerImageMean):
-    """Mean size of the perturbation in its own unit, pixels for a flow field say."""
+    """Mean norm of the perturbation in its own unit, such as pixels for a flow field (paper section 4)."""
 
     def update(self, size: Tensor) -> None:
-        """``(B,)``."""
+        """Add a batch.
+
+        Args:
+            size: ``(B,)``, >= 0, the record's field of this name.
+        """
         self.accumulate(size)
 
 
@@ -106,9 +145,10 @@ class MapComparison(PerImageMean):
     """The mean of a function of two maps of a record; see ``AGREEMENTS``.
 
     Args:
-        function: two ``(B, 1, h, w)`` -> ``(B,)``; images for which it is undefined (NaN) are left out of the mean.
-        first: name of the record's field that is its first argument.
-        second: name of the field that is its second.
+        function: two maps ``(B, 1, h, w)`` -> ``(B,)``; images without a value (NaN) are left out of the mean.
+        first: name of the record's field that is the function's first argument.
+        second: name of the field that is its second argument.
+        kwargs: torchmetrics' own, such as ``sync_on_compute``.
     """
 
     def __init__(self, function: Agreement, first: str, second: str, **kwargs: Any) -> None:
@@ -116,7 +156,14 @@ class MapComparison(PerImageMean):
         self.function, self.first, self.second = function, first, second
 
     def update(self, **fields: Tensor) -> None:
-        """The fields of a record, by name; those that it does not compare are ignored."""
+        """Add a batch.
+
+        Args:
+            fields: the fields of a record by name, maps ``(B, 1, h, w)`` in [0, 1]; other fields are ignored.
+
+        Raises:
+            KeyError: a field that is compared is missing.
+        """
         self.accumulate_defined(self.function(fields[self.first], fields[self.second]))
 
 
@@ -144,10 +191,10 @@ METRICS = (*_FIRST, *(name for name in AGREEMENTS if name not in _FIRST), "size"
 
 
 def attack_metrics(threshold: float = 0.5, **kwargs: Any) -> MetricCollection:
-    """All of them; ``update`` takes the fields of a record by name and hands each metric what it needs.
+    """All measures of an attack by name; ``update`` takes the fields of a record and hands each metric its arguments.
 
     Args:
-        threshold: where the IoU cuts the maps.
+        threshold: a pixel belongs to a map's region when its value is at least this, in [0, 1].
         kwargs: torchmetrics' own, such as ``sync_on_compute``.
     """
     metrics: dict[str, Metric] = {

@@ -1,4 +1,4 @@
-"""How far a map's box is from the object's: localisation error, with alpha chosen on other images than are reported."""
+"""Localisation error of an interpreter's maps (paper Table 2), with alpha chosen on other images than are reported."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ CANDIDATES: tuple[tuple[Rule, float], ...] = tuple((rule, alpha) for rule, value
 
 @dataclass(frozen=True)
 class Located:
-    """What the maps of n images of one batch, by one interpreter, say about where the object is; A candidates.
+    """The localisation of n images of one batch by one interpreter's maps, for A candidates of rule and alpha.
 
     Attributes:
-        batch_index: the batch's number.
+        batch_index: the batch's index in the manifest.
         image_id: n identifiers.
-        true_boxes: ``(n, M, 4)``; those without area fill up.
-        boxes: ``(n, A, 4)`` int16.
-        iou: ``(n, A)`` of each box with the best of the true ones; NaN where the map is not finite.
-        mask_iou: ``(n, A)`` of the region itself with the object's exact mask, where there is one.
+        true_boxes: ``(n, M, 4)`` in pixels; boxes without area fill up.
+        boxes: ``(n, A, 4)`` int16 in pixels.
+        iou: ``(n, A)`` in [0, 1], of each box with the best true box; NaN where the map is not finite.
+        mask_iou: ``(n, A)`` in [0, 1], of the region itself with the object's exact mask, where there is one.
         pointing: ``(n,)`` bool, whether the map's maximum lies on the object.
-        energy: ``(n,)``, the share of the map's sum on the object.
+        energy: ``(n,)`` in [0, 1], the share of the map's sum on the object.
     """
 
     batch_index: int
@@ -66,12 +66,12 @@ class Located:
 
 
 class Object(NamedTuple):
-    """Where the object of each of B images is.
+    """The position of the object in each of B images.
 
     Attributes:
-        boxes: ``(B, M, 4)``; those without area fill up.
+        boxes: ``(B, M, 4)`` in pixels; boxes without area fill up.
         mask: ``(B, 1, H, W)`` bool; the union of the boxes where no exact mask is known.
-        exact: whether ``mask`` is.
+        exact: whether ``mask`` is exact.
     """
 
     boxes: Tensor
@@ -80,12 +80,12 @@ class Object(NamedTuple):
 
     @classmethod
     def of(cls, mask: Tensor | None, boxes: Tensor | None, size: Sequence[int]) -> Object:
-        """From a batch's ``mask`` and ``boxes``: boxes where they are known, else the mask's tightest box.
+        """The objects of a batch: its boxes where they are known, else the mask's tightest box.
 
         Args:
             mask: ``(B, 1, H, W)`` bool, or None.
-            boxes: ``(B, M, 4)``, or None; of the two, one at least.
-            size: H, W of the images.
+            boxes: ``(B, M, 4)`` in pixels, or None; of the two, one at least.
+            size: H, W of the images in pixels.
         """
         if boxes is not None:
             return cls(boxes, boxes_to_masks(boxes, size), exact=False)
@@ -95,17 +95,28 @@ class Object(NamedTuple):
 
     @property
     def largest(self) -> Tensor:
-        """The greatest share of the image that a box takes, ``(B,)``; 0 where an image has none."""
+        """The greatest share of the image that a box takes, ``(B,)`` in [0, 1]; 0 where an image has no box."""
         width, height = (self.boxes[..., 2:] - self.boxes[..., :2]).clamp(min=0).unbind(-1)
         return (width * height).amax(1) / (self.mask.shape[-1] * self.mask.shape[-2])
 
     def only(self, keep: Tensor) -> Object:
-        """Those of some images."""
+        """The objects of some images.
+
+        Args:
+            keep: ``(b,)`` indices, or ``(B,)`` bool.
+        """
         return Object(self.boxes[keep], self.mask[keep], self.exact)
 
 
 def locate(attribution_map: Tensor, found: Object, image_id: list[str], batch_index: int) -> Located:
-    """Try every candidate on each map ``(B, 1, h, w)`` in [0, 1], which is enlarged to the image bilinearly."""
+    """The boxes and IoUs of every candidate of rule and alpha on each map (paper Table 2).
+
+    Args:
+        attribution_map: ``(B, 1, h, w)`` in [0, 1]; enlarged to the image bilinearly.
+        found: the objects of the B images.
+        image_id: B identifiers.
+        batch_index: the batch's index in the manifest.
+    """
     shown = resize_map(attribution_map.float(), found.mask.shape[-2:])
     finite = shown.flatten(1).isfinite().all(1)
     shown = shown.where(finite.view(-1, 1, 1, 1), torch.zeros_like(shown))
@@ -120,12 +131,29 @@ def locate(attribution_map: Tensor, found: Object, image_id: list[str], batch_in
 
 
 def calibrates(image_id: str, share: float = 0.5) -> bool:
-    """Whether an image is one of those that alpha is chosen on; it depends on its name alone."""
+    """Whether an image is one of those that alpha is chosen on; depends on its name alone.
+
+    Args:
+        image_id: the image's identifier.
+        share: of all images, in [0, 1].
+    """
     return int(hashlib.sha256(f"localization/{image_id}".encode()).hexdigest(), 16) < share * 2**256
 
 
 class Image(NamedTuple):
-    """One image under one interpreter: a row of :class:`Located`."""
+    """One image under one interpreter, from a :class:`Located`.
+
+    Attributes:
+        batch_index: the batch's index in the manifest.
+        row: the image's index in the batch.
+        image_id: its identifier.
+        true_boxes: ``xmin, ymin, xmax, ymax`` in pixels, each with an area.
+        boxes: ``(A, 4)`` int16 in pixels.
+        iou: ``(A,)`` in [0, 1] or NaN.
+        mask_iou: ``(A,)`` in [0, 1], or None.
+        pointing: whether the map's maximum lies on the object.
+        energy: the share of the map's sum on the object, in [0, 1].
+    """
 
     batch_index: int
     row: int
@@ -139,7 +167,11 @@ class Image(NamedTuple):
 
 
 def images_of(parts: Iterable[Located]) -> list[Image]:
-    """The images of all batches in their order, whatever the order of the parts; one that comes twice counts once."""
+    """The images of all batches in the manifest's order, whatever the order of the parts; duplicates count once.
+
+    Args:
+        parts: of one interpreter.
+    """
     found: dict[str, Image] = {}
     for part in sorted(parts, key=lambda part: part.batch_index):
         for i, name in enumerate(part.image_id):
@@ -151,18 +183,26 @@ def images_of(parts: Iterable[Located]) -> list[Image]:
 
 
 class Choice(NamedTuple):
-    """Candidates on the calibration images: the number of the best, and the error of each."""
+    """The choice of a candidate on the calibration images.
+
+    Attributes:
+        best: the index of the best candidate.
+        errors: the localisation error of each candidate, in [0, 1].
+    """
 
     best: int
     errors: list[float]
 
 
 def choose(images: Sequence[Image], candidates: Sequence[int] | None = None) -> Choice | None:
-    """The candidate with the least error on these images; of equals the one with the higher mean IoU, then the first.
+    """The candidate with the least localisation error; of equals the one with the higher mean IoU, then the first.
 
     Args:
-        images: finite ones of the calibration part; None comes back where there is none.
-        candidates: the numbers of those to choose from; None takes all.
+        images: of the calibration part, with finite maps.
+        candidates: the indices to choose from; None takes all.
+
+    Returns:
+        None where there are no images.
     """
     if not images:
         return None
@@ -173,7 +213,7 @@ def choose(images: Sequence[Image], candidates: Sequence[int] | None = None) -> 
 
 
 def evaluate(images: Sequence[Image], share: float = 0.5) -> tuple[dict[str, Any], int | None]:
-    """One interpreter's row, and the number of its candidate; a pure function of its images.
+    """One interpreter's row, and the index of its candidate; a pure function of its images (paper Table 2).
 
     Args:
         images: all of them, from :func:`images_of`.
@@ -181,11 +221,11 @@ def evaluate(images: Sequence[Image], share: float = 0.5) -> tuple[dict[str, Any
             ``calibration_error`` comes from them.
 
     Returns:
-        ``n`` reported images, ``invalid`` whose map is not finite (in both parts); ``error`` with ``error_low`` and
-        ``error_high`` (95% bootstrap interval; Wilson's where all or none are missed), ``iou`` (mean), ``mask_iou``,
-        ``pointing``, ``energy_inside``; the chosen ``rule`` and ``alpha``, ``calibration_n``, ``calibration_error``;
-        ``rules``: for each rule its own best ``alpha`` and ``error``. None where there is nothing to choose on or to
-        report.
+        ``n`` reported images, ``invalid`` whose map is not finite (in both parts); ``error`` in [0, 1] with
+        ``error_low`` and ``error_high`` (95% bootstrap interval; Wilson's where all or none are missed), ``iou``
+        (mean), ``mask_iou``, ``pointing``, ``energy_inside``; the chosen ``rule`` and ``alpha``, ``calibration_n``,
+        ``calibration_error``; ``rules``: for each rule its own best ``alpha`` and ``error``. None where there is
+        nothing to choose on or to report.
     """
     fine = [image for image in images if bool(image.iou.isfinite().all())]
     held_out = [image for image in fine if calibrates(image.image_id, share)]
@@ -214,7 +254,16 @@ def evaluate(images: Sequence[Image], share: float = 0.5) -> tuple[dict[str, Any
 
 
 def baselines(images: Sequence[Image], size: Sequence[int], share: float = 0.5) -> dict[str, dict[str, Any]]:
-    """What boxes score that no map made, on the reported images: the whole image, and half of it in the middle."""
+    """The scores of boxes that no map made, on the reported images: the whole image, and half of it in the middle.
+
+    Args:
+        images: all of them, from :func:`images_of`.
+        size: H, W of the images in pixels.
+        share: of the images that alpha is chosen on, in [0, 1]; these are not reported.
+
+    Returns:
+        ``n``, ``error``, ``error_low``, ``error_high`` and ``iou``, each in [0, 1], by the baseline's name.
+    """
     height, width = size
     boxes = {"whole image": (0.0, 0.0, float(width), float(height)), "central box": central_box(size)}
     reported = [image for image in images if not calibrates(image.image_id, share)]

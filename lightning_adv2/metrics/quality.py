@@ -1,4 +1,4 @@
-"""How good an interpreter's maps are on benign images, before anything is said about its robustness."""
+"""The quality of an interpreter's maps on benign images, a gate before any statement about its robustness."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEAST_AREA, MOST_AREA = 0.02, 0.8
 
 
 def says_little(area: float) -> str:
-    """Why maps of this mean value tell nobody where a classifier looks; empty where they may.
+    """The reason why maps of this mean value show no region, or an empty string.
 
     Args:
         area: mean of the maps, in [0, 1].
@@ -36,17 +36,18 @@ def says_little(area: float) -> str:
 
 
 class MapQuality(nn.Module):
-    """Means over images of what a map keeps, removes, orders and finds.
+    """Means over images of what a map keeps, removes, orders and finds (deletion and insertion of RISE; Eqn 15).
 
     ``area`` mean of the map; ``preserved``, ``destroyed`` f_c under phi(x; m) and phi(x; 1 - m); ``shuffled`` f_c under
-    another image's map (a map that says nothing preserves as much); ``gap`` is ``preserved - shuffled``, how specific
-    the maps are, over the images that have another one in their batch; ``deletion``, ``insertion`` and the same for a
-    random map; ``localisation_iou`` with the object's mask, where there is one. Images for which NaN or infinity comes
-    up are in none of these means, and ``invalid`` is their share, where there are any.
+    another image's map (a map without information preserves as much); ``gap`` is ``preserved - shuffled``, the
+    specificity of the maps, over the images that have another image in their batch; ``deletion``, ``insertion`` and the
+    same for a random map; ``localisation_iou`` with the object's mask, where there is one. All lie in [0, 1] (``gap``
+    in [-1, 1]). Images with NaN or infinity are in none of these means; ``invalid`` is their share, where there are
+    any.
 
     Args:
         order: also compute deletion and insertion, which cost 68 forward passes.
-        seed: for the backgrounds and the random map, drawn per image.
+        seed: of the backgrounds and the random map, drawn per image.
     """
 
     def __init__(self, order: bool = False, seed: int = 0) -> None:
@@ -67,7 +68,16 @@ class MapQuality(nn.Module):
         attribution_map: Tensor,
         mask: Tensor | None = None,
     ) -> None:
-        """Add a batch: images ``(B, C, H, W)``, label ``(B,)``, map ``(B, 1, h, w)``, mask ``(B, 1, H, W)`` bool."""
+        """Add a batch.
+
+        Args:
+            classifier: images -> logits ``(B, K)``.
+            images: ``(B, C, H, W)`` in [0, 1].
+            label: ``(B,)`` in [0, K), the class explained.
+            image_id: B identifiers.
+            attribution_map: ``(B, 1, h, w)`` in [0, 1].
+            mask: ``(B, 1, H, W)`` bool, the object's pixels, or None.
+        """
         fine = is_finite(images) & is_finite(attribution_map)
         if not fine.all():
             # Before anything else: an image also stands next to another one's map.
@@ -101,7 +111,7 @@ class MapQuality(nn.Module):
             metric.update(values.get(name, images.new_zeros(0)))
 
     def compute(self) -> dict[str, float]:
-        """The means of all that was seen, over all processes."""
+        """The means over all images and processes by name; a measure without images is left out."""
         means = {name: float(metric.compute()) for name, metric in self._metrics().items()}
         # NaN: nothing seen, no masks, say.
         return {n: mean for n, mean in means.items() if not math.isnan(mean) and (mean or n != "invalid")}
@@ -116,7 +126,7 @@ class MapQuality(nn.Module):
 
 
 class MapAgreement(nn.Module):
-    """Mean ``agreement_l1`` and ``agreement_iou`` of two interpreters' maps of the same images.
+    """Mean ``agreement_l1`` and ``agreement_iou`` of two interpreters' maps of the same images (paper section 4).
 
     Images for which either map is not finite are left out, and of the IoU those for which both maps are empty.
     """
@@ -126,7 +136,12 @@ class MapAgreement(nn.Module):
         self.l1, self.iou = ImageMean(), ImageMean()
 
     def update(self, shown: Tensor, reference: Tensor) -> None:
-        """Add a batch: ``(B, 1, h, w)``, which is resized to the reference's ``(B, 1, H, W)``."""
+        """Add a batch.
+
+        Args:
+            shown: ``(B, 1, h, w)`` in [0, 1]; resized to the reference.
+            reference: ``(B, 1, H, W)`` in [0, 1].
+        """
         shown = resize_map(shown, reference.shape[-2:])
         fine = is_finite(shown) & is_finite(reference)
         self.l1.update(map_l1(shown, reference)[fine])
@@ -134,7 +149,7 @@ class MapAgreement(nn.Module):
         self.iou.update(iou[~iou.isnan()])
 
     def compute(self) -> dict[str, float]:
-        """The means over all processes; empty where there was nothing to compare."""
+        """The means over all images and processes, in [0, 1]; empty where there was nothing to compare."""
         means = {"agreement_l1": float(self.l1.compute()), "agreement_iou": float(self.iou.compute())}
         return {name: mean for name, mean in means.items() if not math.isnan(mean)}
 
@@ -142,16 +157,17 @@ class MapAgreement(nn.Module):
 def relative_losses(
     means: Mapping[str, float], reference: Mapping[str, float], floor: float = 0.05
 ) -> dict[str, float]:
-    """How much worse maps are than the reference's, measure by measure, relative to the reference's value.
+    """The loss of each measure against a reference, relative to the reference's value.
 
     Args:
         means: of :class:`MapQuality`.
         reference: the same of the maps to compare with.
-        floor: the least that a loss is taken relative to, so that a value near 0 does not blow it up.
+        floor: the least value that a loss is relative to, so that a value near 0 does not inflate it.
 
     Returns:
-        The measures of ``BETTER_HIGH`` and ``BETTER_LOW`` that the reference has; 0.1 is a tenth worse, below 0 is
-        better. One that ``means`` lacks is lost wholly (1). ``invalid``, where more maps are: how much greater a share.
+        The measures of ``BETTER_HIGH`` and ``BETTER_LOW`` that the reference has: 0.1 is a tenth worse, below 0 is
+        better, and 1 where ``means`` lacks the measure. ``invalid``, where more maps are invalid: the difference of the
+        shares.
     """
     losses = {}
     for name in (*BETTER_HIGH, *BETTER_LOW):

@@ -17,7 +17,18 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Classifier(nn.Module, ABC):
-    """An image classifier with its normalisation inside, split into a chain of stages and a head."""
+    """An image classifier f with its normalisation inside, split into a chain of stages and a head.
+
+    Args:
+        mean: per-channel mean that the weights expect, for images in [0, 1].
+        std: per-channel standard deviation, likewise.
+
+    Attributes:
+        name: for tables; by default the class's name in lower case.
+        num_classes: K, set by the subclass.
+        mean: ``(1, C, 1, 1)``.
+        std: ``(1, C, 1, 1)``.
+    """
 
     name: str
     num_classes: int
@@ -32,20 +43,38 @@ class Classifier(nn.Module, ABC):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K)``."""
+        """Logits f(x) before the softmax (paper section 3.1).
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1].
+
+        Returns:
+            ``(B, K)``.
+        """
         return self.forward_head(self.forward_features(images))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [0, 1] -> the last convolution's feature maps ``(B, D, h, w)``."""
+        """The last convolution's feature maps, CAM's a_k (paper section 3.3).
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1].
+
+        Returns:
+            ``(B, D, h, w)``.
+        """
         x = self.normalize(images)
         for stage in self.stages():
             x = stage(x)
         return x
 
     def forward_pyramid(self, images: Tensor) -> list[Tensor]:
-        """The last features at each resolution, finest first: ``[(B, D_i, h_i, w_i), ...]``.
+        """The last features at each resolution, finest first: the scales that RTS reads (Dabkowski and Gal 2017).
 
-        The last entry equals :meth:`forward_features`.
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1].
+
+        Returns:
+            ``[(B, D_i, h_i, w_i), ...]``; the last entry equals :meth:`forward_features`.
         """
         scales: list[Tensor] = []
         x = normalized = self.normalize(images)
@@ -58,14 +87,24 @@ class Classifier(nn.Module, ABC):
 
     @abstractmethod
     def stages(self) -> Iterable[Callable[[Tensor], Tensor]]:
-        """The feature extractor, as a chain of stages from the normalised images on."""
+        """The feature extractor as a chain: normalised images ``(B, C, H, W)`` -> ... -> features ``(B, D, h, w)``."""
 
     @abstractmethod
     def forward_head(self, features: Tensor) -> Tensor:
-        """Feature maps ``(B, D, h, w)`` -> logits ``(B, K)``."""
+        """Logits from the last features.
+
+        Args:
+            features: ``(B, D, h, w)``, from :meth:`forward_features`.
+
+        Returns:
+            ``(B, K)``.
+        """
 
     def class_weight(self) -> Tensor:
-        """The weights ``(K, D)`` of a head that is one linear layer behind global average pooling; CAM needs them.
+        """The weights w of a head that is one linear layer behind global average pooling; CAM needs them (section 3.3).
+
+        Returns:
+            ``(K, D)``.
 
         Raises:
             TypeError: the head is of another form.
@@ -76,7 +115,14 @@ class Classifier(nn.Module, ABC):
         )
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Subtract the network's mean and divide by its standard deviation, per channel."""
+        """The images minus the network's mean, divided by its standard deviation, per channel.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1].
+
+        Returns:
+            ``(B, C, H, W)``, in standard deviations.
+        """
         return (images - self.mean) / self.std
 
 
@@ -159,16 +205,20 @@ class TorchvisionClassifier(Classifier):
         self.eval()
 
     def stages(self) -> Iterable[Callable[[Tensor], Tensor]]:
-        """The network's own modules, in order."""
+        """The network's own modules: normalised images ``(B, C, H, W)`` -> ... -> features ``(B, D, h, w)``."""
         return self.features
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Feature maps ``(B, D, h, w)`` -> logits ``(B, K)``."""
+        """Logits ``(B, K)`` from the last features ``(B, D, h, w)``."""
         output: Tensor = self.head(features)
         return output
 
     def class_weight(self) -> Tensor:
-        """The final layer's weights ``(K, D)``."""
+        """The final layer's weights ``(K, D)``, CAM's w (paper section 3.3).
+
+        Raises:
+            TypeError: the head is no single linear layer (or 1x1 convolution) behind global average pooling.
+        """
         layers = [m for m in self.head.modules() if not list(m.children()) and not isinstance(m, nn.Dropout)]
         weighted = [m for m in layers if list(m.parameters(recurse=False))]
         pooled = any(isinstance(m, nn.AdaptiveAvgPool2d) and m.output_size in (1, (1, 1)) for m in layers)
@@ -178,10 +228,10 @@ class TorchvisionClassifier(Classifier):
 
 
 class HardSigmoid(nn.Module):
-    """relu6(z + 3) / 6, as ``nn.Hardsigmoid`` computes it, with the second derivative that torch leaves out there."""
+    """relu6(z + 3) / 6 (MobileNetV3, Howard et al. 2019), with the second derivative that ``nn.Hardsigmoid`` lacks."""
 
     def forward(self, z: Tensor) -> Tensor:
-        """Any shape, elementwise."""
+        """Elementwise: ``z`` of any shape -> the same shape, in [0, 1]."""
         return F.relu6(z + 3) / 6
 
 

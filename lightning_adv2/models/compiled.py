@@ -1,4 +1,4 @@
-"""Which part of a network runs compiled: its first derivatives are right, its second ones are lost."""
+"""Detection of compiled networks, whose first derivatives are correct and whose second derivatives are lost."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from torch import nn
 
 
 def compiled_part(network: nn.Module, spared: frozenset[str] = frozenset()) -> str | None:
-    """The path of the first part that ``torch.compile`` or TorchScript runs, ``""`` for the network itself, or None.
+    """The path of the first part of a network that ``torch.compile`` or TorchScript runs.
 
     AOTAutograd's backward pass has no graph: ``create_graph=True`` raises an error, or returns a gradient that does not
     depend on the image. TorchScript calls no function mode, and so keeps its ReLUs inside a surrogate.
 
     Args:
-        network: a module, compiled by any of ``torch.compile(module)``, ``module.compile()``, a compiled method, or
-            a decorated one.
+        network: a module, compiled by any of ``torch.compile(module)``, ``module.compile()``, a compiled method, or a
+            decorated method.
         spared: names of the methods of ``network`` itself that may be compiled.
+
+    Returns:
+        A dotted path, ``""`` for the network itself, or None where nothing is compiled.
     """
     path: str
     for path, part in network.named_modules():

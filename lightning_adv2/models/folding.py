@@ -1,4 +1,4 @@
-"""BatchNorm at rest is a linear map: it can be part of the convolution before it."""
+"""Folding of BatchNorm, a linear map in eval mode, into the convolution before it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 def fold_batchnorm(network: nn.Module, run: Callable[[], object]) -> int:
     """Fold, in place, every BatchNorm in eval mode that reads one convolution's output and nothing else.
 
-    Which convolution that is, is seen and not guessed: ``run`` is watched. What reads the convolution's output besides
-    cannot be seen, so compare the network's output before and after.
+    Hooks watch ``run`` to find each BatchNorm's convolution. Other readers of the convolution's output are not seen:
+    compare the network's output before and after.
 
     Args:
-        network: in eval mode; becomes another one with the same output but for rounding.
-        run: passes something through all of it.
+        network: in eval mode; keeps its output up to rounding.
+        run: passes an input through the whole network.
 
     Returns:
-        how many were folded.
+        The number of BatchNorms folded.
     """
     before: dict[_BatchNorm, set[nn.Module | None]] = defaultdict(set)  # BatchNorm -> what made its inputs
     after: dict[nn.Module, set[nn.Module]] = defaultdict(set)  # convolution -> the BatchNorms that read it

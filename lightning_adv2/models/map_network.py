@@ -1,4 +1,4 @@
-"""A network that predicts attribution maps from the features of a classifier that it owns."""
+"""Networks that predict attribution maps from the features of a classifier that they own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_adv2.models.classifier import Classifier
 
 
 class MapNetwork(nn.Module):
-    """The encoder that such networks share, and what of them is trained.
+    """The encoder that all networks for maps share, and the choice of the trained part.
 
     Args:
         encoder: a trained classifier, owned by the network and frozen until :meth:`train_encoder`.
@@ -24,33 +24,37 @@ class MapNetwork(nn.Module):
         """Whether the encoder is another than it came, so that a file of weights must hold it."""
 
     def train_encoder(self) -> None:
-        """Let the encoder be trained, too."""
+        """Unfreeze the encoder, as AID needs it (paper section 6)."""
         self.encoder.requires_grad_(True)
         self.own_encoder = True
 
     def train(self, mode: bool = True) -> Self:
-        """Set train mode for all but the encoder, whose BatchNorm keeps the statistics that it came with."""
+        """Set train mode for all parts except the encoder, whose BatchNorm keeps its statistics.
+
+        Args:
+            mode: False for eval mode.
+        """
         super().train(mode)
         self.encoder.eval()
         return self
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """What a file of weights holds: all, but for an encoder that is as it came."""
+        """The tensors by name that a file of weights holds: all, without the encoder while it is unchanged."""
         return {n: v for n, v in self.state_dict().items() if self.own_encoder or not n.startswith("encoder.")}
 
 
 def scales_from(encoder: Classifier, map_stride: int) -> tuple[int, list[int]]:
-    """Where in an encoder's pyramid the map's own resolution lies; finer scales are of no use to a network for it.
+    """The scales of an encoder's pyramid from the map's resolution on; a map network does not read finer scales.
 
     Args:
-        encoder: its ``forward_pyramid`` is looked at.
+        encoder: its ``forward_pyramid`` is called once.
         map_stride: image pixels per map pixel.
 
     Returns:
-        the number of the scale with this stride, and the channels of this and all coarser ones.
+        The index of the scale with this stride, and the channels of this scale and all coarser scales.
 
     Raises:
-        ValueError: there is none; names the strides that there are.
+        ValueError: no scale has this stride; names the strides of the encoder.
     """
     with torch.no_grad():
         probe = 64 if map_stride <= 4 else 16 * map_stride

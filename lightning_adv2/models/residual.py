@@ -32,16 +32,22 @@ class _Block(nn.Module):
 
 
 class ResidualClassifier(Classifier):
-    """A ResNet for small images: 3x3 stem, three stages of 1, 1/2 and 1/4 of the stem's resolution, linear head.
+    """A ResNet for small images: 3x3 stem, stages at 1, 1/2, 1/4, ... of the stem's resolution, linear head.
+
+    The blocks are those of He et al. 2015, section 4.2, with parameter-free shortcuts (option A).
 
     Args:
         num_classes: K.
         blocks: residual blocks per stage.
         widths: channels per stage.
-        stem_stride: stride of the first convolution.
+        stem_stride: stride of the first convolution, in pixels.
         weights: ``.safetensors``/``.pth`` file with this class's tensor names, or None for random weights.
         mean: per-channel mean that the weights expect, for images in [0, 1].
-        std: likewise the standard deviation.
+        std: per-channel standard deviation, likewise.
+
+    Raises:
+        FileNotFoundError: no such file of weights.
+        ValueError: weights that do not fit.
     """
 
     _missing_hint = "check the path"
@@ -74,31 +80,35 @@ class ResidualClassifier(Classifier):
         self.eval()
 
     def stages(self) -> Iterable[Callable[[Tensor], Tensor]]:
-        """The stem, then the three stages."""
+        """The stem, then the stages: normalised images ``(B, 3, H, W)`` -> ... -> features ``(B, D, h, w)``."""
         return [self._stem, *(self.get_submodule(f"layer{n}") for n in range(1, self._stages + 1))]
 
     def _stem(self, x: Tensor) -> Tensor:
         return F.relu(self.bn1(self.conv1(x)))
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Feature maps ``(B, D, h, w)`` -> logits ``(B, K)``."""
+        """Logits ``(B, K)`` from the last features ``(B, D, h, w)``: global average pooling and one linear layer."""
         logits: Tensor = self.linear(features.mean((2, 3)))
         return logits
 
     def class_weight(self) -> Tensor:
-        """The final layer's weights ``(K, D)``."""
+        """The final layer's weights ``(K, D)``, CAM's w (paper section 3.3)."""
         return self.linear.weight
 
 
 class CifarResNet(ResidualClassifier):
-    """The CIFAR ResNet of He et al. 2015, depth 6n + 2.
+    """The CIFAR ResNet of He et al. 2015, section 4.2, depth 6n + 2.
 
-    Loads the published files of akamaster/pytorch_resnet_cifar10, which ``lightning-adv2 fetch cifar10`` brings.
+    Loads the published files of akamaster/pytorch_resnet_cifar10, which ``lightning-adv2 fetch cifar10`` downloads.
 
     Args:
         depth: 20, 32, 44, 56, ...
         num_classes: K.
         weights: ``.safetensors``/``.pth`` file, or None for random weights.
+
+    Raises:
+        FileNotFoundError: no such file of weights.
+        ValueError: ``depth`` is not 6n + 2, or the weights do not fit.
     """
 
     _missing_hint = "check the path; 'lightning-adv2 fetch cifar10' brings the published ones of depth 20 and 56"

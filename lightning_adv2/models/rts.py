@@ -34,12 +34,12 @@ class _Upsample(nn.Module):
 
 
 class RTSNetwork(MapNetwork):
-    """Predicts the attribution map of an image and a class in one pass.
+    """Predicts the attribution map of an image and a class in one pass (Dabkowski and Gal 2017, section 4).
 
     Args:
         encoder: a trained classifier; its features are read at every scale.
         map_stride: image pixels per map pixel (4 for 224-px images, as published).
-        width: channels of the decoder's finest stage; coarser ones have up to 4 times as many.
+        width: channels of the decoder's finest stage; coarser stages have up to 4 times as many.
 
     Raises:
         ValueError: ``map_stride`` is none of the encoder's strides.
@@ -59,15 +59,15 @@ class RTSNetwork(MapNetwork):
         self.output = nn.Conv2d(widths[0], 2, 1)
 
     def forward(self, images: Tensor, class_idx: Tensor, confidence: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-        """The map and what the losses need beside it.
+        """The map, and the further results that the losses need (m = |a| / (|a| + |b|), Dabkowski and Gal 2017).
 
         Args:
             images: ``(B, C, H, W)`` in [0, 1].
-            class_idx: ``(B,)``, the class to find.
-            confidence: how much evidence the selector asks for; the authors show maps at 6 and train at 0.
+            class_idx: ``(B,)`` in [0, K), the class explained.
+            confidence: evidence that the selector demands, in logits; the authors show maps at 6 and train at 0.
 
         Returns:
-            map ``(B, 1, H / map_stride, W / map_stride)`` in [0, 1], presence logit of the class ``(B,)``, and the
+            Map ``(B, 1, H / map_stride, W / map_stride)`` in [0, 1], presence logit of the class ``(B,)``, and the
             encoder's own class logits ``(B, K)``.
         """
         scales = self.encoder.forward_pyramid(images)
@@ -75,7 +75,16 @@ class RTSNetwork(MapNetwork):
         return attribution_map, presence, self.encoder.forward_head(scales[-1])
 
     def decode(self, scales: list[Tensor], class_idx: Tensor, confidence: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Map and presence logit from the encoder's ``forward_pyramid``; asking several classes costs one encoding."""
+        """Map and presence logit from the encoder's features, so that several classes cost one encoding.
+
+        Args:
+            scales: ``[(B, D_i, h_i, w_i), ...]``, the encoder's ``forward_pyramid``.
+            class_idx: ``(B,)`` in [0, K), the class explained.
+            confidence: evidence that the selector demands, in logits.
+
+        Returns:
+            Map ``(B, 1, h, w)`` in [0, 1] and presence logit ``(B,)``.
+        """
         top = scales[-1]
         evidence = torch.einsum("bdhw,bd->bhw", top, self.embedding(class_idx)).unsqueeze(1)
         x: Tensor = self.reduce(top * torch.sigmoid(evidence - confidence))
@@ -84,7 +93,15 @@ class RTSNetwork(MapNetwork):
         return self._mask(self.output(x)), self._presence(evidence)
 
     def presence(self, images: Tensor, class_idx: Tensor) -> Tensor:
-        """The selector alone: how sure it is that the class is in the image, a logit ``(B,)``."""
+        """The selector alone: the logit of the class's presence in the image (the RTS paper's training phase 1).
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1].
+            class_idx: ``(B,)`` in [0, K).
+
+        Returns:
+            ``(B,)``.
+        """
         top = self.encoder.forward_features(images)
         return self._presence(torch.einsum("bdhw,bd->bhw", top, self.embedding(class_idx)).unsqueeze(1))
 

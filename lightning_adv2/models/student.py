@@ -1,4 +1,4 @@
-"""A network that imitates another interpreter's maps: encoder, class-wise affine, two convolutions."""
+"""The student's network, which imitates another interpreter's maps: encoder, class-wise affine, two convolutions."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class StudentNetwork(MapNetwork):
     """Predicts the attribution map of an image and a class in one pass, without decoder stages or a selector.
 
     The encoder's scales are reduced to equal width, resized to the map's size and summed. A scale and a shift per class
-    and channel (FiLM, Perez et al. 2018) say what to look for; mean, maximum and minimum over the image tell every
-    place what the others are like, which maps that are normalised per image depend on. There is no BatchNorm in it:
+    and channel (FiLM, Perez et al. 2018) condition the features on the class. Mean, maximum and minimum over the image
+    reach every position, because maps that are normalised per image depend on all positions. There is no BatchNorm:
     train and eval mode agree.
 
     Args:
-        encoder: a trained classifier; its features are read at the map's scale and all coarser ones.
+        encoder: a trained classifier; its features are read at the map's scale and all coarser scales.
         map_stride: image pixels per map pixel.
         width: channels between encoder and map.
 
@@ -43,16 +43,24 @@ class StudentNetwork(MapNetwork):
 
         Args:
             images: ``(B, C, H, W)`` in [0, 1].
-            class_idx: ``(B,)``, the class to explain.
+            class_idx: ``(B,)`` in [0, K), the class explained.
 
         Returns:
-            map ``(B, 1, H / map_stride, W / map_stride)`` in [0, 1] and the encoder's class logits ``(B, K)``.
+            Map ``(B, 1, H / map_stride, W / map_stride)`` in [0, 1] and the encoder's class logits ``(B, K)``.
         """
         scales = self.encoder.forward_pyramid(images)
         return self.decode(scales, class_idx), self.encoder.forward_head(scales[-1])
 
     def decode(self, scales: list[Tensor], class_idx: Tensor) -> Tensor:
-        """The map from the encoder's ``forward_pyramid``; asking several classes costs one encoding."""
+        """The map from the encoder's features, so that several classes cost one encoding.
+
+        Args:
+            scales: ``[(B, D_i, h_i, w_i), ...]``, the encoder's ``forward_pyramid``.
+            class_idx: ``(B,)`` in [0, K), the class explained.
+
+        Returns:
+            ``(B, 1, h, w)`` in [0, 1].
+        """
         used = scales[self.first :]
         size = used[0].shape[-2:]
         reduced = [reduce(scale) for reduce, scale in zip(self.reduce, used, strict=True)]

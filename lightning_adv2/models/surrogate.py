@@ -1,7 +1,7 @@
-"""Smooth stand-ins for ReLU: its second derivative is zero, so an attack on GRAD would see no slope (section 3.2).
+"""Smooth surrogates for ReLU, whose second derivative is zero, so that an attack on GRAD sees no slope (section 3.2).
 
-A surrogate is a context manager. Inside it every ReLU of any network, and every activation that is made of ReLUs
-(ReLU6, hardtanh, hardsigmoid, leaky and parametric ReLU), is computed by the smooth function: no network is copied or
+A surrogate is a context manager. Inside its context every ReLU of any network, and every activation made of ReLUs
+(ReLU6, hardtanh, hardsigmoid, leaky and parametric ReLU), is computed by the smooth function. No network is copied or
 changed, no hook is set, and leaving the context restores everything.
 """
 
@@ -18,12 +18,12 @@ from torch.overrides import TorchFunctionMode
 
 
 class Surrogate(TorchFunctionMode):
-    """Replace ReLU by a smooth function while the context is open.
+    """Replaces ReLU by a smooth function while the context is open (paper section 3.2).
 
     Args:
         relative: measure the width of the smooth bend in units of each image's root mean square pre-activation, layer
-            by layer: s * activation(z / s), which follows a network of any scale as ReLU does. Derivatives take s for
-            a constant. Otherwise the bend has one width everywhere, and is as sharp as ReLU's to a network whose
+            by layer: s * activation(z / s), which follows a network of any scale as ReLU does. Derivatives treat s as a
+            constant. Otherwise the bend has one width everywhere, and is as sharp as ReLU's to a network whose
             activations are large: an attack through it sees no slope.
     """
 
@@ -32,15 +32,25 @@ class Surrogate(TorchFunctionMode):
         self.relative = relative
 
     def activation(self, z: Tensor) -> Tensor:
-        """The smooth function, elementwise, twice differentiable; approaches max(z, 0) far from 0."""
+        """The smooth function, elementwise and twice differentiable; approaches max(z, 0) far from 0.
+
+        Args:
+            z: pre-activations of any shape.
+
+        Raises:
+            NotImplementedError: in the base class.
+        """
         raise NotImplementedError
 
     def smooth(self, z: Tensor, ceiling: float | None = None) -> Tensor:
-        """The stand-in for ReLU, or for ReLU with a ceiling, at the pre-activations ``z`` ``(B, ...)``.
+        """The surrogate's value for ReLU, or for ReLU with a ceiling.
 
         Args:
-            z: any shape; the root mean square is taken over all axes but the first.
-            ceiling: 6 for ReLU6.
+            z: pre-activations ``(B, ...)``; the root mean square is taken over all axes but the first.
+            ceiling: in the unit of ``z``; 6 for ReLU6.
+
+        Returns:
+            The shape of ``z``.
         """
         if not self.relative:
             value = self.activation(z)
@@ -62,7 +72,7 @@ class Surrogate(TorchFunctionMode):
 
 
 def _write(z: Tensor, function: Callable[[Tensor], Tensor], inplace: bool) -> Tensor:
-    """The function's value, in ``z`` itself where a network writes it there and may go on reading ``z``."""
+    """The function's value; written into ``z`` where the network calls the in-place form and reads ``z`` later."""
     return z.copy_(function(z.clone())) if inplace else function(z)
 
 
@@ -95,7 +105,7 @@ def _prelu(mode: Surrogate, input: Tensor, weight: Tensor) -> Tensor:
     return slope * input + (1 - slope) * mode.smooth(input)
 
 
-# Beside each function the same one that writes into its argument.
+# Each function beside its in-place form.
 _STAND_INS: dict[Any, Callable[..., Tensor]] = {
     **dict.fromkeys((F.relu, torch.relu, Tensor.relu), _relu),
     **dict.fromkeys((F.relu_, torch.relu_, Tensor.relu_), partial(_relu, inplace=True)),
@@ -117,25 +127,28 @@ def _root_mean_square(z: Tensor) -> Tensor:
 
 
 class PlainReLU(Surrogate):
-    """ReLU itself: the control that shows what the smooth ones are worth."""
+    """ReLU itself: the control of the paper's ablation (r(z), section 3.2)."""
 
     def __init__(self) -> None:
         super().__init__(relative=False)
 
     def activation(self, z: Tensor) -> Tensor:
-        """max(z, 0)."""
+        """max(z, 0), elementwise: ``z`` of any shape -> the same shape, >= 0."""
         return z.clamp(min=0)
 
 
 class PaperReLU(Surrogate):
     """The paper's h(z) as the activation's derivative: 1 + z/sqrt(z^2 + tau) below 0, z/sqrt(z^2 + tau) from 0 on.
 
-    The activation is its antiderivative, sqrt(z^2 + tau) + min(z, 0): within sqrt(tau) of ReLU everywhere. h jumps
-    at 0; its slope tau / (z^2 + tau)^1.5, which the attack uses, is positive everywhere.
+    The activation is its antiderivative, sqrt(z^2 + tau) + min(z, 0): within sqrt(tau) of ReLU everywhere. h jumps at
+    0; its slope tau / (z^2 + tau)^1.5, which the attack uses, is positive everywhere (section 3.2).
 
     Args:
-        tau: the paper's 1e-4.
+        tau: > 0, in the unit of z^2; the paper's 1e-4.
         relative: see :class:`Surrogate`; the paper's networks have activations of order 1, for which both are alike.
+
+    Raises:
+        ValueError: ``tau`` is not positive.
     """
 
     def __init__(self, tau: float = 1e-4, relative: bool = True) -> None:
@@ -145,16 +158,19 @@ class PaperReLU(Surrogate):
         self.tau = tau
 
     def activation(self, z: Tensor) -> Tensor:
-        """sqrt(z^2 + tau) + min(z, 0)."""
+        """sqrt(z^2 + tau) + min(z, 0), elementwise: ``z`` of any shape -> the same shape (section 3.2)."""
         return (z.square() + self.tau).sqrt() + z.clamp(max=0)
 
 
 class Softplus(Surrogate):
-    """log(1 + exp(beta z)) / beta; its derivative is the sigmoid of beta z (the paper's sigma(z) at beta 1).
+    """log(1 + exp(beta z)) / beta; its derivative is the sigmoid of beta z (section 3.2: sigma(z), beta 1).
 
     Args:
-        beta: sharpness; the larger, the closer to ReLU.
+        beta: sharpness, > 0, in the inverse unit of z; larger values are closer to ReLU.
         relative: see :class:`Surrogate`; False for the paper's sigma.
+
+    Raises:
+        ValueError: ``beta`` is not positive.
     """
 
     def __init__(self, beta: float = 50.0, relative: bool = True) -> None:
@@ -164,7 +180,7 @@ class Softplus(Surrogate):
         self.beta = beta
 
     def activation(self, z: Tensor) -> Tensor:
-        """Softplus, cut off where its slope is below 2e-9.
+        """Softplus, elementwise, cut off where its slope is below 2e-9: ``z`` of any shape -> the same shape, > 0.
 
         Further out its derivatives are denormal numbers, on which a CPU's convolutions run several times slower.
         """

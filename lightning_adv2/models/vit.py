@@ -14,10 +14,10 @@ from lightning_adv2.models.weights import load_weights
 
 
 class ViTClassifier(Classifier):
-    """A vision transformer of torchvision's, with its attention computed in the open.
+    """A vision transformer of torchvision (Dosovitskiy et al. 2021) that returns its attention.
 
-    Every call takes the same path, differentiable any number of times. torchvision's own ``forward`` leaves the
-    attention to fused kernels, which have no double backward and show no weights.
+    The attention is computed explicitly, and every call takes the same path, differentiable any number of times.
+    torchvision's own ``forward`` uses fused kernels, which have no double backward and return no weights.
 
     Args:
         name: torchvision's name: ``vit_b_16``, ``vit_b_32``, ``vit_l_16``, ``vit_l_32``, ``vit_h_14``.
@@ -25,12 +25,13 @@ class ViTClassifier(Classifier):
             ``.safetensors`` or ``.pth`` file, or None for random weights.
         num_classes: K.
         mean: per-channel mean that the weights expect, for images in [0, 1].
-        std: likewise the standard deviation.
-        network: a ``torchvision.models.VisionTransformer`` of other sizes, taken as it is (and not copied); ``name``
-            is then only a name, ``num_classes`` must be its own.
+        std: per-channel standard deviation, likewise.
+        network: a ``torchvision.models.VisionTransformer`` of other sizes, used without a copy; ``name`` is then only a
+            name, and ``num_classes`` must be the network's.
 
     Raises:
         ValueError: unknown ``name``, or weights or classes that do not fit.
+        TypeError: ``network`` is no ``VisionTransformer``.
         FileNotFoundError: ``weights`` is no enum member and no file.
     """
 
@@ -71,19 +72,29 @@ class ViTClassifier(Classifier):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [0, 1], of the network's own size -> logits ``(B, K)``."""
+        """Logits f(x).
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1], of the network's own size in pixels.
+
+        Returns:
+            ``(B, K)``.
+
+        Raises:
+            ValueError: images of another size.
+        """
         return self.forward_attention(images)[0]
 
     def forward_attention(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The logits, and every block's attention.
+        """The logits, and every block's attention weights (Dosovitskiy et al. 2021, appendix A).
 
         Args:
-            images: ``(B, C, H, W)`` in [0, 1], of the network's own size.
+            images: ``(B, C, H, W)`` in [0, 1], of the network's own size in pixels.
 
         Returns:
-            Logits ``(B, K)``; per block, first to last, ``(B, heads, T, T)``, whose rows (the token that looks) sum to
-            1 over columns (the token looked at). Token 0 is the class token, the others are the patches row by row.
-            The logits depend on these very tensors, so that they can be differentiated with respect to them.
+            Logits ``(B, K)``; per block, first to last, ``(B, heads, T, T)``, whose rows (the querying token) sum to 1
+            over columns (the attended token). Token 0 is the class token, the others are the patches row by row. The
+            logits depend on these very tensors, so that they can be differentiated with respect to them.
 
         Raises:
             ValueError: images of another size.
@@ -93,16 +104,26 @@ class ViTClassifier(Classifier):
         return logits, attention
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [0, 1] -> the final patch tokens ``(B, D, h, w)``, without the class token."""
+        """The final patch tokens as feature maps, without the class token.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1], of the network's own size in pixels.
+
+        Returns:
+            ``(B, D, h, w)``, h x w the grid of patches.
+
+        Raises:
+            ValueError: images of another size.
+        """
         tokens, _ = self._encode(images)
         side = self.network.image_size // self.network.patch_size
         return tokens[:, 1:].transpose(1, 2).reshape(len(images), -1, side, side)
 
     def stages(self) -> Iterable[Callable[[Tensor], Tensor]]:
-        """Not for a vision transformer.
+        """Raise a TypeError: a vision transformer is no chain of feature maps.
 
         Raises:
-            TypeError: always.
+            TypeError: always; names other classifiers and interpreters.
         """
         raise TypeError(
             f"{type(self).__name__}: a vision transformer is no chain of feature maps; take a convolutional "
@@ -110,10 +131,13 @@ class ViTClassifier(Classifier):
         )
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Not for a vision transformer: its logits come from the class token, which is not among the patch tokens.
+        """Raise a TypeError: the logits come from the class token, not from patch tokens ``(B, D, h, w)``.
+
+        Args:
+            features: ``(B, D, h, w)``, unused.
 
         Raises:
-            TypeError: always.
+            TypeError: always; names other classifiers and interpreters.
         """
         raise TypeError(
             f"{type(self).__name__}: the logits come from the class token, not from the patch features, so that CAM "

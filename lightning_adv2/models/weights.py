@@ -1,4 +1,4 @@
-"""Read and write weights: nothing is unpickled, nothing is left unmatched in silence."""
+"""Weights on disk: nothing is unpickled, and every tensor that does not match is an error."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
 
 
 def read_weights(path: str | Path, *, missing_hint: str = "check the path") -> dict[str, Tensor]:
-    """Read a file of named tensors on the CPU.
+    """The named tensors of a file, on the CPU.
 
     Args:
-        path: ``.safetensors``, with its seal checked where it has one, as all have that :func:`save_weights` wrote; or
+        path: ``.safetensors``, whose seal is checked if there is one (:func:`save_weights` writes one); or
             ``.pth``/``.pt``/``.th`` (read with ``weights_only=True``).
-        missing_hint: what to do when there is no such file.
+        missing_hint: the remedy in the error for a missing file.
 
     Raises:
         FileNotFoundError: no such file.
@@ -69,14 +69,14 @@ def read_weights(path: str | Path, *, missing_hint: str = "check the path") -> d
 
 
 def without_prefix(tensors: dict[str, Tensor], wanted: Container[str]) -> dict[str, Tensor]:
-    """The tensors under the module's names: what wrappers put before all of them is taken away.
+    """The tensors under the module's names, without the prefixes that wrappers add.
 
     Args:
-        tensors: from :func:`read_weights`.
+        tensors: of any shapes by name, from :func:`read_weights`.
         wanted: the module's names.
 
     Returns:
-        ``tensors`` as they are where one of their names is wanted, or where none is without a prefix either.
+        ``tensors`` unchanged where one of their names is wanted, or where no known prefix is common to all names.
     """
     found = tensors
     while found and not any(name in wanted for name in found):
@@ -92,7 +92,15 @@ def without_prefix(tensors: dict[str, Tensor], wanted: Container[str]) -> dict[s
 
 
 def put_weights(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Copy tensors into a module; without the version numbers that some networks' rules ask for, by the module's."""
+    """Copy tensors into a module, with the version numbers that some networks' loading rules need.
+
+    Args:
+        module: receives the tensors; its other tensors stay.
+        tensors: by name, of the module's shapes.
+
+    Raises:
+        RuntimeError: a tensor has another shape than the module's.
+    """
     versions = getattr(tensors, "_metadata", None) or getattr(module.state_dict(), "_metadata", None)
     module.load_state_dict(_with_versions(tensors, versions), strict=False)
 
@@ -113,12 +121,12 @@ def load_weights(
     optional_prefix: str | None = None,
     without: str | None = None,
 ) -> bool:
-    """Load every tensor of a file into a module; any tensor left over, missing or of another shape is an error.
+    """Load every tensor of a file into a module; a tensor that is left over, missing or of another shape is an error.
 
     Args:
-        module: its own tensors are what the file must hold.
+        module: the file must hold its tensors.
         path: see :func:`read_weights`.
-        missing_hint: what to do when there is no such file.
+        missing_hint: the remedy in the error for a missing file.
         optional_prefix: the tensors of the module under this prefix may be missing, all of them.
         without: the tensors under this prefix stay as the module has them, whatever the file holds.
 
@@ -127,7 +135,7 @@ def load_weights(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: names the first tensors that do not fit.
+        ValueError: names the first tensors that do not fit or are not finite.
     """
     wanted: dict[str, Tensor] = module.state_dict()
     given = without_prefix(read_weights(path, missing_hint=missing_hint), wanted)
@@ -164,15 +172,23 @@ def load_weights(
 def save_weights(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> Path:
     """Write named tensors as ``.safetensors`` with a seal, all or nothing: a reader never sees half a file.
 
-    Tied or shared tensors are written as independent ones.
+    Tied or shared tensors are written as independent tensors.
+
+    Args:
+        tensors: of any shapes by name.
+        path: of the file; its folder is made.
+        metadata: texts by name, stored beside the tensors.
+
+    Returns:
+        The path.
 
     Raises:
-        OSError: the disk is full, the folder cannot be written, or the like; an old file is as it was.
-        ValueError: a tensor's type has no name in the format.
+        OSError: the disk is full, or the folder cannot be written; an old file is unchanged.
+        ValueError: the format has no name for a tensor's type.
     """
     content = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    places = Counter(value.untyped_storage().data_ptr() for value in content.values())
-    tied = [name for name, value in content.items() if places[value.untyped_storage().data_ptr()] > 1]
+    uses = Counter(value.untyped_storage().data_ptr() for value in content.values())
+    tied = [name for name, value in content.items() if uses[value.untyped_storage().data_ptr()] > 1]
     content |= {name: content[name].clone() for name in tied}
     stored, metadata = _stored(content), metadata or {}
     try:
@@ -181,7 +197,7 @@ def save_weights(tensors: dict[str, Tensor], path: str | Path, metadata: dict[st
         unknown = [f"{name} ({value.dtype})" for name, value in content.items() if value.dtype == error.args[0]]
         raise ValueError(f"tensors: safetensors has no such type: {', '.join(unknown)}; convert them") from error
     with written_whole(path) as temporary:
-        temporary.write_bytes(written)  # the library's own writing says nothing that a full disk is one
+        temporary.write_bytes(written)  # the library's own writing reports a full disk as an unknown error
     return Path(path)
 
 
@@ -195,10 +211,13 @@ def _bytes(value: Tensor) -> memoryview:
 
 
 def weights_hash(module: nn.Module) -> str:
-    """SHA-256 over names, shapes and values of all of a module's parameters and buffers, as 64 hexadecimal digits.
+    """SHA-256 over names, shapes and values of a module's parameters and buffers, as 64 hexadecimal digits.
 
-    Buffers that no file holds count too: with another normalisation it is another network. The same values in single
-    and in double precision give the same hash, for ``Trainer(precision="64-true")`` converts a module in place.
+    Buffers that no file holds count too: with another normalisation the network is another. Equal values in single and
+    in double precision give the same hash, because ``Trainer(precision="64-true")`` converts a module in place.
+
+    Args:
+        module: of any kind; step counters of BatchNorm do not count.
     """
     digest = hashlib.sha256()
     for name, value in sorted([*module.named_parameters(), *module.named_buffers()]):

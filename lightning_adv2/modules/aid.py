@@ -26,40 +26,40 @@ Schedule = Literal["weigh", "alternate"]
 
 
 class AIDModule(InterpreterTraining):
-    """Minimise L_int(theta) + w_aid L_aid(theta), L_aid = -||g(x; theta) - g(A(x); theta)||_1, A the attack on g now.
+    """Minimises L_int(theta) + w_aid L_aid(theta), L_aid = -||g(x; theta) - g(A(x); theta)||_1, A the attack on g.
 
-    In L_aid only g(A(x)) is moved: what g(x) shall be is L_int's to say.
+    In L_aid only g(A(x)) has a gradient: L_int alone determines g(x) (paper section 6 and appendix A2, Eqn 16).
 
-    L_aid alone rewards whatever changes the map, so two things hold it. On benign images the map must stay that of the
-    *teacher*, the interpreter as it came: for the true class c and for the target class c_t, or g could tell c from
-    c_t and leave the attack alone. And one half of L_aid compares maps for one class: attacked and benign image both
-    explained for c, both for c_t. The other half is what people look at: the attacked one's map for c_t beside the
-    benign one's for c.
+    L_aid alone rewards every change of the map, so two terms restrain it. On benign images the map must stay that of
+    the *teacher*, the interpreter as it came: for the true class c and for the target class c_t, or g could tell c from
+    c_t and ignore the attack. And one half of L_aid compares maps for one class: attacked and benign image both
+    explained for c, both for c_t. The other half is the comparison that people see: the attacked image's map for c_t
+    with the benign image's map for c.
 
-    The attack sees the interpreter in eval mode, takes a fixed number of steps, and all that is drawn belongs to the
-    image and the step, so that two processes train as one does with the whole batch. BatchNorm keeps the statistics
-    that it came with, here and in the attack: g is one function, whatever else is in the batch.
+    The attack sees the interpreter in eval mode and takes a fixed number of steps, and all random numbers are fixed by
+    image and step, so that two processes train as one process does with the whole batch. BatchNorm keeps its
+    statistics, in training and in the attack: g is one function, whatever else is in the batch.
 
     Args:
         classifier: f, explained and attacked; frozen.
         interpreter: g, trained already; its encoder should be trained as well (``train_encoder``), for a decoder alone
             does not resist.
-        attack: A; None takes ADV2 in its ``fast`` schedule with 10 steps, or 3 where it is warm-started. Few steps from
-            nothing make a defence that more steps undo.
-        warm_start: the attack on an image goes on from where the last one on it ended, with steps of a constant size
-            and towards the same target class, so that a few steps in each epoch add up to a strong attack. Pays where
-            images come back often: many epochs over some thousand images; see :class:`Perturbations` for the memory.
+        attack: A; None takes ADV2 in its ``fast`` schedule with 10 steps, or 3 where it is warm-started. A defence
+            trained on few steps from zero does not withstand more steps.
+        interpreter_loss: L_int beside the agreement with the teacher, such as :class:`MaskLoss`; None for none.
+        aid_weight: of L_aid, >= 0.
+        agreement_weight: of the mean L1 distance from the teacher's maps, >= 0.
+        encoder_weight: of the cross entropy of the encoder's own decision with c, on benign and attacked images, >= 0:
+            its decision must not follow the attack (the reverse of the attacker's l_enc, section 3.4).
+        schedule: ``weigh`` adds all losses at every step; ``alternate`` takes L_int at even, L_aid at odd steps.
+        warm_start: the attack on an image continues from the end of the last attack on it, with steps of a constant
+            size and towards the same target class, so that a few steps in each epoch add up to a strong attack. Pays
+            where images recur often: many epochs over some thousand images; see :class:`Perturbations` for the memory.
             Needs a pixel attack and a data module.
         step_size: of a warm-started attack, in units of the pixel range.
-        interpreter_loss: L_int beside the agreement with the teacher, such as :class:`MaskLoss`; None for none.
-        aid_weight: of L_aid.
-        agreement_weight: of the mean L1 distance from the teacher's maps.
-        encoder_weight: of the cross entropy of the encoder's own decision with c, on benign and attacked images: what
-            it sees must not follow the attack (the reverse of the attacker's l_enc, section 3.4).
-        schedule: ``weigh`` adds all losses up at every step; ``alternate`` takes L_int at even, L_aid at odd steps.
         learning_rate: Adam's; decays along a cosine.
         weight_decay: Adam's.
-        seed: for target classes and whatever attack and losses draw.
+        seed: for target classes and all random numbers of attack and losses.
 
     Raises:
         TypeError: a warm start of an attack that does not change pixels within a radius of at most 127/255.
@@ -111,18 +111,22 @@ class AIDModule(InterpreterTraining):
         self._seconds, self._attack_seconds, self._begun = 0.0, 0.0, 0.0
 
     def description(self) -> dict[str, Any]:
-        """What a training is compared by, beside its hyper-parameters."""
+        """The objects by which trainings are compared, beside the hyper-parameters."""
         return {"attack": self.attack, "interpreter_loss": self.interpreter_loss}
 
     def train(self, mode: bool = True) -> Self:
-        """Everything stays in eval mode: nothing here has a train mode of its own but BatchNorm."""
+        """Keep every part in eval mode: only BatchNorm would behave otherwise in train mode.
+
+        Args:
+            mode: of the module's own flag.
+        """
         super().train(mode)
         self.interpreter.eval()
         self.teacher.eval()
         return self
 
     def on_fit_start(self) -> None:
-        """Make room for what the attacks leave.
+        """Allocate the perturbations of a warm start, one for each training image.
 
         Raises:
             TypeError: ``warm_start`` without a data module that knows its training images.
@@ -141,29 +145,48 @@ class AIDModule(InterpreterTraining):
             self._restored = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what is trained, and where the attacks are."""
+        """Add the trained weights and the warm start's perturbations to a checkpoint.
+
+        Args:
+            checkpoint: Lightning's.
+        """
         super().on_save_checkpoint(checkpoint)
         if self._perturbations is not None:
             checkpoint["perturbations"] = self._perturbations.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Attacks go on from where they were."""
+        """Read the warm start's perturbations from a checkpoint.
+
+        Args:
+            checkpoint: Lightning's.
+        """
         self._restored = checkpoint.get("perturbations")
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Steps alone count for the attack's share of the time, no validation."""
+        """Start the clock of a training step, for the attack's share of the time.
+
+        For the arguments see ``pytorch_lightning.LightningModule``.
+        """
         self._begun = time.perf_counter()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Log the attack's share of the time since ``fit`` began."""
+        """Log ``train/attack_share``, the attack's share of the steps' time since ``fit`` began, in [0, 1].
+
+        For the arguments see ``pytorch_lightning.LightningModule``.
+        """
         self._seconds += time.perf_counter() - self._begun
         self.log("train/attack_share", self._attack_seconds / self._seconds)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step; every term is logged by itself."""
+        """The loss of one step, ``()``; logs every term (Eqn 16).
+
+        Args:
+            batch: of B images; see :class:`~lightning_adv2.types.Batch`.
+            batch_idx: its index in the epoch.
+        """
         h, images, label = self.hparams, batch["images"], batch["label"]
         generators = image_generators(h["seed"], batch["image_id"], f"aid {self.global_step}")
-        # An attack that goes on from its last perturbation keeps its aim.
+        # An attack that continues from its last perturbation keeps its target class.
         aims = image_generators(h["seed"], batch["image_id"], "target_class") if h["warm_start"] else generators
         target_class = draw_target_class(label, self.classifier.num_classes, aims)
         reacts = h["schedule"] == "weigh" or self.global_step % 2 == 1
@@ -199,7 +222,7 @@ class AIDModule(InterpreterTraining):
         """A(x) ``(B, C, H, W)``; no gradient reaches a parameter, and no lower precision the attack."""
         images, kept = batch["images"], self._perturbations
         if images.is_cuda:
-            torch.cuda.synchronize()  # what was begun before is not the attack's
+            torch.cuda.synchronize()  # work that began earlier does not count as the attack's
         begun = time.perf_counter()
         rows = None if kept is None else kept.rows(batch["image_id"])
         accelerated = AcceleratedCopy(self.fast_classifier(images), self.interpreter)
@@ -227,7 +250,11 @@ def _mean_l1(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter of a module gathers a gradient within: graphs through it reach the image alone, and cost less."""
+    """A context in which no parameter of a module requires grad: graphs through it reach the image alone.
+
+    Args:
+        module: of any kind; its parameters require grad again afterwards.
+    """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     for parameter in trained:
         parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Watch that an interpreter which learns to resist still explains: it must not pay with its benign maps."""
+"""Monitoring of the benign maps while an interpreter learns to resist."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _DISTANCES = ("agreement_l1", "agreement_l1_other_class")
 
 
 class BenignQuality(pl.Callback):
-    """Compare ``interpreter`` with its frozen ``teacher`` at every validation of ``fit``; stop when its maps get worse.
+    """Compares ``interpreter`` with its frozen ``teacher`` at validations of ``fit``; stops when its maps get worse.
 
     Logs ``val/benign/{interpreter}/{key}``: ``agreement_l1`` and ``agreement_iou`` with the teacher's maps for the true
     class, the same with ``_other_class`` for a fixed class drawn per image, and ``lost``, the largest loss of
     :func:`lightning_adv2.metrics.relative_losses`. Where a limit is exceeded ``patience`` times in a row, training
-    stops. The weights of the last validation that kept the limits (those from before training, if none did) are given
-    back at the end of ``fit``, whenever its last validation did not; they lie in the checkpoints as well, so that a
+    stops. Where the last validation exceeds a limit, the weights of the last validation within the limits (those from
+    before training, if there is none) are restored at the end of ``fit``; they are part of the checkpoints, so that a
     resumed run has them. Writes ``benign_quality.json`` and ``figures/benign_quality.png``.
 
     Args:
         max_agreement_l1: limit of ``agreement_l1`` and of ``agreement_l1_other_class``, in [0, 1].
-        max_loss: limit of ``lost``; 0.1 allows a tenth.
-        patience: so many validations in a row.
+        max_loss: limit of ``lost``, >= 0; 0.1 allows a tenth.
+        patience: number of validations in a row, at least 1.
         order: also compare deletion and insertion (68 forward passes per image and validation).
         seed: for the backgrounds and the other class.
 
@@ -73,10 +73,12 @@ class BenignQuality(pl.Callback):
         self._kept: dict[str, Tensor] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Start afresh; a checkpoint is read after this.
+        """Reset the callback for a fit; a checkpoint is read after this.
+
+        For the arguments see ``pytorch_lightning.Callback``.
 
         Raises:
-            TypeError: the module has not all three of classifier, interpreter and teacher.
+            TypeError: the module lacks a classifier, an interpreter or a teacher.
         """
         if stage != "fit":
             return
@@ -89,14 +91,20 @@ class BenignQuality(pl.Callback):
         self._reset()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep what is to be trained, unless a checkpoint holds better; a training that was stopped stays so."""
+        """Keep the weights before training, unless a checkpoint holds others; a stopped training stays stopped.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+        """
         if not self._kept:
             self._keep(pl_module, trainer.global_step)
         if self.stopped:
             trainer.should_stop = True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start afresh on the module's device."""
+        """Reset the measures, on the module's device.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+        """
         if _idle(trainer):
             return
         # The teacher is frozen and so are the images: it is measured once.
@@ -113,7 +121,10 @@ class BenignQuality(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Add one batch."""
+        """Add one batch to the measures of interpreter and teacher.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+        """
         if _idle(trainer) or not len(batch["images"]):
             return
         classifier, interpreter, teacher = (_part(pl_module, name) for name in _NEEDED)
@@ -130,7 +141,13 @@ class BenignQuality(pl.Callback):
                         self._metrics[name].update(classifier, images, label, names, maps, batch.get("mask"))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Judge, on all processes alike; keep the weights that hold, stop where they do not."""
+        """Compare with the limits, equally on all processes; keep the weights within the limits, stop beyond them.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+
+        Raises:
+            ValueError: none of the teacher's maps is finite.
+        """
         if _idle(trainer):
             return
         own = computed(trainer, self._metrics["interpreter"])
@@ -159,7 +176,7 @@ class BenignQuality(pl.Callback):
         exceeded = [name for name, limit in self.limits.items() if not measured[name] <= limit]
         held = not highest(trainer, len(exceeded))
         entry = {"step": trainer.global_step, "held": held, **agreement, **measured, "worst": worst, **own}
-        # A validation that a signal broke off is repeated when the run goes on.
+        # An interrupted validation is repeated when the run continues.
         self.validations = [one for one in self.validations if one["step"] != trainer.global_step] + [entry]
         name = _part(pl_module, "interpreter").name
         pl_module.log_dict({f"val/benign/{name}/{key}": value for key, value in (agreement | measured).items()})
@@ -178,15 +195,21 @@ class BenignQuality(pl.Callback):
         elif self._failures() >= self.patience:
             self.stopped = trainer.should_stop = True
             rank_zero_warn(
-                f"Training stops at step {trainer.global_step}: the benign maps of {name} are no longer worth what the "
-                f"teacher's are: {'; '.join(reasons[one] for one in exceeded)}. The weights of step {self.kept_step} "
+                f"Training stops at step {trainer.global_step}: the benign maps of {name} are worse than the "
+                f"teacher's: {'; '.join(reasons[one] for one in exceeded)}. The weights of step {self.kept_step} "
                 "are given back; raise the weight of the benign loss, or the limits of BenignQuality"
             )
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Give the weights back, where the last ones do not hold; write what was measured."""
+        """Restore the kept weights where the last ones exceed a limit, and write the measures.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+        """
         if not self.validations:
-            rank_zero_warn("BenignQuality: fit ran no validation, so nobody knows what the benign maps are worth now")
+            rank_zero_warn(
+                "BenignQuality: fit ran no validation, so that the quality of the benign maps is unknown; set "
+                "val_check_interval"
+            )
             return
         interpreter, given_back = _part(pl_module, "interpreter"), not self.validations[-1]["held"]
         if given_back:
@@ -194,7 +217,7 @@ class BenignQuality(pl.Callback):
             rank_zero_warn(f"{interpreter.name} has got back its weights of step {self.kept_step}")
         elif (unjudged := trainer.global_step - self.validations[-1]["step"]) > 0:
             rank_zero_warn(
-                f"BenignQuality: nobody looked at the benign maps of {interpreter.name} after the last {unjudged} of "
+                f"BenignQuality: the benign maps of {interpreter.name} were not compared after the last {unjudged} of "
                 f"{trainer.global_step} steps; let a validation fall on the last step (val_check_interval), or take "
                 f"the checkpoint of step {self.validations[-1]['step']}"
             )
@@ -217,12 +240,16 @@ class BenignQuality(pl.Callback):
         on_rank_zero(trainer, write)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors, which load without running code."""
+        """Plain values and tensors for a checkpoint, which load without running code."""
         names = ("validations", "teacher", "stopped", "kept_step", "_kept")
         return {name.removeprefix("_"): getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with what was measured and kept."""
+        """Continue with the measures and weights of a checkpoint.
+
+        Args:
+            state_dict: from :meth:`state_dict`.
+        """
         self.validations, self.teacher = list(state_dict["validations"]), dict(state_dict["teacher"])
         self.stopped, self.kept_step = state_dict["stopped"], state_dict["kept_step"]
         self._kept = {name: value.cpu() for name, value in state_dict["kept"].items()}
@@ -232,7 +259,7 @@ class BenignQuality(pl.Callback):
         self._kept, self.kept_step = {name: value.detach().cpu().clone() for name, value in state.items()}, step
 
     def _failures(self) -> int:
-        """How many of the last validations in a row did not hold."""
+        """The number of validations in a row, up to the last, that exceeded a limit."""
         held = [one["held"] for one in reversed(self.validations)]
         return held.index(True) if True in held else len(held)
 

@@ -1,4 +1,4 @@
-"""Train a classifier."""
+"""Training of a classifier."""
 
 from __future__ import annotations
 
@@ -23,9 +23,16 @@ from lightning_adv2.types import Batch
 
 
 def one_cycle(step: int, steps: int) -> float:
-    """The learning rate at ``step`` of ``steps`` as a share of its peak: OneCycleLR's curve with its defaults.
+    """The learning rate as a share of its peak: OneCycleLR's curve with its defaults (Smith and Topin 2018).
 
     Along cosines from 1/25 to 1 in the first 30% of the steps, then down to 1/250,000, where it stays.
+
+    Args:
+        step: from 0.
+        steps: of the whole training.
+
+    Returns:
+        A share in (0, 1].
     """
     top = 0.3 * steps - 1
     start, end, share = (1 / 25, 1.0, step / top) if step <= top else (1.0, 4e-6, (step - top) / (steps - 1 - top))
@@ -37,20 +44,24 @@ class ClassifierModule(pl.LightningModule):
 
     At the end of ``fit`` the weights lie in ``<default_root_dir>/classifier.safetensors``.
 
+    Args:
+        classifier: the network to train.
+        learning_rate: the cycle's peak.
+        weight_decay: AdamW's.
+        label_smoothing: share of each training label spread over all classes, in [0, 1).
+        class_weight: K weights of the classes in the training loss, or None for equal ones; where the data module can
+            draw the classes equally often, the effect is the same with less noise.
+        frozen_batchnorm: keep BatchNorm's statistics in training, too: for fine-tuning with small batches, and
+            necessary where they are folded into its weights.
+        frozen: names of parts of the classifier that are not trained, such as ``features.0``.
+        symmetries: mirror and rotate each training image at random, eight ways; for images without a preferred
+            orientation.
+
     Attributes:
         class_weight: ``(K,)``, or None.
 
-    Args:
-        classifier: to be trained.
-        learning_rate: the cycle's peak.
-        weight_decay: AdamW's.
-        label_smoothing: share of each training label spread over all classes.
-        class_weight: K weights of the classes in the training loss, or None for equal ones; where the data module can
-            draw them equally often, that does the same at less noise.
-        frozen_batchnorm: leave BatchNorm's statistics as they are, in training too: for fine-tuning with small batches,
-            and a must where they are folded into its weights.
-        frozen: names of parts of the classifier that stay as they are, such as ``features.0``.
-        symmetries: mirror and turn each training image at random, eight ways; for images that have no up.
+    Raises:
+        ValueError: an argument is out of range, of another length than K, or names no part of the classifier.
     """
 
     class_weight: Tensor | None
@@ -86,18 +97,30 @@ class ClassifierModule(pl.LightningModule):
         self.val_balanced = BalancedAccuracy(classifier.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` in [0, 1] -> logits ``(B, K)``."""
+        """The classifier's logits.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1].
+
+        Returns:
+            ``(B, K)``.
+        """
         logits: Tensor = self.classifier(images)
         return logits
 
     def on_fit_start(self) -> None:
-        """Classifiers come in eval mode; this is the one place where they are trained."""
+        """Set train mode, except for the frozen parts; classifiers are made in eval mode."""
         self.classifier.train()
         for part in self._still:
             part.eval()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Cross entropy of one batch."""
+        """The cross entropy of one batch, ``()`` in nats; logs loss and accuracy.
+
+        Args:
+            batch: of B images; see :class:`~lightning_adv2.types.Batch`.
+            batch_idx: its index in the epoch.
+        """
         images = batch["images"]
         if self.symmetries:  # from the global generator, which TrainingCheckpoint seeds at each step
             images = apply_dihedral(images, torch.randint(8, (len(images),)))
@@ -111,12 +134,17 @@ class ClassifierModule(pl.LightningModule):
         return {"loss": self.val_loss, "accuracy": self.val_accuracy, "balanced_accuracy": self.val_balanced}
 
     def on_validation_epoch_start(self) -> None:
-        """Forget what a validation that was broken off has seen."""
+        """Reset loss and accuracies, for a validation may have been interrupted."""
         for metric in self._metrics().values():
             metric.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add one batch to loss and accuracy; it may be empty."""
+        """Add one batch, which may be empty, to loss and accuracies.
+
+        Args:
+            batch: of B images; see :class:`~lightning_adv2.types.Batch`.
+            batch_idx: its index in the epoch.
+        """
         if len(batch["label"]):
             logits = self(batch["images"])
             self.val_accuracy.update(logits.argmax(1) == batch["label"])
@@ -124,7 +152,7 @@ class ClassifierModule(pl.LightningModule):
             self.val_loss.update(F.cross_entropy(logits, batch["label"], reduction="none"))
 
     def on_validation_epoch_end(self) -> None:
-        """Log loss and accuracy, the means over all images, whatever the number of processes."""
+        """Log the means over all images, the same for any number of processes."""
         stage = "test" if self.trainer.testing else "val"
         for name, metric in self._metrics().items():
             self.log(f"{stage}/{name}", computed(self.trainer, metric), prog_bar=name == "accuracy")
@@ -143,7 +171,11 @@ class ClassifierModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_fit_end(self) -> None:
-        """Write the weights, without pickle; also when a run that is resumed has nothing left to train."""
+        """Write the weights, without pickle; also when a resumed run has nothing left to train.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+        """
         self.classifier.eval()
         if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
             path = Path(self.trainer.default_root_dir) / "classifier.safetensors"

@@ -1,4 +1,4 @@
-"""Train an interpreter to give another one's maps."""
+"""Training of an interpreter to imitate another interpreter's maps."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from lightning_adv2.types import Batch
 
 
 class DistillationModule(InterpreterTraining):
-    """Mean square plus mean absolute difference from a teacher's maps, for the true class and for another one.
+    """Mean square plus mean absolute difference from a teacher's maps, for the true class and for another class.
 
-    Both classes, so that the student learns the teacher's answer to the class asked for and not only what is in the
-    image. The other class is drawn anew at every step, per image: it does not depend on the number of processes.
-    Validation logs ``teacher_l1``, the distance for the true class, and ``teacher_l1_other_class``.
+    Both classes, so that the student learns the teacher's response to the class asked for and not only what is in the
+    image. The other class is drawn anew at every step, per image, whatever the number of processes. Validation logs
+    ``teacher_l1``, the distance for the true class, and ``teacher_l1_other_class``, both in [0, 1].
 
     Args:
         classifier: f, explained; frozen.
@@ -34,6 +34,9 @@ class DistillationModule(InterpreterTraining):
         learning_rate: Adam's; decays along a cosine.
         weight_decay: Adam's.
         seed: for the other classes.
+
+    Raises:
+        ValueError: the student's encoder has other classes than the classifier, or is the classifier itself.
     """
 
     def __init__(
@@ -52,17 +55,26 @@ class DistillationModule(InterpreterTraining):
         self.teacher_l1, self.teacher_l1_other_class = ImageMean(), ImageMean()
 
     def description(self) -> dict[str, Any]:
-        """What a training is compared by, beside its hyper-parameters."""
+        """The objects by which trainings are compared, beside the hyper-parameters."""
         return {"teacher": self.teacher}
 
     def train(self, mode: bool = True) -> Self:
-        """Set train mode for what is trained; classifier and teacher stay in eval mode."""
+        """Set train mode for the trained parts; classifier and teacher stay in eval mode.
+
+        Args:
+            mode: False for eval mode.
+        """
         super().train(mode)
         self.teacher.eval()
         return self
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step; both terms are logged by themselves."""
+        """The loss of one step, ``()``; logs both terms.
+
+        Args:
+            batch: of B images; see :class:`~lightning_adv2.types.Batch`.
+            batch_idx: its index in the epoch.
+        """
         images, label = batch["images"], batch["label"]
         other = self._other_class(batch, f"distillation {self.global_step}")
         shown, wanted = self._maps(images.repeat(2, 1, 1, 1), torch.cat([label, other]))
@@ -73,13 +85,18 @@ class DistillationModule(InterpreterTraining):
         return self.touching_all(total)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget what a validation that was broken off has seen."""
+        """Reset the measures, for a validation may have been interrupted."""
         super().on_validation_epoch_start()
         for metric in (self.teacher_l1, self.teacher_l1_other_class):
             metric.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure what the maps are worth, and how far they are from the teacher's."""
+        """Add one batch to the quality of the maps and to their distance from the teacher's.
+
+        Args:
+            batch: of B images; see :class:`~lightning_adv2.types.Batch`.
+            batch_idx: its index in the epoch.
+        """
         super().validation_step(batch, batch_idx)
         if not len(batch["label"]):
             return

@@ -15,10 +15,14 @@ from lightning_adv2.types import Batch, Interpretation
 
 
 def interpreters_of(module: nn.Module) -> list[Interpreter]:
-    """A module's interpreters: its list ``interpreters``, or its one ``interpreter``.
+    """A module's interpreters: its list ``interpreters``, or its single ``interpreter``.
+
+    Args:
+        module: with one of the two attributes.
 
     Raises:
-        ValueError: there is none, or two of them share a name.
+        AttributeError: the module has neither.
+        ValueError: the list is empty, or two interpreters share a name.
     """
     several: Any = getattr(module, "interpreters", None)
     found: list[Interpreter] = [cast(Any, module).interpreter] if several is None else list(several)
@@ -32,12 +36,12 @@ def interpreters_of(module: nn.Module) -> list[Interpreter]:
 
 
 class IDLS(pl.LightningModule):
-    """Classifier plus interpreter (the paper's term), frozen; callbacks attack and measure it.
+    """Classifier plus interpreter (an interpretable deep learning system, the paper's term), frozen, for evaluations.
 
     Args:
         classifier: the network explained and attacked.
-        interpreter: explains it; or a list of several with different names, each evaluated for itself. One without an
-            encoder gets a copy of the classifier.
+        interpreter: explains it; or a list of several with different names, each evaluated by itself. An interpreter
+            without an encoder gets a copy of the classifier.
 
     Raises:
         ValueError: there is no interpreter, or two of them share a name.
@@ -55,26 +59,42 @@ class IDLS(pl.LightningModule):
 
     @property
     def interpreter(self) -> Interpreter:
-        """The first one."""
+        """The first interpreter."""
         return cast(Interpreter, self.interpreters[0])
 
     def forward(self, images: Tensor, class_idx: Tensor | None = None) -> Interpretation:
-        """Explain the given class, by default the predicted one, in images ``(B, C, H, W)``; first interpreter."""
+        """The first interpreter's explanation of a class.
+
+        Args:
+            images: ``(B, C, H, W)`` in [0, 1].
+            class_idx: ``(B,)`` in [0, K); None explains the predicted classes.
+
+        Returns:
+            Logits ``(B, K)`` and map ``(B, 1, h, w)`` in [0, 1].
+
+        Raises:
+            ValueError: images or classes do not fit; see :meth:`Interpreter.explain`.
+        """
         if class_idx is None:
             class_idx = self.classifier(images).argmax(1)
         return self.interpreter.explain(self.classifier, images, class_idx)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget what an evaluation that was broken off has counted."""
+        """Reset the accuracy, for an evaluation may have been interrupted."""
         self.accuracy.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count what the classifier gets right of the images given; the callbacks do the rest."""
+        """Count the images that the classifier gets right; callbacks attack them.
+
+        Args:
+            batch: of B images; see :class:`~lightning_adv2.types.Batch`.
+            batch_idx: its index in the epoch.
+        """
         if len(batch["label"]):
             self.accuracy.update(self.classifier(batch["images"]).argmax(1) == batch["label"])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the classifier's accuracy."""
+        """Log the classifier's accuracy on the benign images, in [0, 1]."""
         stage = "test" if self.trainer.testing else "val"
         self.log(f"{stage}/benign/accuracy", computed(self.trainer, self.accuracy))
 
@@ -83,12 +103,17 @@ class IDLS(pl.LightningModule):
     on_test_epoch_end = on_validation_epoch_end
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Interpretation | dict[str, Interpretation]:
-        """Explain what the classifier sees; with several interpreters, by each of them, under its name."""
+        """The explanation of the predicted classes; with several interpreters one explanation by each name.
+
+        Args:
+            batch: of B images; see :class:`~lightning_adv2.types.Batch`.
+            batch_idx: its index in the epoch.
+        """
         images = batch["images"]
         predicted = self.classifier(images).argmax(1)
         shown = {one.name: one.explain(self.classifier, images, predicted) for one in interpreters_of(self)}
         return shown if len(shown) > 1 else shown[self.interpreter.name]
 
     def configure_optimizers(self) -> None:
-        """Nothing is trained here."""
+        """None: nothing is trained."""
         return None

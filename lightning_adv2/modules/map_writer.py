@@ -1,4 +1,4 @@
-"""Keep the maps that ``predict`` computes."""
+"""Files and a figure of the maps that ``predict`` computes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from lightning_adv2.types import Interpretation
 
 
 class MapWriter(BasePredictionWriter):
-    """Write each batch's maps to ``maps/`` and a picture of the first batch to ``figures/maps.png``.
+    """Writes each batch's maps to ``maps/`` and a figure of the first batch to ``figures/maps.png``.
 
-    With several interpreters each has its own folder: ``maps/<interpreter>/``, ``figures/<interpreter>/``. A file
-    holds ``attribution_map`` ``(n, 1, h, w)``, ``predicted`` ``(n,)`` and ``confidence`` ``(n,)``, the image ids in its
-    metadata.
+    With several interpreters each has its own folder: ``maps/<interpreter>/``, ``figures/<interpreter>/``. A file holds
+    ``attribution_map`` ``(n, 1, h, w)`` in [0, 1], ``predicted`` ``(n,)`` and ``confidence`` ``(n,)`` in [0, 1], the
+    image ids in its metadata.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,13 @@ class MapWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write one batch."""
+        """Write one batch's maps, and for the first batch the figure.
+
+        For the arguments see ``pytorch_lightning.callbacks.BasePredictionWriter``.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+        """
         if not len(batch["images"]):
             return
         index = batch_idx * trainer.world_size + trainer.global_rank
@@ -49,7 +55,10 @@ class MapWriter(BasePredictionWriter):
             self._write(trainer, shown, batch, index, name)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say where the maps lie."""
+        """Print the folders of maps and figures.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+        """
         if trainer.is_global_zero:
             print(f"{results_folder(trainer) / 'maps'}: the maps; {results_folder(trainer) / 'figures'}: a picture")
 

@@ -1,4 +1,4 @@
-"""L_int: what an interpreter's maps of benign images are trained for."""
+"""L_int: the loss that an interpreter's maps of benign images are trained with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_adv2.models import Classifier
 
 
 class InterpreterLoss(ABC):
-    """A loss on the maps of benign images, in weighted terms."""
+    """A loss on the maps of benign images, in weighted terms (L_int, paper section 3.4 and appendix A2)."""
 
     @abstractmethod
     def __call__(
@@ -24,14 +24,17 @@ class InterpreterLoss(ABC):
         attribution_map: Tensor,
         generators: Sequence[Generator],
     ) -> dict[str, Tensor]:
-        """The terms by name, each ``(B,)``.
+        """The weighted terms by name, each ``(B,)``.
 
         Args:
             classifier: the network explained.
             images: ``(B, C, H, W)`` in [0, 1].
-            label: ``(B,)``, the class explained.
-            attribution_map: ``(B, 1, h, w)`` in [0, 1], with a graph to what is trained.
-            generators: one per image, for whatever the loss draws.
+            label: ``(B,)`` in [0, K), the class explained.
+            attribution_map: ``(B, 1, h, w)`` in [0, 1], with a graph to the trained parameters.
+            generators: B CPU generators, for the loss's random numbers.
+
+        Raises:
+            ValueError: the loss does not apply to these images.
         """
 
 
@@ -41,11 +44,11 @@ class MaskLoss(InterpreterLoss):
     Args:
         tv_weight: lambda_1.
         area_weight: lambda_2.
-        area_power: exponent of the mean mask.
+        area_power: exponent of the mean mask, in (0, 1].
         preserve_weight: weight of the preserver.
         destroy_weight: lambda_3.
-        destroy_power: lambda_4.
-        blur_probability: share of the images that phi blends with their blurred selves, not with a random colour.
+        destroy_power: lambda_4, in (0, 1].
+        blur_probability: share of the images that phi blends with their blurred copies, not with a random colour.
     """
 
     def __init__(
@@ -70,7 +73,13 @@ class MaskLoss(InterpreterLoss):
         attribution_map: Tensor,
         generators: Sequence[Generator],
     ) -> dict[str, Tensor]:
-        """See :class:`InterpreterLoss`."""
+        """``tv``, ``area``, ``preserve`` and ``destroy``, weighted, each ``(B,)`` (Eqn 15).
+
+        For the arguments see :meth:`InterpreterLoss.__call__`.
+
+        Raises:
+            ValueError: ``area_power`` out of range, or images with a side of a single pixel.
+        """
         background = uninformative(images, generators, self.blur_probability)
         kept = classifier(blend(images, background, attribution_map))
         left = classifier(blend(images, background, 1 - attribution_map))

@@ -1,4 +1,4 @@
-"""What the last attack on each training image left, for the next one to go on from."""
+"""The perturbations that the last attack on each training image ended with, for the next attack to start from."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from lightning_adv2.functional.projection import LEVELS
 class Perturbations:
     """Additive perturbations of images, by identifier, in whole 8-bit levels.
 
-    Going on from the last epoch's perturbation is ATTA (Zheng et al. 2020, "Efficient adversarial training with
-    transferable adversarial examples"). They lie in the main memory of every process, and in every checkpoint:
-    ``C * H * W`` bytes per image. An image that is not there yet has none.
+    Continuing from the last epoch's perturbation is ATTA (Zheng et al. 2020, "Efficient adversarial training with
+    transferable adversarial examples"). They lie in the main memory of every process, and in every checkpoint: ``C * H
+    * W`` bytes per image. The first perturbation of an image is zero.
 
     Args:
-        image_id: of all training images.
+        image_id: of all N training images.
         shape: ``(C, H, W)``.
     """
 
@@ -30,23 +30,49 @@ class Perturbations:
         self._levels = torch.zeros(len(image_id), *shape, dtype=torch.int8)
 
     def rows(self, image_id: Sequence[str]) -> Tensor:
-        """The places of B images, ``(B,)`` int64."""
+        """The rows of B images.
+
+        Args:
+            image_id: B identifiers.
+
+        Returns:
+            ``(B,)`` int64 in [0, N).
+
+        Raises:
+            KeyError: an image that is none of the training images.
+        """
         return torch.tensor([self._row[name] for name in image_id])
 
     def get(self, rows: Tensor, like: Tensor) -> Tensor:
-        """In units of the pixel range, ``(B, C, H, W)`` with the device and dtype of ``like``."""
+        """The perturbations of B images.
+
+        Args:
+            rows: ``(B,)`` int64, from :meth:`rows`.
+            like: any shape; gives device and dtype.
+
+        Returns:
+            ``(B, C, H, W)``, in units of the pixel range.
+        """
         return self._levels[rows].to(device=like.device, dtype=like.dtype) / LEVELS
 
     def put(self, rows: Tensor, levels: Tensor) -> None:
-        """Keep what an attack left: places ``(B,)`` and whole levels ``(B, C, H, W)``."""
+        """Keep the perturbations of B images.
+
+        Args:
+            rows: ``(B,)`` int64, from :meth:`rows`.
+            levels: ``(B, C, H, W)`` whole 8-bit levels in [-127, 127].
+        """
         self._levels[rows.cpu()] = levels.cpu().to(torch.int8)
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """The perturbations, and a hash of the image ids, for a checkpoint."""
         return {"images": self._images, "levels": self._levels}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a checkpoint.
+        """Restore the perturbations from a checkpoint.
+
+        Args:
+            state: from :meth:`state_dict`.
 
         Raises:
             ValueError: they are of other images.
@@ -60,5 +86,13 @@ class Perturbations:
 
 
 def in_levels(images: Tensor, adv_images: Tensor) -> Tensor:
-    """The difference of images on 8-bit levels, in levels, int8."""
+    """The difference of two images on 8-bit levels.
+
+    Args:
+        images: ``(B, C, H, W)`` in [0, 1], benign.
+        adv_images: the same shape and range.
+
+    Returns:
+        ``(B, C, H, W)`` int8, in levels of 1/255.
+    """
     return ((adv_images - images) * LEVELS).round().to(torch.int8)

@@ -1,4 +1,4 @@
-"""Train the RTS interpreter (Dabkowski and Gal 2017; Eqn 15 of the paper)."""
+"""Training of the RTS interpreter (Dabkowski and Gal 2017; Eqn 15 of the paper)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lightning_adv2.types import Batch
 
 
 class RTSModule(InterpreterTraining):
-    """L_int = w_tv r_tv(m) + w_area r_av(m) - w_keep log f_c(phi(x; m)) + w_drop f_c(phi(x; 1 - m))^power.
+    """L_int = w_tv r_tv(m) + w_area r_av(m) - w_keep log f_c(phi(x; m)) + w_drop f_c(phi(x; 1 - m))^power (Eqn 15).
 
-    Phase 1 trains the class selector alone: is the class that it is asked for in the image? Phase 2 trains the
-    decoder as well; for a class that is not in the image the mask must be empty.
+    Phase 1 trains the class selector alone: is the class asked for in the image? Phase 2 trains the decoder as well;
+    for a class that is not in the image the mask must be empty (Dabkowski and Gal 2017, section 4).
 
     Args:
         classifier: f, explained; frozen.
@@ -27,13 +27,16 @@ class RTSModule(InterpreterTraining):
         decoder_fake: share of absent classes in phase 2.
         tv_weight: lambda_1.
         area_weight: lambda_2.
-        area_power: exponent of the mean mask.
+        area_power: exponent of the mean mask, in (0, 1].
         preserve_weight: weight of the preserver.
         destroy_weight: lambda_3.
-        destroy_power: lambda_4.
-        blur_probability: share of the images that phi blends with their blurred selves, not with a random colour.
+        destroy_power: lambda_4, in (0, 1].
+        blur_probability: share of the images that phi blends with their blurred copies, not with a random colour.
         learning_rate: Adam's; decays along a cosine.
         weight_decay: Adam's.
+
+    Raises:
+        ValueError: the encoder has other classes than the classifier, or is the classifier itself.
     """
 
     def __init__(
@@ -57,7 +60,12 @@ class RTSModule(InterpreterTraining):
         self.save_hyperparameters(ignore=["classifier", "interpreter"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step of either phase; every term is logged by itself."""
+        """The loss of one step of either phase, ``()``; logs every term.
+
+        Args:
+            batch: of B images; see :class:`~lightning_adv2.types.Batch`.
+            batch_idx: its index in the epoch.
+        """
         h, images, label = self.hparams, batch["images"], batch["label"]
         selecting = self.global_step < h["selector_steps"]
         fake_share = h["selector_fake"] if selecting else h["decoder_fake"]
@@ -77,11 +85,11 @@ class RTSModule(InterpreterTraining):
         return self.touching_all(total)
 
     def mask_losses(self, images: Tensor, label: Tensor, mask: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """The weighted terms of L_int, each a mean over the batch.
+        """The weighted terms of L_int, each a mean over the batch, ``()`` (Eqn 15).
 
         Args:
             images: ``(B, C, H, W)`` in [0, 1].
-            label: ``(B,)``.
+            label: ``(B,)`` in [0, K), the true classes.
             mask: ``(B, 1, h, w)`` in [0, 1].
             real: ``(B,)`` bool; where the class asked for is absent only smoothness and area count.
         """

@@ -1,4 +1,4 @@
-"""What trainings of an interpreter share, whatever its loss."""
+"""The common part of all trainings of an interpreter."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from lightning_adv2.types import Batch
 
 
 class InterpreterTraining(pl.LightningModule):
-    """A frozen classifier, an interpreter that is trained, and what its benign maps are worth.
+    """A frozen classifier, an interpreter in training, and the quality of its benign maps.
 
     A subclass has ``training_step`` and calls ``save_hyperparameters``; ``learning_rate`` and ``weight_decay`` must be
-    among them. At the end of ``fit`` the weights lie in ``<default_root_dir>/<interpreter's name>.safetensors``;
-    checkpoints hold what is trained and not the frozen networks.
+    among the hyper-parameters. At the end of ``fit`` the weights lie in ``<default_root_dir>/<interpreter's
+    name>.safetensors``; checkpoints hold the trained weights without the frozen networks.
 
     Args:
         classifier: f, explained; frozen.
-        interpreter: the one to train; what of it is frozen stays so. One without an encoder gets a copy of f.
+        interpreter: the interpreter to train; its frozen parts stay frozen. Without an encoder it gets a copy of f.
 
     Raises:
         ValueError: the interpreter's encoder has other classes than the classifier, or is the classifier itself.
@@ -60,39 +60,67 @@ class InterpreterTraining(pl.LightningModule):
         return [p for p in self.interpreter.parameters() if p.requires_grad]
 
     def touching_all(self, loss: Tensor) -> Tensor:
-        """The same loss with a gradient, be it zero, for every parameter trained: DDP waits for all of them."""
+        """The same loss with a gradient, zero if need be, for every trained parameter: DDP waits for all of them.
+
+        Args:
+            loss: ``()``.
+
+        Returns:
+            ``()``.
+        """
         return loss + 0.0 * torch.stack([parameter.sum() for parameter in self.trained]).sum()
 
     def train(self, mode: bool = True) -> Self:
-        """Set train mode for what is trained; the classifier stays in eval mode."""
+        """Set train mode for the trained parts; the classifier stays in eval mode.
+
+        Args:
+            mode: False for eval mode.
+        """
         super().train(mode)
         self.classifier.eval()
         return self
 
     def on_fit_start(self) -> None:
-        """Interpreters come in eval mode; here one is trained."""
+        """Set the interpreter to train mode; interpreters are made in eval mode."""
         self.interpreter.train()
 
     def setup(self, stage: str) -> None:
-        """The fast copy is made anew for each run's device, precision and weights."""
+        """Discard the classifier's accelerated copy, which is made anew for each run's device, precision and weights.
+
+        Args:
+            stage: Lightning's.
+        """
         self._accelerated = None
 
     def teardown(self, stage: str) -> None:
-        """It takes no memory after the run."""
+        """Free the classifier's accelerated copy.
+
+        Args:
+            stage: Lightning's.
+        """
         self._accelerated = None
 
     def fast_classifier(self, images: Tensor) -> Classifier:
-        """The same function as ``classifier``, quicker where gradients pass through it; made from the first images."""
+        """The classifier's accelerated copy: the same function, faster where gradients pass through it.
+
+        Args:
+            images: ``(B, C, H, W)``; the copy is made for the shape, type and device of the first images.
+        """
         if self._accelerated is None:
             self._accelerated = make_accelerated_copy(self.classifier, None, images)
         return self._accelerated.classifier
 
     def on_validation_epoch_start(self) -> None:
-        """Forget what a validation that was broken off has seen."""
+        """Reset the quality, for a validation may have been interrupted."""
         self.quality.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure what the maps keep, remove and find."""
+        """Add one batch to the quality of the benign maps; see :class:`~lightning_adv2.metrics.MapQuality`.
+
+        Args:
+            batch: of B images; see :class:`~lightning_adv2.types.Batch`.
+            batch_idx: its index in the epoch.
+        """
         images, label = batch["images"], batch["label"]
         if not len(label):
             return
@@ -100,7 +128,7 @@ class InterpreterTraining(pl.LightningModule):
         self.quality.update(self.classifier, images, label, batch["image_id"], shown, batch.get("mask"))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over all validation images; say whether the maps show anything."""
+        """Log the means over all validation images; warn where the maps are nearly empty or full."""
         values = computed(self.trainer, self.quality)
         self.log_dict({f"val/benign/{self.interpreter.name}/{name}": value for name, value in values.items()})
         if values and self.trainer.is_global_zero and not self.trainer.sanity_checking:
@@ -118,10 +146,10 @@ class InterpreterTraining(pl.LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        """Adam under a cosine over all steps.
+        """AdamW under a cosine over all steps (Loshchilov and Hutter 2019).
 
-        Its weight decay is decoupled: the coupled one of the RTS authors would be blown up to full steps by Adam where
-        the gradient is zero, and wear the decoder away while the selector alone is trained.
+        The weight decay is decoupled: with the coupled decay of the RTS authors Adam would take full steps where the
+        gradient is zero, and shrink the decoder while the selector alone is trained.
         """
         optimizer = torch.optim.AdamW(
             self.trained, lr=self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"]
@@ -134,12 +162,20 @@ class InterpreterTraining(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only what is trained."""
+        """Keep only the trained weights in a checkpoint.
+
+        Args:
+            checkpoint: Lightning's.
+        """
         kept = {f"interpreter.network.{name}" for name in self.interpreter.network.trainable_state()}
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in kept}
 
     def on_fit_end(self) -> None:
-        """Write what is trained, without pickle; also when a run that is resumed has nothing left to train."""
+        """Write the trained weights, without pickle; also when a resumed run has nothing left to train.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written.
+        """
         self.interpreter.eval()
         if self.trainer.is_global_zero and not getattr(self.trainer, "fast_dev_run", False):
             path = Path(self.trainer.default_root_dir) / f"{self.interpreter.name}.safetensors"

@@ -1,4 +1,4 @@
-"""Save ``fit`` so that it goes on exactly as if it had never stopped."""
+"""Checkpoints from which ``fit`` continues exactly as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _KEY = "training_checkpoint"
 
 
 class TrainingCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt``, whole and sealed, after every validation and epoch; a run that goes on from it is exact.
+    """Keeps ``last.ckpt``, whole and sealed, after every validation and epoch; a run that continues from it is exact.
 
     Every training step starts from random generators that are seeded by (run's seed, number of the batch, process), so
-    that nothing drawn elsewhere matters and nothing about them need be saved. For choosing the best of several states
-    put a ``ModelCheckpoint(monitor=...)`` beside it.
+    that other draws do not matter and no generator need be saved. To choose the best of several states put a
+    ``ModelCheckpoint(monitor=...)`` beside it.
 
     Args:
         dirpath: the folder; None takes ``<default_root_dir>/checkpoints``.
-        every_n_steps: save after every so many optimiser steps as well, or None.
+        every_n_steps: also save after every so many optimiser steps, or None.
 
     Raises:
         ValueError: ``every_n_steps`` below 1.
@@ -52,16 +52,26 @@ class TrainingCheckpoint(Checkpoint):
         self._until_end = ExitStack()
 
     def file(self, default_root_dir: str | Path) -> Path:
-        """Where the checkpoint of a run in this folder lies."""
+        """The path of a run's checkpoint.
+
+        Args:
+            default_root_dir: the run's folder.
+        """
         return Path(self.dirpath or Path(default_root_dir) / "checkpoints") / "last.ckpt"
 
     def found(self, default_root_dir: str | Path) -> Path | None:
-        """The checkpoint to go on from, if a former run in this folder left one."""
+        """The checkpoint to continue from, or None where no former run left one.
+
+        Args:
+            default_root_dir: the run's folder.
+        """
         file = self.file(default_root_dir)
         return file if file.exists() or previous(file).exists() else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Own the run's folder, seal checkpoints, refuse another training's, and sweep up what a killed process left.
+        """Own the run's folder, seal checkpoints, refuse another training's, remove files of killed processes.
+
+        For the arguments see ``pytorch_lightning.Callback``.
 
         Raises:
             FolderInUseError: another run is at work in the folder.
@@ -82,33 +92,45 @@ class TrainingCheckpoint(Checkpoint):
         folder = self.file(trainer.default_root_dir).parent
         data: Any = getattr(trainer, "datamodule", None)
         if not self.found(trainer.default_root_dir):
-            forget(folder)  # nothing there to go on with
+            forget(folder)  # no checkpoint to continue from
         claim(folder, describe_training(pl_module, data, trainer))
         for rest in folder.glob(".*.ckpt*.tmp"):
             rest.unlink(missing_ok=True)
         return True
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave the folder to others."""
+        """Release the folder.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+        """
         self._until_end.close()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """The same; ``teardown`` is not called then."""
+        """Release the folder; ``teardown`` is not called after an exception.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+        """
         self._until_end.close()
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Save now; all processes must ask at once.
+        """Save now; all processes must call this at once.
+
+        Args:
+            trainer: runs ``fit``.
 
         Raises:
             OSError: the disk is full or the folder cannot be written; the former checkpoint is untouched.
         """
         if not getattr(trainer, "fast_dev_run", False):
-            # Left at None, Lightning would say each time what it takes it for.
+            # With None, Lightning would print its default at every save.
             trainer.save_checkpoint(self.file(trainer.default_root_dir), weights_only=False)
             self._saved_step = trainer.global_step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Fix the run's seed, unless it goes on with one; before the first batch is asked for."""
+        """Fix the run's seed, unless a checkpoint has one; before the first batch is asked for.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+        """
         if self._seed is None:
             self._seed = run_seed(trainer)
         if self._order is not None:
@@ -122,25 +144,37 @@ class TrainingCheckpoint(Checkpoint):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Seed all global generators."""
+        """Seed all global generators by run, batch and process.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+        """
         assert self._seed is not None
         seed_global_generators(derived(self._seed, "step", trainer.fit_loop.total_batch_idx, trainer.global_rank))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save every n optimiser steps, and what could not be saved when it was due."""
+        """Save every n optimiser steps, and a save that was postponed.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+        """
         if self._put_off or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
             self._save_new(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save, even if this step is saved: going on from before the validation would repeat it."""
+        """Save, even where this step is saved: continuing from before the validation would repeat it.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+        """
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._saved_step = -1
             self._save_new(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save, where no validation has just done so."""
+        """Save, unless a validation has just done so.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+        """
         self._save_new(trainer)
 
     def _save_new(self, trainer: pl.Trainer) -> None:
@@ -152,7 +186,10 @@ class TrainingCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what Lightning does not keep, whoever saves."""
+        """Add the state that Lightning does not keep, whichever callback saves.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+        """
         left = interruption_of(trainer).left_validation
         checkpoint[_KEY] = {
             "seed": self._seed,
@@ -164,13 +201,16 @@ class TrainingCheckpoint(Checkpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Go on with its seed, right behind where it was saved."""
+        """Continue with the checkpoint's seed, right behind its last step.
+
+        For the arguments see ``pytorch_lightning.Callback``.
+        """
         if trainer.state.fn != TrainerFn.FITTING:
             return
         kept = checkpoint.get(_KEY)
         if kept is None:
             rank_zero_warn(
-                f"{trainer.ckpt_path} was saved without TrainingCheckpoint: this run goes on, but not exactly"
+                f"{trainer.ckpt_path} was saved without TrainingCheckpoint: this run continues, but not exactly"
             )
         else:
             self._seed = kept["seed"]
@@ -191,5 +231,5 @@ class TrainingCheckpoint(Checkpoint):
         self._order = dict(loaders[0]) if len(loaders) == 1 else None
         self._saved_step = checkpoint["global_step"]
         rank_zero_info(
-            f"Going on from step {checkpoint['global_step']} in epoch {checkpoint['epoch']}: {trainer.ckpt_path}"
+            f"Continuing from step {checkpoint['global_step']} in epoch {checkpoint['epoch']}: {trainer.ckpt_path}"
         )

@@ -89,7 +89,7 @@ def comparison(runs: Sequence[Run], names: Sequence[str], metrics: dict[str, str
     said = [
         f"In brackets: the difference from {names[0]}." if compared else "No row of one run has its like in another.",
         f"In all rows {same}." if same else "",
-        f"{NO_IOU}." if metrics.keys() >= EMPTY.keys() else "",
+        NO_IOU if metrics.keys() >= EMPTY.keys() else "",
     ]
     numbers = columns[len(told) :]
     return text_table(title, columns, rows, " ".join(filter(None, said)), numbers)
@@ -162,7 +162,7 @@ def _bars(runs: Sequence[Run]) -> list[Row]:
         row | {"interpreter": f"{row['interpreter']}\n({number})"}
         for number, run in enumerate(runs, 1)
         for row in run.summary.rows
-        if row["schedule"] != "control"
+        if row["role"] != "control"
     ]
     order = list(dict.fromkeys(row["interpreter"].split("\n")[0] for row in rows))
     return sorted(rows, key=lambda row: order.index(row["interpreter"].split("\n")[0]))

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from lightning_adv2.functional.agreement import map_iou
+from lightning_adv2.report.bars import Metric, grouped_bars
 from lightning_adv2.report.figures import (
     BAD,
     Cell,
-    Metric,
     amplified,
     grid,
-    grouped_bars,
     heading,
     iou_colour,
     iou_text,

@@ -10,12 +10,10 @@ from lightning_adv2.results.records import BENIGN, record_key
 from lightning_adv2.results.run import Run
 from lightning_adv2.results.summary import Row
 
-_JOINT = ("adv2", "stadv-adv2")
-
 
 def attacks_of(rows: Sequence[Row]) -> list[Row]:
     """The rows without the controls'."""
-    return [row for row in rows if row["schedule"] != "control"]
+    return [row for row in rows if row["role"] != "control"]
 
 
 def _subject(run: Run) -> str:
@@ -32,7 +30,7 @@ def sentences(run: Run) -> list[str]:
     if not rows:
         return [f"{_subject(run)}. No image was attacked yet, so there is nothing to report.", *benign]
     selected = max(part["selected"] for part in run.summary.parts)
-    attacks = list(dict.fromkeys(record_key(r["attack"], r["schedule"]) for r in rows if r["schedule"] != "control"))
+    attacks = list(dict.fromkeys(record_key(row["attack"], row["schedule"]) for row in attacks_of(rows)))
     said = [
         f"{_subject(run)}. {selected:,} images were attacked under {_counted(len(run.summary.by_interpreter))} "
         f"({', '.join(run.summary.by_interpreter)}) with {', '.join(attacks)}. An attack succeeds where the classifier "
@@ -46,20 +44,23 @@ def sentences(run: Run) -> list[str]:
 
 
 def _told(name: str, rows: list[Row]) -> str:
-    """The attacks on one interpreter and their controls, in a sentence."""
-    own = {row["attack"]: row for row in reversed(rows) if row["interpreter"] == name and row["n"]}
-    attacks = [own[attack] for attack in ("pgd", "stadv", *_JOINT) if attack in own]
+    """The first attack of each role and threat model on one interpreter, and the controls, in a sentence."""
+    first: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        if row["interpreter"] == name and row["n"]:
+            first.setdefault((row["role"], row["threat_model"]), row)
+    attacks = sorted(attacks_of([*first.values()]), key=lambda row: bool(row["needs_map"]))
+    noise = next((row for (role, threat), row in first.items() if role == "control" and threat != "none"), None)
     parts = [
         f"{_called(row)} ({row['schedule']}) reaches the target class on {row['asr']:.1%} of the images and leaves "
         f"a map IoU of {_iou(row)}"
         for row in attacks
     ]
-    if parts and "target_class" in own:
-        parts.append(f"the benign image, only explained for the target class, has {_iou(own['target_class'])}")
-    if parts and "noise" in own:
-        noise = own["noise"]
+    if parts and (benign := first.get(("control", "none"))):
+        parts.append(f"the benign image, only explained for the target class, has {_iou(benign)}")
+    if parts and noise:
         parts.append(f"under uniform noise of {_beside(noise, attacks)} it is {_iou(noise)}")
-        parts += [reading for attack in _JOINT if attack in own and (reading := _reading(own[attack], noise))]
+        parts += [reading for row in attacks if row["needs_map"] and (reading := _reading(row, noise))]
     return f"{name}: {'; '.join(parts)}." if parts else ""
 
 

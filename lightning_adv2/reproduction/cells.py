@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lightning_adv2.files import open_table, read_json
+from lightning_adv2.files import open_table
 from lightning_adv2.functional.bootstrap import bootstrap_interval, share_interval
 from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.table import Table, text_table
@@ -101,11 +101,6 @@ class Evaluation:
         """The rows of this study in each run that has it."""
         found = [read_findings(folder, study) for folder in self.folders]
         return [row for one in found if one is not None for row in one.findings.rows]
-
-    def files(self, name: str) -> list[Any]:
-        """The content of this JSON file in each run that has it."""
-        paths = [folder / name for folder in self.folders]
-        return [read_json(path) for path in paths if path.is_file()]
 
     def pictures(self, pattern: str) -> list[Path]:
         """Figures of the runs, such as ``overview.png`` or ``*/gallery.png``."""

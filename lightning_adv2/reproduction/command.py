@@ -39,7 +39,7 @@ def main(options: Namespace) -> None:
     except (ValueError, FileNotFoundError) as error:
         raise SystemExit(str(error)) from error
     if options.dry_run:
-        _print_jobs(jobs, plan, console)
+        _print_jobs(jobs, items, plan, console)
         return
     whole = execute(jobs, options.jobs, console, group=plan.output.name)
     path = report(plan, items, jobs, console)
@@ -141,13 +141,13 @@ def _as_json(results: Mapping[str, Sequence[Measured]], decided: Sequence[Verdic
     }  # fmt: skip
 
 
-def _print_jobs(jobs: Sequence[Job], plan: Plan, console: Console) -> None:
+def _print_jobs(jobs: Sequence[Job], items: Sequence[Item], plan: Plan, console: Console) -> None:
     rows = []
     for job in jobs:
         data = job.config.get("data", {}).get("init_args", {}) if job.run.command == "test" else {}
         state = "finished" if job.is_done() else "to do"
         images = str(data.get("num_images", ""))
         rows.append((job.name, ROLES[job.role], images, state, " + ".join(job.run.config)))
-    titles = [(item.key, item.title, ", ".join(item.roles)) for item in ITEMS]
+    titles = [(item.key, item.title, ", ".join(item.roles)) for item in items]
     show(text_table("Tables of the report", ("--tables", "shows", "runs for"), titles), console)
     show(text_table(plan.title, ("run", "what for", "images", "state", "configuration"), rows, "", {"images"}), console)

@@ -10,6 +10,7 @@ from lightning_adv2.report.table import text_table
 from lightning_adv2.reproduction.jobs import Job
 from lightning_adv2.reproduction.plan import PAPER_IMAGES, Plan
 from lightning_adv2.reproduction.published import PAPER_STEPS
+from lightning_adv2.results.records import record_key
 
 
 def cost_section(plan: Plan, jobs: Sequence[Job]) -> Section:
@@ -57,16 +58,15 @@ def _estimates(job: Job) -> Iterator[tuple[str, ...]]:
     except (OSError, ValueError):
         return
     for row in rows:
-        alone = row["attack"] in ("pgd", "stadv")  # they ignore the map, and run once for all interpreters
-        kind = "stadv" if row["attack"].startswith("stadv") else "pgd" if alone else row["interpreter"]
+        alone = row["role"] == "class"  # it ignores the map, and ran once for all interpreters
+        kind = "stadv" if row["threat_model"] == "spatial" else "pgd" if alone else row["interpreter"]
         published = PAPER_STEPS.get(kind)
-        if row["schedule"] == "control" or not row["n"] or not row["steps"] or published is None:
+        if row["role"] == "control" or not row["n"] or not row["steps"] or published is None:
             continue
         if alone and row["interpreter"] != rows[0]["interpreter"]:
             continue
-        key = f"{row['attack']}-{row['schedule']}"
-        seconds = stamp["seconds"][row["interpreter"]][key] / row["n"]
-        hours = seconds / (row.get("mean_steps") or row["steps"]) * published * PAPER_IMAGES / 3600
+        seconds = stamp["seconds"][row["interpreter"]][record_key(row["attack"], row["schedule"])] / row["n"]
+        hours = seconds / (row["mean_steps"] or row["steps"]) * published * PAPER_IMAGES / 3600
         name = "any" if alone else row["interpreter"]
         yield (job.name, name, row["attack"], str(row["n"]), str(row["steps"]), f"{seconds:.2f}", str(published),
                f"{hours:.1f}")  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from lightning_adv2.report.figures import Metric, grouped_bars
+from lightning_adv2.report.bars import Metric, grouped_bars
 from lightning_adv2.report.harmless import SAME, draw
 from lightning_adv2.reproduction.cells import Measured, Row
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 import yaml
@@ -141,6 +143,7 @@ def compose(plan: Plan, name: str, seed: int) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: a configuration file is not there.
+        ValueError: the published schedules are asked for, and an attack has none.
     """
     run, config = plan.runs[name], dict[str, Any]()
     for part in run.config:
@@ -149,18 +152,23 @@ def compose(plan: Plan, name: str, seed: int) -> dict[str, Any]:
         merge(config, read_configuration(part) or {})
     if run.command == "test":
         put(config, "trainer.default_root_dir", str(plan.folder(name, seed)))
-        if config["data"]["class_path"].endswith(".AttackDataModule"):
+        if _names(config["data"], "AttackDataModule"):
             put(config, "data.init_args.num_images", min(plan.num_images, run.num_images or plan.num_images))
             put(config, "data.init_args.seed", seed)
         put(config, "seed_everything", seed)
         for callback in config["trainer"].get("callbacks", []):
-            if callback["class_path"].endswith(".AttackEvaluation"):
+            if _names(callback, "AttackEvaluation"):
                 callback.setdefault("init_args", {})["seed"] = seed
                 if plan.paper_schedule and (run.role or name) != "curves":  # which vary the steps themselves
-                    take_paper_schedule(callback["init_args"].get("attacks", []))
+                    take_paper_schedule(name, callback["init_args"].get("attacks", []))
     for key, value in run.set.items():
         put(config, key, value)
     return config
+
+
+def _names(part: dict[str, Any], name: str) -> bool:
+    """Whether a class path ends in this class, or is its short name."""
+    return str(part["class_path"]).rpartition(".")[2] == name
 
 
 def merge(into: dict[str, Any], content: dict[str, Any]) -> None:
@@ -184,10 +192,40 @@ def put(config: dict[str, Any], key: str, value: Any) -> None:
     config[last] = value
 
 
-def take_paper_schedule(attacks: list[Any]) -> None:
-    """Give every attack that has one the published schedule, in place of its own number of steps."""
+def take_paper_schedule(run: str, attacks: list[Any]) -> None:
+    """Give every attack the published schedule, in place of its own number of steps.
+
+    Args:
+        run: name, for the error.
+        attacks: as a configuration has them; changed in place.
+
+    Raises:
+        ValueError: an attack is unknown, or has no optional argument ``schedule``.
+    """
     for attack in attacks:
-        if attack["class_path"].rsplit(".", 1)[-1] in ("pgd", "stadv", "ADV2"):
-            arguments = attack.setdefault("init_args", {})
-            arguments["schedule"] = "paper"
-            arguments.pop("steps", None)
+        if not has_schedules(attack["class_path"]):
+            raise ValueError(
+                f"run {run!r}: the attack {attack['class_path']} is not found by this path, or has no optional "
+                "argument 'schedule', and so no published schedule; correct the path, leave out "
+                "--paper-scale, or give the run the role curves, which keeps its steps"
+            )
+        arguments = attack.setdefault("init_args", {})
+        arguments["schedule"] = "paper"
+        arguments.pop("steps", None)
+
+
+def has_schedules(class_path: str) -> bool:
+    """Whether an attack has schedules to choose from: an optional argument ``schedule``.
+
+    :class:`~lightning_adv2.attacks.Attack` itself takes the name of its schedule, which changes none of its steps; that
+    argument has no default.
+
+    Args:
+        class_path: of a class or function; a name without a module is one of ``lightning_adv2.attacks``.
+    """
+    whole = class_path if "." in class_path else f"lightning_adv2.attacks.{class_path}"
+    try:
+        arguments = inspect.signature(resolve_name(whole)).parameters
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return False
+    return "schedule" in arguments and arguments["schedule"].default is not inspect.Parameter.empty

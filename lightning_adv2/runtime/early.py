@@ -85,7 +85,7 @@ class Watch:
             return {}
         with self._lock:  # held for good by a thread that ends the process
             self._leave()
-            os.write(self._pipe, b"\0")
+            os.close(self._pipe)  # which the thread sees
         return self._former | {signal.SIGUSR1: self._note}
 
     def hold(self) -> None:
@@ -108,6 +108,7 @@ class Watch:
             ready, _, _ = select([pipe], [], [], _LOOK_SECONDS if self._starter else None)
             with self._lock:
                 if not self.watching:
+                    os.close(pipe)
                     return
                 number = os.read(pipe, 1)[0] if ready else 0
                 if number == signal.SIGUSR1 and self._requeues is None and "SLURM_JOB_ID" in os.environ:

@@ -18,7 +18,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from lightning_adv2.evaluation.attack_evaluation import AttackEvaluation
 from lightning_adv2.files.names import check_name
-from lightning_adv2.report.figures import Metric, grouped_bars
+from lightning_adv2.report.bars import Metric, grouped_bars
 from lightning_adv2.report.findings import SHOWN, Findings, draw_figure, write_findings
 from lightning_adv2.report.harmless import SAME, draw, harmless
 from lightning_adv2.report.table import Column, Table

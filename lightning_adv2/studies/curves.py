@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from lightning_adv2.files.run import record_paths
 from lightning_adv2.functional.bootstrap import bootstrap_interval, share_interval
-from lightning_adv2.report.figures import PALETTE, by_interpreter, heading, legend, plain_axis
+from lightning_adv2.report.bars import by_interpreter
+from lightning_adv2.report.figures import PALETTE, heading, legend, plain_axis
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.table import Column
 from lightning_adv2.results.means import defined, mean_of

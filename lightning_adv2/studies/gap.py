@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from lightning_adv2.functional.agreement import compare_maps
-from lightning_adv2.report.figures import Metric, attack_label, grouped_bars
+from lightning_adv2.report.bars import Metric, attack_label, grouped_bars
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.table import Column
 from lightning_adv2.results.records import BENIGN, BatchRecord
@@ -62,7 +62,7 @@ class GapEvaluation(Study):
     @classmethod
     def figure(cls, findings: Findings) -> Figure | None:
         """Bars of the IoU with the target map: of the benign image, and under each attack but the noise control."""
-        rows = [row for row in findings.rows if row["iou"] is not None and row["attack"] != "noise"]
+        rows = [row for row in findings.rows if row["iou"] is not None and not _is_noise(row)]
         if not rows:
             return None
         title = f"Map IoU with the target map: {rows[0]['target']}"
@@ -71,13 +71,13 @@ class GapEvaluation(Study):
 
 def gap_images(record: BatchRecord) -> list[Row]:
     """For :func:`gap_rows`: each valid image under each attack, and before them, as attack ``benign``, each image."""
-    names = {"interpreter": record.interpreter, "attack": BENIGN, "schedule": BENIGN, "role": "control"}
-    target = {"target": record.target}
+    names = {"interpreter": record.interpreter, "attack": BENIGN, "schedule": BENIGN}
+    kind, target = {"role": "control", "threat_model": "none"}, {"target": record.target}
     l1, iou = (values.tolist() for values in compare_maps(record.benign_map, record.target_map))
     every = range(len(record.image_id))
     none: list[float | None] = [None] * len(every)
     values: dict[str, list[float | None]] = {"asr": none, "confidence": none, "l1": l1, "iou": iou}
-    rows = image_rows({"order": (record.place, -1), **names, **target}, record, every, values)
+    rows = image_rows({"order": (record.place, -1), **names, **kind, **target}, record, every, values)
     for head, attack in attack_heads(record):
         keep = attack.valid.nonzero()[:, 0].tolist()
         l1, iou = (found.tolist() for found in compare_maps(attack.adv_map[keep], record.target_map[keep]))
@@ -92,11 +92,15 @@ def gap_rows(images: Sequence[Row]) -> list[Row]:
 
     ``asr`` and ``confidence`` of ``benign`` are None. See :func:`~lightning_adv2.studies.rows.mean_rows`.
     """
-    keys = ("interpreter", "target", "attack", "schedule", "role")
+    keys = ("interpreter", "target", "attack", "schedule", "role", "threat_model")
     return mean_rows(images, keys, ("asr", "confidence", "l1", "iou"), intervals=("iou",))
 
 
+def _is_noise(row: Row) -> bool:
+    return bool(row["role"] == "control" and row["threat_model"] != "none")
+
+
 def _label(row: Row) -> str:
-    if row["attack"] == "target_class":
-        return "benign image, asked for c_t"
-    return "benign image" if row["attack"] == BENIGN else attack_label(row)
+    if row["schedule"] == BENIGN:
+        return "benign image"
+    return "benign image, asked for c_t" if row["role"] == "control" else attack_label(row)

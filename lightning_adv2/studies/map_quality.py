@@ -12,7 +12,7 @@ from lightning_adv2.functional.randomisation import randomised, rank_correlation
 from lightning_adv2.functional.validity import is_finite
 from lightning_adv2.metrics import MapAgreement, MapQuality
 from lightning_adv2.metrics.attack import ImageMean
-from lightning_adv2.report.figures import Metric, by_interpreter, grouped_bars
+from lightning_adv2.report.bars import Metric, by_interpreter, grouped_bars
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.table import Column, Table
 from lightning_adv2.results.summary import Row

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from lightning_adv2.functional.proposition import judge_bound, prediction_bound
 from lightning_adv2.models import Classifier
-from lightning_adv2.report.figures import FORMULA, PALETTE, attack_label, by_interpreter, heading, plain_axis
+from lightning_adv2.report.bars import attack_label, by_interpreter
+from lightning_adv2.report.figures import FORMULA, PALETTE, heading, plain_axis
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.table import ALERT, Column, Table
 from lightning_adv2.results.means import mean_of

@@ -14,7 +14,8 @@ def attack_heads(record: BatchRecord) -> Iterator[tuple[Row, AttackRecord]]:
     """For each attack of a record the names that all its images share, with an ``order`` for :func:`mean_rows`."""
     for index, attack in enumerate(record.attacks):
         names = {"interpreter": record.interpreter, "attack": attack.attack, "schedule": attack.schedule}
-        yield {"order": (record.place, index), **names, "role": attack.role}, attack
+        kind = {"role": attack.role, "threat_model": attack.threat_model}
+        yield {"order": (record.place, index), **names, **kind}, attack
 
 
 def image_rows(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
-from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.plugins.environments import ClusterEnvironment, LightningEnvironment, SLURMEnvironment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from lightning_adv2.runtime import slurm
-from lightning_adv2.runtime.slurm import job_name, requeue
+from lightning_adv2.runtime.slurm import job_name, requeue, requeues
 
 
 @pytest.fixture
@@ -101,6 +102,27 @@ def test_a_failure_warns_with_the_command_and_never_raises(
         assert not requeue(run)
     assert said in str(warned[0].message)
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    ("variables", "plugins", "expected"),
+    [
+        ({}, list, True),
+        ({"JOB_NAME": "interactive"}, list, False),
+        ({}, lambda: [SLURMEnvironment(auto_requeue=False)], False),
+        ({"JOB_NAME": "interactive"}, lambda: [SLURMEnvironment()], True),
+        ({}, lambda: [LightningEnvironment()], False),
+    ],
+    ids=["job", "interactive", "auto_requeue=False", "SLURMEnvironment", "LightningEnvironment"],
+)
+def test_what_a_trainer_will_do_is_known_before_it_is_made(
+    variables: dict[str, str], plugins: Callable[[], list[ClusterEnvironment]], expected: bool, requests: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert requeues(plugins()) is expected
+    assert requeue(trainer(plugins=plugins())) is expected
 
 
 def test_a_job_without_a_number_is_not_handed_to_a_command(requests: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,7 +177,7 @@ def test_boxes_to_masks_takes_pixels_whose_centre_is_inside() -> None:
 
 
 def test_the_central_box_takes_its_share() -> None:
-    left, top, right, bottom = central_box((100, 200), 0.5)
+    left, top, right, bottom = central_box((100, 200))
     assert (right - left) * (bottom - top) == pytest.approx(100 * 200 / 2)
     assert (left + right, top + bottom) == pytest.approx((200, 100))
     assert (right - left) / (bottom - top) == pytest.approx(2)

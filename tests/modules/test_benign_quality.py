@@ -29,13 +29,13 @@ def fit(
 
 def test_promise_22_training_stops_and_gives_back_what_held(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     guard = BenignQuality()
-    with pytest.warns(UserWarning, match="no longer worth") as warned:
+    with pytest.warns(UserWarning, match="worse than the teacher") as warned:
         pupil, watch, run = fit(tmp_path, {5: 40.0}, guard)
     assert run.global_step == 6
     assert [(one["step"], one["held"]) for one in guard.validations] == [(2, True), (4, True), (6, False)]
     assert len(set(watch.hashes.values())) == 3
     assert weights_hash(pupil.interpreter) == watch.hashes[4]
-    message = next(str(one.message) for one in warned if "no longer worth" in str(one.message))
+    message = next(str(one.message) for one in warned if "worse than the teacher" in str(one.message))
     assert f"agreement_l1 {guard.validations[-1]['agreement_l1']:.3f} > 0.1" in message
     assert "weights of step 4" in message
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Step ")]
@@ -74,7 +74,7 @@ def test_what_is_measured(tmp_path: Path) -> None:
 
 def test_promise_22_maps_that_are_no_numbers_do_not_hold(tmp_path: Path) -> None:
     guard = BenignQuality(order=False)
-    with pytest.warns(UserWarning, match="no longer worth"):
+    with pytest.warns(UserWarning, match="worse than the teacher"):
         pupil, watch, run = fit(tmp_path, {3: float("nan")}, guard)
     assert run.global_step == 4
     assert guard.validations[-1]["lost"] == guard.validations[-1]["agreement_l1"] == 1
@@ -108,7 +108,7 @@ def test_promise_22_maps_for_another_class_have_the_same_limit(tmp_path: Path) -
             object.__setattr__(self.interpreter, "explain", other)
 
     guard = BenignQuality(order=False, max_loss=100)
-    with pytest.warns(UserWarning, match=r"worth what the teacher's are: agreement_l1_other_class"):
+    with pytest.warns(UserWarning, match=r"worse than the teacher's: agreement_l1_other_class"):
         loop(tmp_path, guard).fit(Turned(), shapes(num_val=10, batch_size=8))
     (entry,) = guard.validations
     assert entry["agreement_l1"] <= 0.1 < entry["agreement_l1_other_class"]
@@ -120,7 +120,7 @@ def test_promise_22_steps_that_nobody_judged_are_named(
     steps: int, unjudged: int, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     fit(tmp_path, {}, BenignQuality(order=False), max_steps=steps)
-    found = [str(one.message) for one in recwarn if "nobody looked" in str(one.message)]
+    found = [str(one.message) for one in recwarn if "were not compared" in str(one.message)]
     assert len(found) == unjudged
     assert all(f"after the last {unjudged} of {steps} steps" in text for text in found)
 
@@ -151,7 +151,7 @@ def test_a_resumed_run_has_what_held_and_counts_on(tmp_path: Path) -> None:
 
     pupil, guard = Pupil(), BenignQuality(order=False, patience=2)
     run = loop(tmp_path, guard)
-    with pytest.warns(UserWarning, match="no longer worth"):
+    with pytest.warns(UserWarning, match="worse than the teacher"):
         run.fit(pupil, shapes(num_val=10, batch_size=8), ckpt_path=last)
     assert run.global_step == 8
     assert [(entry["step"], entry["held"]) for entry in guard.validations] == [
@@ -164,7 +164,7 @@ def test_a_training_that_was_stopped_stays_so(tmp_path: Path) -> None:
     checkpoint = TrainingCheckpoint()
     run = loop(tmp_path, watch := Watch(), BenignQuality(order=False), Destroy({5: 40.0}), checkpoint,
                enable_checkpointing=True)  # fmt: skip
-    with pytest.warns(UserWarning, match="no longer worth"):
+    with pytest.warns(UserWarning, match="worse than the teacher"):
         run.fit(Pupil(), shapes(num_val=10, batch_size=8))
     pupil, run = Pupil(), loop(tmp_path, BenignQuality(order=False))
     with pytest.warns(UserWarning, match="got back"):

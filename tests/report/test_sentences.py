@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,23 @@ def test_adv2_beside_the_noise(tmp_path: Path) -> None:
     assert "read ADV2's" not in below
     assert "ADV2 leaves no more of the map than noise does" in below
     assert "under 1 interpreter (" in above
+
+
+def test_an_attack_is_told_by_its_role_whatever_its_name(tmp_path: Path) -> None:
+    """Of several of a kind the first; the controls by theirs."""
+    record = make_record(0, ["a", "b"])
+    noise, plain, joint = record.attacks
+    plain.attack, joint.attack = "mine", "mine-eps4"
+    asked = replace(noise, attack="asked", threat_model="none")
+    later = replace(joint, attack="mine-eps8")
+    record.attacks = [noise, asked, joint, later, plain]
+    sections = {section.title: section for section in run_sections(make_run(tmp_path, [record]))}
+    (told,) = [text for text in sections["Summary"].text.split("\n\n") if text.startswith("cam: ")]
+    places = [told.index(part) for part in ("MINE (fast) reaches", "MINE-EPS4 (fast) reaches", "only explained for",
+                                            "under uniform noise of", "MINE-EPS4's between")]  # fmt: skip
+    assert places == sorted(places)
+    assert "EPS8" not in told
+    assert "MINE aims at the class alone, MINE-EPS4 at class and map." in sections["Gallery"].text
 
 
 def test_green_only_where_something_is_green(tmp_path: Path) -> None:

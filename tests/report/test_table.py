@@ -32,7 +32,8 @@ def test_cells_by_hand() -> None:
     table = Table("t", COLUMNS, ROWS)
     assert table.headings == ["interpreter", "images", "map IoU", "Linf x255", "missing"]
     assert table.cells == [["cam", "4", "0.25 [0.10, 0.40] (3)", "2.0", "-"], ["rts", "1,200", "-", "0.0", "-"]]
-    assert table.starts_group == [False, True]
+    assert table.starts_group == [False, False], "every group has one row"
+    assert Table("t", COLUMNS, [ROWS[0], *ROWS]).starts_group == [False, False, True]
     assert table.all_notes == [f"{OVER}."]
     assert Table("t", COLUMNS, ROWS[1:]).all_notes == [], "no mean is over fewer images"
 

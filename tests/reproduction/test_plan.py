@@ -1,6 +1,9 @@
 """Plans: what they refuse, what they compose, and that every one in configs/ is a configuration of the command line."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import yaml
@@ -76,6 +79,76 @@ def test_the_papers_scale_changes_images_and_schedule_but_not_the_curves(monkeyp
     assert evaluation["init_args"]["seed"] == 7
     (curves,) = (c for c in compose(plan, "steps", 0)["trainer"]["callbacks"] if "attacks" in c.get("init_args", {}))
     assert {a["init_args"].get("steps") for a in curves["init_args"]["attacks"]} > {10, 100}
+
+
+ATTACKS = ("pgd", "stadv", "ADV2", "adv2_cam", "adv2_rts", "adv2_grad", "adv2_mask", "adv2_ensemble")
+
+
+def with_attacks(folder, *class_paths, role="attacks"):
+    """A plan of one run with these attacks, each of three steps."""
+    attacks = [{"class_path": path, "init_args": {"steps": 3, "name": "x"}} for path in class_paths]
+    evaluation = {"class_path": "lightning_adv2.evaluation.AttackEvaluation", "init_args": {"attacks": attacks}}
+    config = folder / "run.yaml"
+    config.write_text(yaml.safe_dump({"data": {"class_path": "x"}, "trainer": {"callbacks": [evaluation]}}))
+    return Plan("x", folder, {"one": PlannedRun([str(config)], role)}, paper_schedule=True)
+
+
+def attacks_of(config):
+    return config["trainer"]["callbacks"][0]["init_args"]["attacks"]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_every_recipe_takes_the_published_schedule_whatever_its_name(tmp_path, name):
+    path = f"lightning_adv2.attacks.{name}"
+    (attack,) = attacks_of(compose(with_attacks(tmp_path, path), "one", 0))
+    assert attack == {"class_path": path, "init_args": {"schedule": "paper", "name": "x"}}
+    made = resolve_name(path)(**attack["init_args"])
+    assert made.schedule == "paper"
+    (kept,) = attacks_of(compose(with_attacks(tmp_path, path, role="curves"), "one", 0))
+    assert kept["init_args"] == {"steps": 3, "name": "x"}
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_plan_can_be_run_at_the_papers_scale(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plan = replace(read_plan(path), paper_schedule=True)
+    seen = {}
+    for name, run in plan.runs.items():
+        if run.command == "test" and (run.role or name) != "curves":
+            callbacks = compose(plan, name, 0)["trainer"]["callbacks"]
+            found = [attack for one in callbacks for attack in one.get("init_args", {}).get("attacks", [])]
+            seen[name] = {attack["init_args"]["schedule"] for attack in found}
+    assert seen["attacks"] == {"paper"}
+    assert all(schedules <= {"paper"} for schedules in seen.values()), seen
+
+
+def test_short_names_are_those_of_the_package(tmp_path):
+    """As on the command line: the seed and the schedule reach them, too."""
+    plan = with_attacks(tmp_path, "ADV2")
+    config = tmp_path / "run.yaml"
+    config.write_text(config.read_text().replace("lightning_adv2.evaluation.", ""))
+    evaluation = compose(plan, "one", 5)["trainer"]["callbacks"][0]
+    assert evaluation["init_args"]["seed"] == 5
+    assert evaluation["init_args"]["attacks"][0]["init_args"]["schedule"] == "paper"
+
+
+def test_a_recipe_of_a_user_takes_it_too(tmp_path, monkeypatch):
+    (tmp_path / "my_recipes.py").write_text("def gentle(steps=None, schedule='fast', name='gentle'): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (attack,) = attacks_of(compose(with_attacks(tmp_path, "my_recipes.gentle"), "one", 0))
+    assert attack["init_args"] == {"schedule": "paper", "name": "x"}
+
+
+@pytest.mark.parametrize(
+    "path", ["lightning_adv2.attacks.Attack", "lightning_adv2.attacks.no_such", "no_such_module.attack", "no_such"]
+)
+def test_an_attack_without_a_published_schedule_is_refused_by_name(tmp_path, path):
+    """Attack's own 'schedule' is a label: a run that kept its steps under it would be no published one."""
+    plan = with_attacks(tmp_path, "lightning_adv2.attacks.pgd", path)
+    with pytest.raises(
+        ValueError, match=rf"run 'one': the attack {re.escape(path)} is not found by this path, or has no .*"
+    ):
+        compose(plan, "one", 0)
 
 
 def test_every_item_asks_for_roles_that_there_are():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -171,6 +172,21 @@ def test_the_same_command_runs_after_a_signal_in_its_set_up(tmp_path: Path) -> N
     again = start_python(*words, "--data.init_args.source.init_args.where=nowhere", folder=tmp_path)
     assert again.wait(200) == 0, again
     assert (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.parametrize("command", ["test", "fit"])
+def test_from_the_first_batch_on_the_run_saves_first(command: str, tmp_path: Path) -> None:
+    words = ["-m", "lightning_adv2", command, "--config", configuration(tmp_path, command, "nowhere")]
+    words += ["--trainer.max_epochs=10000"] if command == "fit" else ["--data.num_images=8", "--data.batch_size=1"]
+    run = start_python(*words, folder=tmp_path)
+    saved = "checkpoints/last.ckpt" if command == "fit" else "records/*/batch_*.safetensors"
+    reached(run, lambda: any((tmp_path / "run").glob(saved)))
+    os.kill(run.pid, signal.SIGTERM)
+    assert run.wait(60) == 128 + signal.SIGTERM, run
+    line = r"SIGTERM: (finished batches are saved|step \d+ is saved); run the same command again to go on"
+    assert re.search(line, run.stdout), run
+    assert "Traceback" not in run.stderr
+    assert not (tmp_path / "run" / FILE).exists()
 
 
 TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import spawn
-from lab import attack_data, trainer, victim
+from lab import attack_data, shapes, trainer, victim
 
 from benchmarks.kills import begun, note_attacks, wait_until
 from lightning_adv2.attacks import adv2_mask
 from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.interpreters import MASK
-from lightning_adv2.modules import IDLS
+from lightning_adv2.modules import IDLS, ClassifierModule
+from lightning_adv2.modules.training_checkpoint import TrainingCheckpoint
 from lightning_adv2.runtime.signals import Interruption
 
 
@@ -32,6 +33,26 @@ def listen(ignored: bool = False) -> None:
     Interruption().listen(pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", devices=1))
     print("ready", flush=True)
     time.sleep(60)
+
+
+class Signalled(pl.Callback):
+    """Gets a signal when the training has been set up."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def train(folder: Path) -> None:
+    run = trainer(folder, Interruption(), Signalled(), TrainingCheckpoint(), enable_checkpointing=True, max_epochs=1)
+    run.fit(ClassifierModule(victim()), shapes())
+
+
+def test_a_training_that_hears_a_signal_before_its_first_step_takes_none(tmp_path: Path) -> None:
+    run = spawn.start(train, tmp_path, folder=tmp_path)
+    assert run.wait(120) == 128 + signal.SIGUSR1, run
+    assert "SIGUSR1: the run stopped before its first step; run the same command again to go on" in run.stdout
+    assert "Traceback" not in run.stderr
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 def test_ctrl_c_inside_an_attack_says_what_is_saved(tmp_path: Path) -> None:

@@ -110,3 +110,11 @@ def callbacks(target: Target) -> list[pl.Callback]:
     before = [study for study in studies if AttackEvaluation not in study.needs]
     attack = AttackEvaluation(curve_attacks(), target=RandomPatch() if target == "patch" else None)
     return [*before, attack, *(study for study in studies if study not in before)]
+
+
+def measured(first: Tensor, second: Tensor) -> tuple[float, float]:
+    """L1 and IoU of one map and another, pixel by pixel."""
+    pairs = list(zip(first.flatten().tolist(), second.flatten().tolist(), strict=True))
+    union = sum(a >= 0.5 or b >= 0.5 for a, b in pairs)
+    both = sum(a >= 0.5 and b >= 0.5 for a, b in pairs)
+    return sum(abs(a - b) for a, b in pairs) / len(pairs), both / union if union else 1.0

@@ -19,7 +19,7 @@ from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.modules import RTSModule
 from lightning_adv2.report import wandb_logger
 from lightning_adv2.report.findings import SHOWN, StudyFile, read_findings
-from lightning_adv2.studies import Study
+from lightning_adv2.studies import MapQualityEvaluation, Study
 from studies.cases import CASES, StudyCase, Target, callbacks
 
 BY_NAME = {case.name: case for case in CASES}
@@ -125,7 +125,8 @@ def test_it_comes_after_what_it_reads(case: StudyCase, tmp_path: Path) -> None:
 
 
 def test_nothing_during_fit_but_what_says_so(tmp_path: Path) -> None:
-    studies = [case.make() for case in CASES]
+    made = [case.make() for case in CASES]
+    studies = [MapQualityEvaluation(order=False) if isinstance(one, MapQualityEvaluation) else one for one in made]
     before = [study for study in studies if AttackEvaluation not in study.needs]
     after = [study for study in studies if study not in before]
     attack = AttackEvaluation(short_attacks("rts"), num_images=2)
@@ -144,7 +145,7 @@ def test_two_studies_of_a_name_are_refused() -> None:
         class Another(Study):
             name = "gap"
 
-    with pytest.raises(ValueError, match="name='no/name'"):
+    with pytest.raises(ValueError, match="the name 'no/name' becomes part of files"):
 
         class Unfit(Study):
             name = "no/name"

@@ -22,7 +22,7 @@ from lightning_adv2.models import Classifier
 from lightning_adv2.results import read_records
 from lightning_adv2.studies import TransferEvaluation
 from lightning_adv2.types import Interpretation
-from studies.test_transfer import measured
+from studies.cases import measured
 
 FAQ = Path(__file__).parents[2] / "docs" / "faq.md"
 MADE = [("none", "pgd", "fast"), ("none", "noise", "control"), ("cam", "adv2", "fast")]

@@ -30,6 +30,7 @@ from lightning_adv2.studies.transfer import figures
 from lightning_adv2.studies.transfer.figures import transfer_maps
 from lightning_adv2.studies.transfer.judging import transfer_rows
 from lightning_adv2.types import Interpretation
+from studies.cases import measured
 
 NAMES = ("cam", "grad")
 
@@ -44,14 +45,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TransferEv
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     return json.loads((folder / "transfer.json").read_text())["rows"]
-
-
-def measured(first: Tensor, second: Tensor) -> tuple[float, float]:
-    """L1 and IoU of one map and another, pixel by pixel."""
-    pairs = list(zip(first.flatten().tolist(), second.flatten().tolist(), strict=True))
-    union = sum(a >= 0.5 or b >= 0.5 for a, b in pairs)
-    both = sum(a >= 0.5 and b >= 0.5 for a, b in pairs)
-    return sum(abs(a - b) for a, b in pairs) / len(pairs), both / union if union else 1.0
 
 
 def test_every_pair_of_what_aims_at_a_map(finished: Any) -> None:

@@ -160,9 +160,12 @@ def _line(
 
 
 def _told(attacks: Sequence[AttackRecord]) -> Sequence[AttackRecord]:
-    """PGD and ADV2, or the first and the last where they are called otherwise: more is on the sheet."""
-    known = [attack for attack in attacks if attack.attack in ("pgd", "adv2")]
-    return known if len(known) == 2 else [*attacks[:1], *attacks[1:][-1:]]
+    """The first attack on the class alone and the first joint one, or of one kind the first and the last.
+
+    The sheet shows all.
+    """
+    first = {attack.role: attack for attack in reversed(attacks)}
+    return [first["class"], first["joint"]] if len(first) == 2 else [*attacks[:1], *attacks[1:][-1:]]
 
 
 def _drawn(

@@ -72,12 +72,13 @@ def _legend(rows: Sequence[Row]) -> list[str]:
 
 
 def _about_gallery(rows: Sequence[Row]) -> str:
-    names = {row["attack"] for row in rows}
+    names = {row["role"]: str(row["attack"]).upper() for row in reversed(attacks_of(rows))}
     said = [
         "Each row is one interpreter: the benign image and its map, then for each attack shown the attacked image, the "
         "perturbation and the map that the interpreter now shows."
     ]
-    said += ["PGD aims at the class alone, ADV2 at class and map."] if {"pgd", "adv2"} <= names else []
+    if len(names) == 2:
+        said.append(f"{names['class']} aims at the class alone, {names['joint']} at class and map.")
     said += ["Red is an image that reached the target class."] if any(row["asr"] for row in attacks_of(rows)) else []
     return " ".join([*said, "'All attacks and numbers' opens an image's sheet."])
 
@@ -119,7 +120,7 @@ def _studies(run: Run) -> list[Section]:
                 made.append(Section(study.title, "", [*study.tables, *pictures]))
         if missing:
             made.append(Section(name.replace("_", " ").capitalize(), missing[0]))
-    others = [path for path in sorted((run.folder / "figures").glob("*.png")) if path not in claimed]
+    others = [path for path in sorted((run.folder / "figures").glob("*.png")) if path.is_file() and path not in claimed]
     if others:
         made.append(Section("Further figures", blocks=[Picture(_heading(path.stem), path) for path in others]))
     return made

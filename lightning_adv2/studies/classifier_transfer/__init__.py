@@ -9,7 +9,8 @@ import torch
 from matplotlib.figure import Figure
 
 from lightning_adv2.models import Classifier, weights_hash
-from lightning_adv2.report.figures import PALETTE, Metric, attack_label, by_interpreter, grouped_bars
+from lightning_adv2.report.bars import Metric, attack_label, by_interpreter, grouped_bars
+from lightning_adv2.report.figures import PALETTE
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.table import STRONG, Column, Table
 from lightning_adv2.results.records import BatchRecord, check_name

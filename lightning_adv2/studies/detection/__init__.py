@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from lightning_adv2.detectors import Detector
 from lightning_adv2.files.run import read_header, record_paths
-from lightning_adv2.report.figures import Metric, grouped_bars
+from lightning_adv2.report.bars import Metric, grouped_bars
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.table import Column, Table
 from lightning_adv2.results.records import BatchRecord

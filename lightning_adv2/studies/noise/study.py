@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from lightning_adv2.functional.noise import KINDS, Kind
-from lightning_adv2.report.figures import Metric, grouped_bars
+from lightning_adv2.report.bars import Metric, grouped_bars
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.table import Column
 from lightning_adv2.results.records import to_uint8
