@@ -25,7 +25,6 @@ from lightning_adv2.evaluation.pace import Pace, make_pace, parts_of
 from lightning_adv2.evaluation.pilot import pilot
 from lightning_adv2.evaluation.progress import StepProgress
 from lightning_adv2.evaluation.running import RunningMeans
-from lightning_adv2.evaluation.stages import idle
 from lightning_adv2.files.sums import FILE as SUMS
 from lightning_adv2.files.sums import write_sums
 from lightning_adv2.interpreters import Interpreter
@@ -231,7 +230,7 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the page and log to W&B, after all other callbacks have written their files."""
         self._attacker.forget_weights()
-        if idle(trainer) and self.run is not None:
+        if trainer.state.fn == TrainerFn.FITTING and self.run is not None:
             with harmless(self.run.folder / SUMS, SAME):
                 write_sums(self.run.folder)
             log_run(trainer.logger, self.run)

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytorch_lightning as pl
 
-from lightning_adv2.evaluation.attack_evaluation import AttackEvaluation
 from lightning_adv2.files.run import record_paths
 from lightning_adv2.results.records import BatchRecord, read_record, wait_for_records
 from lightning_adv2.runtime.folders import results_folder
 from lightning_adv2.runtime.processes import on_rank_zero
-
-
-def evaluation_before(trainer: pl.Trainer, callback: pl.Callback) -> AttackEvaluation:
-    """The AttackEvaluation whose records ``callback`` reads.
-
-    Raises:
-        ValueError: there is none, or it comes later, so that there would be nothing to read after hours of attack.
-    """
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    for one in callbacks[: callbacks.index(callback)]:
-        if isinstance(one, AttackEvaluation):
-            return one
-    name = type(callback).__name__
-    raise ValueError(f"callbacks: {name} reads what AttackEvaluation writes; list it after that one")
 
 
 def batches_of_this_process(trainer: pl.Trainer) -> Iterator[dict[str, BatchRecord]]:
