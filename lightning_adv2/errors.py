@@ -1,4 +1,4 @@
-"""Errors in a few lines that end with the remedy; needs neither torch nor Lightning."""
+"""Error messages of a few lines that end with the remedy; imports neither torch nor Lightning."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LINES, _WIDTH = 8, 400
 
 
 def shorten(message: str) -> str:
-    """The message in at most 8 lines of 400 characters: of both the beginning and the end, where the remedy stands.
+    """The message in at most 8 lines of 400 characters: beginning and end, where the remedy stands.
 
-    Names in it are text: what a terminal would obey is written out.
+    Control characters in it are written out.
     """
     from lightning_adv2.files.text import visible  # not before there is an error
 
@@ -29,10 +29,10 @@ def shorten(message: str) -> str:
 
 @contextmanager
 def short_errors(traceback_wanted: bool) -> Iterator[None]:
-    """Print an error of the kinds that a user can mend without its traceback, and exit with code 1.
+    """Print an error that a user can correct, without its traceback, and exit with code 1.
 
     An error of another kind (AttributeError, KeyError, ...) is a fault in code, and keeps its traceback. Of several
-    processes the first alone prints the whole message; each of the others prints a line.
+    processes only the first prints the whole message; each of the others prints one line.
 
     Args:
         traceback_wanted: print the traceback instead; ``LIGHTNING_ADV2_TRACEBACK=1`` does so, too.

@@ -1,4 +1,4 @@
-"""An error that a class raises while it is made from a configuration, as it was raised, and where it belongs."""
+"""Errors that a class raises during its instantiation, unchanged and with the key in the configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning_adv2.cli.patching import ACTION, TYPES, function, replaced
 
 
 class _Raised(BaseException):
-    """Carries an error past jsonargparse, which would take it for a value of the wrong type; no error itself."""
+    """Carries an error past jsonargparse, which would report it as a value of the wrong type."""
 
     def __init__(self, error: Exception, class_path: str) -> None:
         super().__init__(error)
@@ -18,10 +18,10 @@ class _Raised(BaseException):
 
 
 def with_errors_of_classes(make: Callable[[], None]) -> None:
-    """Call ``make``; where the making of a class or a call of a function fails, let its error through unchanged.
+    """Call ``make``, and raise the error of a class or function unchanged.
 
     jsonargparse tries the members of a union one by one, and reports one error about all of them, with the whole
-    configuration (seen in 4.40 and 4.53). Two of its functions are wrapped meanwhile.
+    configuration (versions 4.40 and 4.53). Two of its functions are wrapped during the call.
 
     Args:
         make: instantiates classes of a configuration.

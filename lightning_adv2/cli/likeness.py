@@ -1,4 +1,4 @@
-"""What was probably meant by a mistyped name."""
+"""The intended name behind a mistyped one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def alike(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is most like the given one, whatever the case of its letters; None where none is."""
+    """The known name that is most similar to ``name``, in any letter case; None where no name is similar."""
     from difflib import get_close_matches  # needed after a mistake alone
 
     plain = {one.casefold().replace("_", ""): one for one in sorted(known)}

@@ -1,4 +1,4 @@
-"""How one configuration goes over another: a list, or another class, starts from its own defaults."""
+"""How configurations are merged: a list, or another class, starts from its own defaults."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def starting_anew() -> Iterator[None]:
     """Parse under the rule of docs/configuration.md: values are merged by key, lists and other classes replaced.
 
     jsonargparse merges the classes of two lists of equal length by position, and carries arguments over from one class
-    to another that has an argument of the same name. It has no setting for either (seen in 4.40 and 4.53), so two of
-    its functions are wrapped for as long as the context lasts. The same place mends ``null`` on the command line for an
-    argument two classes down, which it passes on as the text ``None``. Dotted overrides of the last class in a list
+    to another that has an argument of the same name. It has no setting for either (versions 4.40 and 4.53), so two of
+    its functions are wrapped inside the context. The wrappers also pass on ``null`` for an argument two classes down,
+    which jsonargparse passes on as the text ``None``. Dotted overrides of the last class in a list
     (``--trainer.callbacks.init_args.seed 1``), ``+=``, and the same class given again at the same key merge as before.
     """
     adapt = function(TYPES, "adapt_typehints")
 
     def adapt_anew(val: Any, typehint: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(val, NestedArg) and "." in val.key and isinstance(typehint, type) and _has_none(val.val):
-            val = NestedArg(val.key, json.dumps(val.val))  # it is passed on as text, and parsed once more
+            val = NestedArg(val.key, json.dumps(val.val))  # passed on as text, and parsed again
         if isinstance(val, list) and not kwargs.get("append") and isinstance(kwargs.get("prev_val"), list | Namespace):
             kwargs["prev_val"] = []
         return adapt(val, typehint, *args, **kwargs)

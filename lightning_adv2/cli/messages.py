@@ -49,13 +49,13 @@ _GUIDES = {
 
 
 class Parser(LightningArgumentParser):
-    """Lightning's parser, whose errors are a few lines and no list of all options; an option has its whole name."""
+    """Lightning's parser with errors of a few lines in place of a list of all options; options are not abbreviated."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Exit with code 2 and the message; where an outer parser is to report it, raise."""
+        """Print the message and exit with code 2, or raise where an outer parser reports the error."""
         if not self.exit_on_error:
             super().error(message, ex)
         print(f"error: {shorten(plain(message))}", file=sys.stderr)
@@ -70,10 +70,10 @@ class Parser(LightningArgumentParser):
 
 @contextmanager
 def plain_unions() -> Iterator[None]:
-    """Parse so that an error in a union's member is not lost among the members that are of another type anyway.
+    """Parse so that the error of the intended member of a union is reported, not those of members of another type.
 
-    Of a file that holds such an error, jsonargparse (seen in 4.53) says that it contains itself: it reads the file once
-    more. That attempt is made to fail as others do, so that the first error stays.
+    Of a file with such an error, jsonargparse (version 4.53) reports that the file contains itself, because it
+    reads the file a second time. Here the second reading fails as others do, so that the first error is reported.
     """
     read_part = function(TYPES, "adapt_subconfig_path")
 
@@ -160,7 +160,7 @@ def _configurations(folder: Path) -> Iterator[Path]:
 
 
 def _full(kind: str) -> str:
-    """A class's path, where the package exports it."""
+    """The class path of a class that the package exports; the name of another class."""
     return next((f"lightning_adv2.{package}.{kind}" for package in PACKAGES if kind in exports(package)), kind)
 
 
@@ -170,7 +170,7 @@ def _imported(class_path: str) -> Any:
 
 
 def suggestion(message: str, options: Iterable[str]) -> str | None:
-    """The option, argument, class or command that was probably meant; None where nothing is like it.
+    """The option, argument, class or command that was probably meant; None where no name is similar.
 
     Args:
         message: of jsonargparse's error.
