@@ -6,7 +6,9 @@ how many. Importing ``cases`` works because pytest puts this folder on the path.
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -28,8 +30,8 @@ torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 # What the processes of a session share, those that xdist starts and those that tests start.
 if "LAB" not in os.environ:
-    _shared = tempfile.TemporaryDirectory(prefix="lab")
-    os.environ["LAB"] = _shared.name
+    os.environ["LAB"] = tempfile.mkdtemp(prefix="lab")
+    atexit.register(shutil.rmtree, os.environ["LAB"], ignore_errors=True)
 
 # Matplotlib's list of fonts, which takes it seconds, is made once for all processes, whatever their home.
 os.environ.setdefault("MPLCONFIGDIR", str(Path(__file__).parents[1] / "build" / "matplotlib"))

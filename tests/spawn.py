@@ -123,8 +123,7 @@ class Spawned:
     """
 
     def __init__(self, words: list[str], folder: Path, processes: int, variables: dict[str, str]) -> None:
-        self._kept = tempfile.TemporaryDirectory(prefix="spawned")
-        self._place = Path(self._kept.name)
+        self._place = Path(tempfile.mkdtemp(dir=os.environ["LAB"]))
         self._process = _server.Process(target=_forked, args=(words, self._place, folder, processes, variables))
         # The server's own, of which a process keeps nothing.
         with mock.patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}):

@@ -51,7 +51,14 @@ def test_committed_without_outputs(path: Path) -> None:
         assert cell.get("execution_count") is None
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+SHORT = {"quickstart"}  # the others take a minute or more
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=() if path.stem in SHORT else pytest.mark.slow) for path in NOTEBOOKS],
+    ids=name,
+)
 def test_it_runs(path: Path, tmp_path: Path) -> None:
     check(path, tmp_path, threads=1)
 

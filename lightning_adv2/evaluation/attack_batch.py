@@ -126,12 +126,13 @@ def attack_batch(
     benign_map = interpreter.explain(classifier, batch["images"], batch["label"]).attribution_map[rows]
     target_map = benign_map
     if rows:
-        others = [batch.get("other_images"), batch.get("other_label")]
+        others, other_label = batch.get("other_images"), batch.get("other_label")
         target_map = shared.target(
             TargetRequest(
                 classifier, interpreter, right.images, label, right.target_class, benign_map, names,
                 image_generators(shared.seed, names, "target_map"),
-                *(None if other is None else other[rows] for other in others),
+                other_images=None if others is None else others[rows],
+                other_label=None if other_label is None else other_label[rows],
             )
         )  # fmt: skip
     unfit = unfit_maps(benign_map, target_map)

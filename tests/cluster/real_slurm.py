@@ -18,6 +18,7 @@ DAEMONS = ("munged", "slurmctld", "slurmd")
 OVER = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
 CONFIGURATION = """
 ClusterName=adv2
+FirstJobId={first}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
 SlurmdPort={node}
@@ -81,7 +82,9 @@ class Slurm:
         (munge / "key").write_bytes(os.urandom(128))
         (munge / "key").chmod(0o600)
         controller, node = _free_ports()
-        text = CONFIGURATION.format(host=host, folder=self.folder, controller=controller, node=node)
+        # Lightning makes a run's port of its job's number: clusters beside each other must not count alike.
+        first = 1000 + os.getpid() % 8000
+        text = CONFIGURATION.format(host=host, folder=self.folder, controller=controller, node=node, first=first)
         (self.folder / "slurm.conf").write_text(text)
         named = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
         self._daemon("munged", "--foreground", "--force", *(f"--{name}={munge / file}" for name, file in named.items()))

@@ -79,12 +79,12 @@ def test_promise_10_an_evaluation_is_requeued_and_goes_on(
 
 def test_promise_10_a_task_that_has_only_to_wait_hears_the_signal(slurm: Slurm, tmp_path: Path) -> None:
     """One batch for two tasks: the second one waits from the start."""
-    config = evaluation(tmp_path, steps=3000, num_images=4, batch_size=4)
+    config = evaluation(tmp_path, steps=1200, num_images=4, batch_size=4)
     expected = one_process(config, tmp_path / "alone")
     run = tmp_path / "run"
     job = slurm.submit(run, "several_nodes.sbatch", options=("--nodes=1", *TWO), CONFIG=config, RUN=run)
     slurm.wait_until(lambda: (run / "records" / "experiment.json").exists(), 120, run)
-    time.sleep(5)
+    time.sleep(3)
     told = time.monotonic()
     slurm.ask("scancel", "--signal=USR1", job)
     slurm.queued_again(job, run)

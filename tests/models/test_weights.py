@@ -5,13 +5,13 @@ import json
 import os
 import pickle
 import re
-import subprocess
-import sys
-import textwrap
+import resource
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+import spawn
 import torch
 from cases import small_classifier
 from damage import data_start, flipped, refusal, seal_of, truncated
@@ -269,25 +269,25 @@ def test_saving_creates_the_folder_and_leaves_nothing_else(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["net.safetensors"]
 
 
+def save_beyond_a_limit(path: Path) -> str:
+    """A file-size limit is what a full disk looks like to a program, and it holds for root as well."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    try:
+        save_weights({"a": torch.ones(10_000)}, path)
+    except Exception as error:
+        return f"failed loudly: {type(error).__name__}"[:100]
+    return "saved"
+
+
 def test_promise_6_a_failed_save_leaves_the_old_file_and_is_loud(tmp_path):
-    path = tmp_path / "net.safetensors"
+    path = tmp_path / "weights" / "net.safetensors"
     save_weights({"a": torch.zeros(3)}, path)
     old = path.read_bytes()
-    # A file-size limit is what a full disk looks like to a program, and it holds for root as well.
-    code = f"""
-        import resource, signal, torch
-        from lightning_adv2.models import save_weights
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        try:
-            save_weights({{"a": torch.ones(10_000)}}, {str(path)!r})
-        except Exception as error:
-            print("failed loudly:", type(error).__name__)
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
-    assert "failed loudly" in done.stdout, done.stderr
+    (said,) = spawn.run(save_beyond_a_limit, path, folder=tmp_path)
+    assert said.startswith("failed loudly")
     assert path.read_bytes() == old
-    assert [p.name for p in tmp_path.iterdir()] == ["net.safetensors"]
+    assert [p.name for p in path.parent.iterdir()] == ["net.safetensors"]
 
 
 def test_a_target_that_cannot_be_replaced_leaves_no_half_file(tmp_path):

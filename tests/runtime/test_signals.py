@@ -58,6 +58,7 @@ def test_a_training_that_hears_a_signal_before_its_first_step_takes_none(tmp_pat
 def test_ctrl_c_inside_an_attack_says_what_is_saved(tmp_path: Path) -> None:
     run = spawn.start(attack_for_minutes, tmp_path, folder=tmp_path)
     wait_until(lambda: len(begun(tmp_path)) >= 1 or run.poll() is not None, 120)
+    assert run.poll() is None, run
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does
     assert run.wait(60) == 130, run.stderr
     assert "Ctrl-C: the run saves and stops; a second Ctrl-C ends it at once" in run.stderr

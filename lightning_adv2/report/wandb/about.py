@@ -19,16 +19,16 @@ def run_settings(
 ) -> dict[str, Any]:
     """``group``, ``job_type`` and ``tags`` of a W&B run.
 
-    W&B's own variables ``WANDB_RUN_GROUP`` and ``WANDB_JOB_TYPE`` win, then what the run has from its first start, then
-    what is given. Without any, the folder around the run's is the group, below the working directory's own folders:
-    ``runs/cifar10/cam`` belongs to ``cifar10``, ``runs/cifar10_cam`` to none. Tags in ``WANDB_TAGS`` are added.
+    Group and job type come from ``WANDB_RUN_GROUP`` and ``WANDB_JOB_TYPE``, else from the first start of the run, else
+    from the arguments. The default group is the parent folder, if it lies below a folder of the working directory:
+    ``runs/cifar10/cam`` has the group ``cifar10``, ``runs/cifar10_cam`` has none. Tags in ``WANDB_TAGS`` are added.
 
     Args:
         folder: of the run.
         state: its ``wandb.json``.
-        group: what belongs together.
-        job_type: what the run does.
-        tags: what to filter by.
+        group: name that related runs share.
+        job_type: kind of the run.
+        tags: words to filter by.
     """
     return {
         "group": os.environ.get("WANDB_RUN_GROUP") or state.get("group") or group or _group_of(folder),
@@ -53,7 +53,7 @@ def job_type_of(subcommand: str | None, module: object) -> str | None:
 
 
 def as_tags(words: Iterable[str]) -> tuple[str, ...]:
-    """Each once, as W&B takes them: not empty, at most 64 characters."""
+    """The words as tags of W&B: each once, not empty, at most 64 characters."""
     return tuple(dict.fromkeys(word.strip()[:_LONGEST_TAG] for word in words if word.strip()))
 
 

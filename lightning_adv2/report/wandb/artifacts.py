@@ -1,4 +1,4 @@
-"""Artifacts: the weights that a ``fit`` left, and an evaluation's records with all that was made of them."""
+"""Artifacts of W&B: the weights of a ``fit``, and all files of an evaluation."""
 
 from __future__ import annotations
 

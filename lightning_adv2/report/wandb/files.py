@@ -32,7 +32,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def logged(folder: Path) -> dict[str, str]:
-    """The digests of what the folder's W&B run has for certain, by name."""
+    """The digests of all contents that the folder's W&B run is known to have, by name."""
     found = read_state(folder).get("logged")
     return found if isinstance(found, dict) else {}
 
@@ -68,10 +68,10 @@ def upload_command(folder: Path) -> str:
 
 
 def claim(folder: Path, run_id: str) -> IO[str]:
-    """The lock of a folder's W&B run, open; whoever holds the lock may log. Repairs what killed processes left.
+    """The lock of a folder's W&B run, open, after the repair of the offline runs that killed processes left.
 
     ``wandb sync`` (0.31) stops at a record that a kill cut off: it uploads no later start, and the same rows again at
-    every call. A start is therefore cut behind its last whole record, and deleted where there is none.
+    every call. An offline run is therefore cut behind its last whole record, and deleted if it has none.
 
     Args:
         folder: of the run.

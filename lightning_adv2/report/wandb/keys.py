@@ -1,4 +1,4 @@
-"""W&B's key: whether there is one. It is never printed."""
+"""The key of W&B: whether one is set, and warnings that do not print it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 
 def has_key() -> bool:
-    """Whether a key is set up: in the environment, or by ``wandb login`` in the user's netrc file."""
+    """Whether a key is set: in the environment, or by ``wandb login`` in the user's netrc file."""
     import wandb
 
     if os.environ.get("WANDB_API_KEY"):
@@ -26,7 +26,7 @@ def has_key() -> bool:
 
 
 def warn(error: Exception, remedy: str) -> None:
-    """Warn without telling secrets: a validation error repeats what was given."""
+    """Warn of an error whose message may repeat a key: values of ``*_KEY`` and ``*_TOKEN`` variables become ``***``."""
     text = " ".join(str(error).split()) or type(error).__name__
     for name, value in os.environ.items():
         if name.endswith(("_KEY", "_TOKEN")) and value.strip():

@@ -1,4 +1,4 @@
-"""A W&B logger that neither loses nor stops a run: W&B shows the records, which are never there alone."""
+"""A W&B logger that can neither lose nor stop a run: an evaluation is logged from its files, which stay complete."""
 
 from __future__ import annotations
 
@@ -28,21 +28,20 @@ CONNECT_SECONDS, FINISH_SECONDS = 30, 60
 
 
 class RunLogger(WandbLogger):
-    """Logs to the one W&B run of a folder, and never raises.
+    """Logs to the one W&B run of a folder; never raises.
 
-    The first start gives the folder a W&B run id, in ``wandb.json``; every later start continues that run. When
-    something goes wrong, one warning says so, and what follows is logged offline under the same id, or not at all where
-    that fails too.
+    The first start gives the folder a W&B run id, in ``wandb.json``; every later start continues that run. After an
+    error, of which one warning tells, values are logged offline under the same id, or not at all if that fails too.
 
     Args:
-        folder: of the run; W&B's files go to ``wandb/`` in it, also those that W&B stages until an upload, unless
-            ``WANDB_DATA_DIR`` says where to.
+        folder: of the run; its ``wandb/`` takes W&B's files, also those that W&B stages until an upload, unless
+            ``WANDB_DATA_DIR`` names another folder.
         project: W&B project, of the first start.
         name: display name, of the first start.
         offline: log to files only.
-        group: what belongs together, of the first start; see ``about.run_settings``.
-        job_type: what the run does, of the first start.
-        tags: what to filter by.
+        group: name that related runs share, of the first start; see ``about.run_settings``.
+        job_type: kind of the run, of the first start.
+        tags: words to filter by.
     """
 
     _active: RunLogger | None = None
@@ -87,7 +86,7 @@ class RunLogger(WandbLogger):
 
     @property
     def experiment(self) -> Any:
-        """W&B's run, started at the first use; an object that takes everything and does nothing where that fails."""
+        """W&B's run, started at the first use; if it cannot be started, an object whose methods do nothing."""
         if self._experiment is None and self._failures < 2 and _rank() == 0:
             try:
                 self.connect()
@@ -121,7 +120,7 @@ class RunLogger(WandbLogger):
         return bool(self._offline or getattr(self._experiment, "offline", False))
 
     def attempt(self, act: Callable[[], None]) -> None:
-        """Call ``act``, which logs something; after an error once more, offline."""
+        """Call ``act``, which logs values; after an error once more, offline."""
         while self._failures < 2:
             try:
                 self.connect()
@@ -130,15 +129,15 @@ class RunLogger(WandbLogger):
                 self._fail(error)
 
     def once(self, name: str, digest: str, act: Callable[[], None]) -> None:
-        """Call ``act``, which logs something and may raise, unless the folder's W&B run has it.
+        """Call ``act`` unless ``wandb.json`` has this digest; may raise.
 
-        ``wandb.json`` takes the digest when the W&B run is closed and all is written or uploaded. After a kill before
-        that the same is logged once more.
+        ``wandb.json`` takes the digest when the W&B run is closed and all is written or uploaded. After an earlier kill
+        ``act`` is called once more.
 
         Args:
-            name: of what is logged.
-            digest: of its content.
-            act: logs it.
+            name: of the content that is logged.
+            digest: of the content.
+            act: logs the content.
         """
         if (logged(self.folder) | self._logged).get(name) != digest:
             act()
@@ -169,7 +168,7 @@ class RunLogger(WandbLogger):
             self.once(f"model/{path.stem}", digest, partial(log_weights, self._experiment, path, digest))
 
     def close(self) -> bool:
-        """Finish W&B's run, at the latest when the process ends; False when W&B may lack something."""
+        """Finish W&B's run, at the latest when the process ends; False if W&B may lack values."""
         run, self._experiment = self._experiment, None
         atexit.unregister(self.close)
         if RunLogger._active is self:
@@ -222,7 +221,7 @@ class RunLogger(WandbLogger):
 
 
 def attempt(logger: WandbLogger, act: Callable[[], None]) -> None:
-    """Call ``act``, which logs something; an error becomes a warning, with any logger of W&B's."""
+    """Call ``act``, which logs values to any logger of W&B; an error becomes a warning."""
     if isinstance(logger, RunLogger):
         return logger.attempt(act)
     try:

@@ -30,7 +30,7 @@ _CURVES = {"success": "asr"}  # measures of a trace that are called otherwise in
 
 
 def report_row(run: Run) -> Row:
-    """All that is logged of a run, by W&B key."""
+    """Tables, charts and figures of a run, by W&B key."""
     stage = run.about["stage"]
     row = {f"results/{stage}/{name}": chart for name, chart in _results(run.summary.rows).items()}
     for name in run.summary.by_interpreter:
@@ -84,7 +84,7 @@ def curve_points(curve: Sequence[float]) -> list[tuple[int, float]]:
 
 
 def _pictures(run: Run, stage: str) -> Row:
-    """The figures of the run's own report, as far as they are there."""
+    """The figures of the run's own report that exist."""
     import wandb
 
     folder = run.folder / "figures"
@@ -97,7 +97,7 @@ def _pictures(run: Run, stage: str) -> Row:
 
 
 def _studies(run: Run, stage: str) -> Row:
-    """Of each study the rows as ``table``, further rows by their names, its figures as ``figure``, ``figure_maps``."""
+    """The rows of each study as ``table``, further rows by their names, its figures as ``figure``, ``figure_maps``."""
     import wandb
 
     row: Row = {}
@@ -114,7 +114,7 @@ def _studies(run: Run, stage: str) -> Row:
 
 
 def _table(rows: Sequence[Row]) -> Any:
-    """Rows as a table of W&B's: names as text, lists and dictionaries as one text."""
+    """Rows as a table of W&B; a list or a dictionary becomes one text."""
     import wandb
 
     columns: list[Any] = list(rows[0])
@@ -128,7 +128,7 @@ def _cell(value: Any) -> Any:
 
 
 def _image_table(rows: Sequence[Row], prefix: str) -> Row:
-    """One table, and the same overlays as media panels, which need no click to open."""
+    """A table of images, and the same overlays as media panels, which need no click to open."""
     import wandb
 
     if not rows:

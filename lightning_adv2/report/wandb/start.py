@@ -1,4 +1,4 @@
-"""Start the W&B logger of a folder, online or offline, as it can be had."""
+"""Start the logger of a folder: W&B online, else W&B offline, else CSV files."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def wandb_logger(
     Args:
         save_dir: folder of the run.
         project: W&B project.
-        name: display name of the run; the folder's where it is left out.
-        offline: None decides by itself: as ``WANDB_MODE`` says; without it online when a key is set up and the server
-            answers, else offline.
-        group: what belongs together; see ``about.run_settings`` for what it is otherwise.
-        job_type: what the run does, such as ``evaluate``.
-        tags: to filter by; a report adds dataset, classifier, interpreters and attacks.
+        name: display name of the run; None takes the folder's name.
+        offline: log to files only; None follows ``WANDB_MODE``, and without that variable logs online if a key is set
+            and the server answers.
+        group: name that related runs share; see ``about.run_settings`` for the default.
+        job_type: kind of the run, such as ``evaluate``.
+        tags: words to filter by; an evaluation adds dataset, classifier, interpreters and attacks.
     """
     folder, about = Path(save_dir), {"group": group, "job_type": job_type, "tags": tuple(tags)}
     if offline is None:

@@ -1,4 +1,4 @@
-"""Log an evaluation to W&B: at its end, and by ``lightning-adv2 sync`` after a run that could not."""
+"""Log an evaluation to W&B: at its end, and later by ``lightning-adv2 sync``."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from lightning_adv2.results.run import Run, is_whole, read_run
 from lightning_adv2.results.writing import logged_values
 
 REPORT = "evaluation"
-"""Name of the report among what ``wandb.json`` says to be logged."""
+"""Name of an evaluation in ``logged`` of ``wandb.json``."""
 _SHORT = ("asr", "confidence", "l1", "iou")
 
 
 def sync(folder: str | Path) -> str:
-    """Log an evaluation to its W&B run, unless that has it.
+    """Log an evaluation to its W&B run, unless the W&B run has it.
 
-    A pure function of the folder. It may be called at any time and as often as you like, and be killed: panels show the
-    last row, so that a row that is logged again, after a kill, changes none of them. Of a run that has not come to its
-    end it logs what there is, but no artifact.
+    A pure function of the folder, which may be called at any time and any number of times, and be killed: panels show
+    the last row, so that a row that is logged again after a kill changes none of them. An unfinished evaluation is
+    logged as far as it is, without an artifact.
 
     Args:
         folder: the run's, with ``records/``.
 
     Returns:
-        What was done, for a person to read; if offline runs wait for their upload, the last line uploads them.
+        A sentence for people; if offline runs wait for their upload, the last line uploads them.
 
     Raises:
         FileNotFoundError: there is no evaluation in ``folder``.
@@ -74,11 +74,11 @@ def sync(folder: str | Path) -> str:
 def log_run(logger: Logger | None, run: Run) -> None:
     """Log an evaluation as one row of media, a summary and an artifact, unless the folder's W&B run has them already.
 
-    Of a run that has not come to its end there is no artifact. An error becomes a warning.
+    An unfinished run has no artifact. An error becomes a warning.
 
     Args:
-        logger: of the run; any other than W&B's gets nothing.
-        run: what to log.
+        logger: of the run; other loggers than W&B's get nothing.
+        run: the evaluation.
     """
     if not isinstance(logger, WandbLogger):
         return
@@ -100,9 +100,9 @@ def log_run(logger: Logger | None, run: Run) -> None:
 
 
 def report_digest(run: Run) -> str:
-    """Tells reports apart: SHA-256 over the experiment, its results, the tables in the folder, and names of figures.
+    """SHA-256 over the experiment, its results, the tables in the folder, and the names of the figures.
 
-    When and where the run was made, which ``stamp.json`` says, makes no other report.
+    The stamp, which has time and machine, does not count.
     """
     content = [run.experiment, run.summary.rows, run.summary.denominators, is_whole(run)]
     total = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
@@ -114,7 +114,7 @@ def report_digest(run: Run) -> str:
 
 
 def _describe(experiment: Any, run: Run) -> None:
-    """Tags, configuration, and which values are no panels; all of it sets values, so once or twice is the same."""
+    """Set tags, configuration, and which values are no panels; a second call changes nothing."""
     stage, rows = run.about["stage"], run.summary.rows
     attacks = [row["attack"] for row in rows if row["role"] != "control"]
     tags = (*experiment.tags, run.about["dataset"], run.about["classifier"], *run.interpreters, *attacks)
@@ -133,7 +133,7 @@ def _describe(experiment: Any, run: Run) -> None:
 
 
 def _every(run: Run) -> dict[str, float]:
-    """What the loop logs at the end, under the same keys."""
+    """The values that the loop logs at its end, under the same keys."""
     stage, values = run.about["stage"], dict[str, float]()
     for row in run.summary.rows:
         prefix = f"{stage}/{record_key(row['attack'], row['schedule'])}/{row['interpreter']}"
