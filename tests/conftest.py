@@ -7,6 +7,7 @@ how many. Importing ``cases`` works because pytest puts this folder on the path.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -75,6 +76,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             group = "slurm" if "cluster" in getattr(item, "fixturenames", ()) else item.path.name
             item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_finish() -> None:
+    """What libraries and collected tests are made of stays: nobody need look through it for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """At the end all goes, in the usual way."""
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,7 @@ IMPORTED = ("pytest", "hypothesis", "matplotlib.pyplot", "lightning_adv2.cli", "
 """By the server. None of these may start a thread: a thread does not survive a fork."""
 
 _server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(list(IMPORTED))
+_server.set_forkserver_preload([*IMPORTED, "frozen"])
 _started: list[Spawned] = []
 
 

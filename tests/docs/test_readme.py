@@ -1,7 +1,7 @@
 """The README's commands, in its order, on a machine where only what ``fetch`` brings lies in ``data/``.
 
-Lengths are cut: few images, few steps, no MASK among many interpreters. The images of CIFAR-10 come as zips, which
-``fetch`` leaves alone.
+Lengths are cut: few images, few steps of attacks and trainings. The images of CIFAR-10 come as zips, which ``fetch``
+leaves alone.
 """
 
 from __future__ import annotations
@@ -11,14 +11,21 @@ import shlex
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from lab import wandb_home  # noqa: F401 - the fixture is autouse
 
 from docs.guide import ROOT, blocks
 from lightning_adv2.__main__ import main
 
 SHORT = {"num_images": 2, "num_train": 64, "num_test": 40, "num_val": 16, "max_steps": 2, "val_check_interval": 2}
+
+STEPS = {
+    r"lightning_adv2\.attacks\.(pgd|stadv|ADV2|adv2_\w+)": "steps",
+    r"lightning_adv2\.interpreters\.MASK": "iterations",
+}
 
 # In the file and on no command's line, for reproduce trains by the same files in the same folders.
 FEW_BATCHES = "trainer:\n  limit_train_batches: 4\n  limit_val_batches: 1\n"
@@ -66,9 +73,19 @@ def shorten(folder: Path) -> None:
             text = re.sub(rf"^( *{key}:) \d+$", rf"\1 {value}", text, flags=re.MULTILINE)
         if path.parent.name in ("train", "own"):
             text = text.replace("trainer:\n", FEW_BATCHES)
-        if path.parent.name == "evaluate":
-            text = re.sub(r"^ *- class_path: lightning_adv2\.interpreters\.MASK\n", "", text, flags=re.MULTILINE)
-        path.write_text(text)
+        content = yaml.safe_load(text)
+        few_steps(content)
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def few_steps(content: Any) -> None:
+    """Give every attack, and MASK in every explanation, three steps, in place."""
+    for part in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        few_steps(part)
+    made = str(content.get("class_path")) if isinstance(content, dict) else ""
+    for name, option in STEPS.items():
+        if re.fullmatch(name, made):
+            content["init_args"] = (content.get("init_args") or {}) | {option: 3}
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lab import attack_data, interpreter, short_attacks, test_batch, trainer, victim
+from report.runs import history, reports
 from torch import Tensor
 from toys import AlteredCAM
 
@@ -18,6 +19,7 @@ from lightning_adv2.evaluation import AttackEvaluation, attack_batch
 from lightning_adv2.interpreters import CAM
 from lightning_adv2.models import ResidualClassifier
 from lightning_adv2.modules import IDLS
+from lightning_adv2.report import wandb_logger
 from lightning_adv2.results.summary import check_invalid
 from lightning_adv2.results.tables import summarize
 from lightning_adv2.types import Batch
@@ -166,8 +168,8 @@ class Holes(Target):
         return made
 
 
-def run(folder: Path, module: IDLS, **kwargs: Any) -> dict[str, Any]:
-    loop = trainer(folder, AttackEvaluation(short_attacks(), **kwargs))
+def run(folder: Path, module: IDLS, logger: Any = False, **kwargs: Any) -> dict[str, Any]:
+    loop = trainer(folder, AttackEvaluation(short_attacks(), **kwargs), logger=logger)
     loop.test(module, attack_data(num_images=12), verbose=False)
     results: dict[str, Any] = json.loads((folder / "results.json").read_text())
     return results
@@ -186,8 +188,11 @@ def test_promise_13_a_run_says_what_is_invalid_and_fails_when_it_is_too_much(tmp
         rows = list(csv.DictReader(stream))
     assert len(rows) == counts["considered"]
     assert [row["reason"] for row in rows if row["status"] == "invalid"] == ["target map not finite"] * 3
+    logger = wandb_logger(tmp_path / "strict")
     with pytest.raises(RuntimeError, match=r"max_invalid=0\.2: .*cam, noise: 3 of 12 \(target map not finite 3"):
-        run(tmp_path / "strict", module, target=Holes(), max_invalid=0.2)
+        run(tmp_path / "strict", module, logger, target=Holes(), max_invalid=0.2)
+    assert logger.close()
+    assert len(reports(history(tmp_path / "strict"))) == 1, "logged before it failed"
     for name in ("results.json", "results.csv", "images.csv", "status.csv"):
         strict, lenient = ((tmp_path / run / name).read_bytes() for run in ("strict", "lenient"))
         assert strict == lenient, "written before it failed"

@@ -152,7 +152,6 @@ def test_an_evaluation_is_one_row_and_one_artifact(tmp_path: Path) -> None:
     expected |= {"results.json", "stamp.json", "probe.json", "figures/probe.png", "images.csv", "SHA256SUMS"}
     assert expected <= set(entries)
     assert "wandb.json" not in entries
-    (tmp_path / "stray.json").write_text("{}")
     for path in ("probe.json", "results.json"):
         (tmp_path / path).write_text("{}")  # an upload may come later; records alone are never written again
     for name, entry in entries.items():

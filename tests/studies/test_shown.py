@@ -11,9 +11,9 @@ import warnings
 from pathlib import Path
 
 import pytest
-from lab import run_python, wandb_environment
 from matplotlib import pyplot as plt
 from report.browser import Parsed
+from spawn import environment, run_fresh_python
 
 from lightning_adv2.files.text import visible
 from lightning_adv2.report.compare import report
@@ -34,17 +34,17 @@ DRAWN = (
 NEED_NETWORKS = {"noise_maps", "localization"}
 
 
-def again(folder: Path, whole: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def again(folder: Path, whole: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """The same command in a copy of a finished run: its records are kept, and all studies run anew."""
     shutil.copytree(whole, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("figures", "report.html"))
-    return run_python(SCRIPT, folder, folder=folder, **environment)
+    return run_fresh_python(SCRIPT, folder, folder=folder, **variables)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run's folder, and what it printed."""
     folder = tmp_path_factory.mktemp("whole")
-    done = run_python(SCRIPT, folder, folder=folder, PYTHONIOENCODING="utf-8")
+    done = run_fresh_python(SCRIPT, folder, folder=folder, PYTHONIOENCODING="utf-8")
     assert done.returncode == 0, done.stderr[-3000:]
     assert "is not made" not in done.stderr
     return folder, done.stdout
@@ -104,11 +104,9 @@ def test_one_figure_that_fails_costs_only_itself(whole: tuple[Path, str], tmp_pa
 def test_nobody_reads_what_is_printed_any_more(whole: tuple[Path, str], tmp_path: Path) -> None:
     """As with ``| head``: the reader goes after the first table."""
     shutil.copytree(whole[0], tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("figures", "report.html"))
-    environment = {"PATH": "/usr/bin", "OMP_NUM_THREADS": "1", **wandb_environment(tmp_path / "wandb_home")}
-    environment["PYTHONPATH"] = ":".join(sys.path)
     with subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(tmp_path)], cwd=tmp_path, env=environment, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+        [sys.executable, str(SCRIPT), str(tmp_path)], cwd=tmp_path, env=environment(tmp_path),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     ) as run:  # fmt: skip
         assert run.stdout is not None
         assert run.stderr is not None
