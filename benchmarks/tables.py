@@ -260,6 +260,20 @@ def kills() -> str:
     return table(("", "measured"), *rows)
 
 
+def front_door() -> str:
+    """CPU time until the command line says something."""
+    names = {"whole": "`{}`", "first line": "first line of `{}`", "signals are kept": "`{}` until SIGUSR1 is kept"}
+    rows = [
+        (
+            names[row["until"]].format(row["command"]),
+            *(f"{row[f'{name}_ms']:,.0f}" for name in ("before", "after", "floor")),
+            f"{row['ratio']:.3f} ({row['ratio_min']:.3f} to {row['ratio_max']:.3f})",
+        )
+        for row in read("front_door")["rows"]
+    ]
+    return table(("", "before: ms", "after: ms", "floor: ms", "after / before"), *rows, right=(1, 2, 3))
+
+
 def tables() -> Iterator[tuple[str, str]]:
     """Every table with its name."""
     made = (attacks, steps, drift, maps, quality, evaluation, rounding, report, memory, batches, training)

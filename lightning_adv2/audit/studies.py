@@ -48,6 +48,9 @@ def _study(path: Path, contents: Contents, table: dict[Key, Row]) -> Iterator[st
     missing = [key for key in _KEYS.get(path.stem, ()) if not content[key]]
     if missing:
         yield f"nothing under {', '.join(missing)}"
+    odd = [one["key"] for one in content["columns"] if content["rows"] and one["key"] not in content["rows"][0]]
+    if odd:
+        yield f"its rows have no {', '.join(odd)}, which its columns show"
     yield from _ranges(content, "")
     yield from STUDIES[path.stem](content, contents, table, path.parent)
 
