@@ -11,7 +11,7 @@ import pytest
 import spawn
 
 from benchmarks.kills import wait_until
-from cluster.cluster_lab import command, evaluation, one_process, records, start, text_of
+from cluster.cluster_lab import command, evaluation, records, start, text_of, undisturbed
 from lightning_adv2.runtime.ownership import FILE
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("alone")
     config = evaluation(folder, steps=100)
-    return config, one_process(config, folder / "run")
+    return config, undisturbed(config, folder / "run")
 
 
 def test_the_second_is_refused_and_harms_nothing_and_a_killed_one_is_followed(
@@ -52,7 +52,7 @@ def test_the_second_is_refused_and_harms_nothing_and_a_killed_one_is_followed(
 
 def test_lightnings_own_processes_are_one_owner(alone: tuple[Path, Path], tmp_path: Path) -> None:
     config, expected = alone
-    run = one_process(config, tmp_path / "run", "test", "--trainer.devices=2", "--trainer.strategy=ddp")
+    run = undisturbed(config, tmp_path / "run", "test", "--trainer.devices=2", "--trainer.strategy=ddp")
     assert (run / "results.json").read_bytes() == (expected / "results.json").read_bytes()
     assert not (run / FILE).exists()
 

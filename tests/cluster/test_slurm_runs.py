@@ -12,7 +12,7 @@ import torch
 import yaml
 from proc import catches, has_loaded
 
-from cluster.cluster_lab import evaluation, one_process, records, text_of, training
+from cluster.cluster_lab import evaluation, records, text_of, training, undisturbed
 from cluster.real_slurm import Slurm
 from lightning_adv2.models import read_weights
 from lightning_adv2.runtime.ownership import FILE
@@ -26,7 +26,7 @@ TWO = ("--ntasks-per-node=2", "--cpus-per-task=1", "--gpus-per-node=0")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("alone")
     config = evaluation(folder, steps=150)
-    return config, one_process(config, folder / "run")
+    return config, undisturbed(config, folder / "run")
 
 
 def same_results(run: Path, expected: Path) -> None:
@@ -44,16 +44,14 @@ def quiet(folder: Path) -> None:
 
 def test_promise_10_training_is_requeued_and_exact(slurm: Slurm, tmp_path: Path) -> None:
     config = training(tmp_path, epochs=30)
-    unhurt = slurm.submit(tmp_path / "unhurt", "training.sbatch", options=TWO, CONFIG=config, RUN=tmp_path / "unhurt")
-    assert slurm.wait(unhurt, tmp_path / "unhurt") == "COMPLETED", text_of(tmp_path / "unhurt")
-    run = tmp_path / "hurt"
+    unhurt, run = undisturbed(config, tmp_path / "unhurt", "fit", "--trainer.devices=2", processes=2), tmp_path / "hurt"
     job = slurm.submit(run, "training.sbatch", options=TWO, CONFIG=config, RUN=run)
     slurm.wait_until(lambda: list((run / "checkpoints").glob("*.ckpt")), 120, run)
     slurm.ask("scancel", "--signal=USR1", job)
     slurm.queued_again(job, run)
     assert not (run / "rts.safetensors").exists(), "it had ended before it was told to"
     assert slurm.wait(job, run) == "COMPLETED", text_of(run)
-    expected, found = (dict(read_weights(one / "rts.safetensors")) for one in (tmp_path / "unhurt", run))
+    expected, found = (dict(read_weights(one / "rts.safetensors")) for one in (unhurt, run))
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         assert torch.equal(value, found[name]), name
@@ -80,7 +78,7 @@ def test_promise_10_an_evaluation_is_requeued_and_goes_on(
 def test_promise_10_a_task_that_has_only_to_wait_hears_the_signal(slurm: Slurm, tmp_path: Path) -> None:
     """One batch for two tasks: the second one waits from the start."""
     config = evaluation(tmp_path, steps=1200, num_images=4, batch_size=4)
-    expected = one_process(config, tmp_path / "alone")
+    expected = undisturbed(config, tmp_path / "alone")
     run = tmp_path / "run"
     job = slurm.submit(run, "several_nodes.sbatch", options=("--nodes=1", *TWO), CONFIG=config, RUN=run)
     slurm.wait_until(lambda: (run / "records" / "experiment.json").exists(), 120, run)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cluster_lab import CLUSTER, children, evaluation, one_process, records, start, text_of, wait_until
+from cluster.cluster_lab import CLUSTER, children, evaluation, records, start, text_of, undisturbed, wait_until
 
 pytestmark = pytest.mark.slow
 SCRIPT = CLUSTER / "torchrun.sh"
@@ -22,7 +22,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The configuration and the run of one process."""
     folder = tmp_path_factory.mktemp("alone")
     config = evaluation(folder, steps=40)
-    return config, one_process(config, folder / "run")
+    return config, undisturbed(config, folder / "run")
 
 
 def compare(run: Path, alone: Path) -> None:

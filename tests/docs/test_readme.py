@@ -20,7 +20,10 @@ from lab import wandb_home  # noqa: F401 - the fixture is autouse
 from docs.guide import ROOT, blocks
 from lightning_adv2.__main__ import main
 
-SHORT = {"num_images": 2, "num_train": 64, "num_test": 40, "num_val": 16, "max_steps": 2, "val_check_interval": 2}
+SHORT = {
+    "num_images": 2, "num_train": 64, "num_test": 40, "num_val": 16, "calibration_images": 64, "max_steps": 2,
+    "val_check_interval": 2,
+}  # fmt: skip
 
 STEPS = {
     r"lightning_adv2\.attacks\.(pgd|stadv|ADV2|adv2_\w+)": "steps",
@@ -85,7 +88,9 @@ def few_steps(content: Any) -> None:
     made = str(content.get("class_path")) if isinstance(content, dict) else ""
     for name, option in STEPS.items():
         if re.fullmatch(name, made):
-            content["init_args"] = (content.get("init_args") or {}) | {option: 3}
+            given = content.get("init_args") or {}
+            warm = {"warm_start": 3} if given.get("schedule") == "paper" else {}
+            content["init_args"] = given | warm | {option: 3}
 
 
 @pytest.mark.slow
