@@ -236,7 +236,7 @@ def test_promise_25_ci_audits() -> None:
     assert re.search(r"^start audit$", text, re.MULTILINE)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_promise_25_this_environment_passes() -> None:
     done = subprocess.run([sys.executable, AUDIT], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

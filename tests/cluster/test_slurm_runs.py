@@ -131,7 +131,7 @@ def test_promise_10_after_scancel_the_same_file_goes_on_with_another_number_of_p
     assert kept.items() <= records(tmp_path).items()
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_promise_11_a_killed_task_ends_the_job_and_the_same_file_goes_on(
     rank: int, slurm: Slurm, alone: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -145,7 +145,7 @@ def test_promise_11_a_killed_task_ends_the_job_and_the_same_file_goes_on(
     same_results(tmp_path, expected)
 
 
-@pytest.mark.parametrize("moment", ["start", "imports", "set-up"])
+@pytest.mark.parametrize("moment", [pytest.param("start", marks=pytest.mark.long), "imports", "set-up"])
 def test_promise_10_a_signal_before_the_first_batch(
     moment: str, slurm: Slurm, alone: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -38,7 +38,7 @@ def test_promise_2_two_processes_of_torchrun(alone: tuple[Path, Path], tmp_path:
     compare(tmp_path / "run", expected)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_promise_1_torchrun_starts_again_after_a_kill(rank: int, alone: tuple[Path, Path], tmp_path: Path) -> None:
     config, expected = alone
     run = tmp_path / "run"

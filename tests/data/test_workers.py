@@ -35,7 +35,9 @@ def left(group: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGUSR1, *(pytest.param(one, marks=pytest.mark.long) for one in (signal.SIGTERM, signal.SIGINT))]
+)
 def test_promise_10_a_signal_for_the_whole_group_ends_fit_at_a_step_and_it_goes_on_exactly(
     tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -53,7 +53,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("devices", "omp", "threads"), [(2, "1", None), (3, "1", None), (1, None, 1), (2, None, 1), (3, "3", 1)]
+    ("devices", "omp", "threads"),
+    [
+        (3, "1", None),
+        (2, None, 1),
+        pytest.param(2, "1", None, marks=pytest.mark.long),
+        pytest.param(1, None, 1, marks=pytest.mark.long),
+        pytest.param(3, "3", 1, marks=pytest.mark.long),
+    ],
 )
 def test_promise_2_equal_for_any_number_of_processes_of_so_many_threads(
     tmp_path: Path, alone: list[bytes], devices: int, omp: str | None, threads: int | None
@@ -64,7 +71,7 @@ def test_promise_2_equal_for_any_number_of_processes_of_so_many_threads(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("devices", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_promise_2_processes_with_a_share_of_the_cores_each_are_refused(tmp_path: Path, devices: int) -> None:
     done = run(tmp_path, devices)
     assert done.returncode != 0
