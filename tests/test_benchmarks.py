@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import spawn
 
 from benchmarks.pairing import paired
 from benchmarks.tables import tables
@@ -29,13 +30,13 @@ def test_ratios_are_paired(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("part", ["steps", "maps", "drift", "batches", "memory", "training"])
 def test_every_part_runs_without_data(part, tmp_path):
-    command = [sys.executable, "-m", "benchmarks", part, "--quick", "--device", "cpu", "--data", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-2000:]
+    words = ["-m", "benchmarks", part, "--quick", "--device", "cpu", "--data", str(tmp_path)]
+    done = spawn.run_python(*words, folder=tmp_path, timeout=900)
+    assert done.returncode == 0, done
     assert "ResNet-20" in done.stdout or "resnet50" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_derivatives_are_right_or_refused_for_the_reason_at_hand():
     """A variant that is refused for another fault than its own would say nothing."""
     command = [sys.executable, "-m", "benchmarks", "derivatives", "--quick", "--device", "cpu"]

@@ -56,15 +56,15 @@ def test_committed_without_outputs(path: Path) -> None:
         assert cell.get("execution_count") is None
 
 
-SHORTER = {"aid": {"num_train=1024": "num_train=64", "0.15, 5": "0.15, 1", "max_epochs=4": "max_epochs=1"}}
+SHORTER = {
+    "aid": {"num_train=4000": "num_train=2100", "num_train=1024": "num_train=64", "0.15, 5": "0.15, 1",
+            "level=0.8": "level=0.7", "max_epochs=4": "max_epochs=1"},
+}  # fmt: skip
 """What takes a notebook many minutes, and what its other cells run with as well."""
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=() if path.stem == "quickstart" else pytest.mark.slow) for path in NOTEBOOKS],
-    ids=name,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_it_runs(path: Path, tmp_path: Path) -> None:
     check(path, tmp_path, 1, SHORTER.get(path.stem, {}))
 

@@ -18,7 +18,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no chromium
 
 _OPTIONS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
-    "--disable-background-networking", "--disable-sync", "--virtual-time-budget=20000",
+    "--disable-background-networking", "--disable-sync",
 )  # fmt: skip
 # Runs in a copy of the page, without its policy, which forbids all scripts.
 _PROBE = """<script>window.addEventListener('load', async () => {
@@ -51,13 +51,13 @@ def look(page: Path, width: int, folder: Path) -> dict[str, Any]:
     (folder / "probe.html").write_text(text.replace("</body>", _PROBE + "</body>"), encoding="utf-8")
     (folder / "frame.html").write_text(_FRAME.format(page="probe.html", width=width), encoding="utf-8")
     command = [BROWSER, *_OPTIONS, f"--user-data-dir={folder / 'profile'}", "--window-size=1600,1000", "--dump-dom"]
-    done = subprocess.run(
-        [*command, (folder / "frame.html").as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
-    said = re.search(r'<pre id="said">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert said, done.stdout[:2000] + done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(unescape(said[1]))
-    return found
+    for milliseconds in (20_000, 100_000, 500_000):  # virtual ones; a busy machine decodes few images in them
+        words = [*command, f"--virtual-time-budget={milliseconds}", (folder / "frame.html").as_uri()]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True)
+        if said := re.search(r'<pre id="said">(.+?)</pre>', done.stdout, re.DOTALL):
+            found: dict[str, Any] = json.loads(unescape(said[1]))
+            return found
+    raise AssertionError(done.stdout[:2000] + done.stderr[-2000:])
 
 
 class Parsed(HTMLParser):
