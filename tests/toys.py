@@ -180,7 +180,7 @@ class Search(Step):
         adv_images = perturbation.apply(inputs.images, parameter)
         if self.needs_map:
             assert inputs.interpreter is not None
-            shown = inputs.interpreter.explain(inputs.classifier, adv_images, inputs.target_class)
+            shown = inputs.interpreter(inputs.classifier, adv_images, inputs.target_class)
         else:
             shown = without_map(inputs.classifier(adv_images))
         loss = total_loss(self.terms, Context(inputs, shown, progress, adv_images, parameter), prepared)
