@@ -21,6 +21,7 @@ FURTHER = {
         "InputGradient": "InputSquared",
     },
     "add_metric": {"cosine": "alignment"},
+    "add_step": {"my_": "your_", "adv2_search": "adv2_yours"},
 }
 """For each page that changes files of the package: the names of another contributor's part of the same kind."""
 
@@ -62,7 +63,8 @@ def test_its_places_are_there_after_another_contribution(name: str, tmp_path: Pa
 
 
 def test_the_pages_are_there_and_short() -> None:
-    assert [page.stem for page in GUIDES] == ["add_attack", "add_dataset", "add_interpreter", "add_metric", "add_study"]
+    kinds = ["attack", "dataset", "interpreter", "metric", "step", "study"]
+    assert [page.stem for page in GUIDES] == [f"add_{kind}" for kind in kinds]
     for page in GUIDES:
         assert len(page.read_text(encoding="utf-8").splitlines()) <= 160, page.name
 
