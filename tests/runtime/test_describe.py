@@ -86,8 +86,8 @@ def test_promise_5_the_descriptions_of_the_attacks_of_the_package_are_pinned() -
     """A package that describes an attack otherwise refuses the finished runs of this attack."""
     lines = differences(json.loads(PINNED.read_text(encoding="utf-8")), shipped())
     assert not lines, (
-        "finished runs would be refused as another experiment; a value derived from others is a property, or a private "
-        "attribute that is no number, text or tuple. After a new attack, or a new version of the package, write the "
+        "finished runs would be refused as another experiment; a value derived from others is a property or an "
+        "attribute of the class. After a new attack, or a new version of the package, write the "
         "descriptions anew: PYTHONPATH=tests python tests/runtime/test_describe.py"
     )
 
