@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
+from toys import search
 
 from lightning_adv2.attacks import (
     Attack,
@@ -256,6 +257,7 @@ JOINT = (
 SCHEDULES = ("fast", "paper")
 
 ATTACKS = (
+    AttackCase("search", lambda epsilon: search(epsilon=epsilon), "cam"),
     *(AttackCase(f"pgd-{s}", lambda epsilon, s=s: pgd(s, epsilon=epsilon), None) for s in SCHEDULES),
     *(AttackCase(f"stadv-{s}", lambda epsilon, s=s: stadv(s), None, spatial=True) for s in SCHEDULES),
     *(

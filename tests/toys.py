@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_adv2.attacks import Attack, AttackInputs, LossTerm, Perturbation, PixelDelta, Stage, Step
+from lightning_adv2.attacks.objective import Context, TargetClass, TargetMap
+from lightning_adv2.attacks.steps import Seen, seen, total_loss
 from lightning_adv2.data import ImageDataset
+from lightning_adv2.functional.random import per_image
 from lightning_adv2.interpreters import CAM
 from lightning_adv2.models import Classifier
-from lightning_adv2.types import Interpretation
+from lightning_adv2.types import Interpretation, State, without_map
 
 
 class Linear(Classifier):
@@ -142,3 +146,52 @@ def nan_of(image: int, call: int | None = None) -> Alteration:
         return shown * factor
 
     return alter
+
+
+class Search(Step):
+    """Draws a change of every pixel, and stays with what has the lowest loss so far.
+
+    Args:
+        terms: minimised; of constant weight, because losses of different steps are compared.
+        amount: largest change of a pixel in a step.
+    """
+
+    needs_gradient = False
+
+    def __init__(self, terms: Sequence[LossTerm], amount: float) -> None:
+        self.set_terms(terms)
+        self.amount = amount
+
+    def set_terms(self, terms: Sequence[LossTerm]) -> None:
+        for term in terms:
+            if term.weight.start != term.weight.end:
+                raise ValueError(f"{type(term).__name__}: weight={term.weight} changes; give a number")
+        super().set_terms(terms)
+
+    def init(self, inputs: AttackInputs, parameter: Tensor) -> State:
+        prepared = tuple(term.prepare(inputs) for term in self.terms)
+        return parameter, parameter.new_full((len(parameter),), torch.inf), prepared
+
+    @torch.no_grad()
+    def __call__(
+        self, inputs: AttackInputs, perturbation: Perturbation, parameter: Tensor, state: State, progress: float
+    ) -> tuple[Tensor, State, Seen]:
+        best, lowest, prepared = state
+        adv_images = perturbation.apply(inputs.images, parameter)
+        if self.needs_map:
+            assert inputs.interpreter is not None
+            shown = inputs.interpreter(inputs.classifier, adv_images, inputs.target_class)
+        else:
+            shown = without_map(inputs.classifier(adv_images))
+        loss = total_loss(self.terms, Context(inputs, shown, progress, adv_images, parameter), prepared)
+        better = loss < lowest
+        best, lowest = torch.where(better[:, None, None, None], parameter, best), torch.where(better, loss, lowest)
+        drawn = per_image(lambda g: 2 * torch.rand(parameter.shape[1:], generator=g) - 1, inputs.generators, parameter)
+        moved = perturbation.project(inputs.images, best + self.amount * drawn)
+        return moved, (best, lowest, prepared), seen(adv_images, shown, loss.isfinite())
+
+
+def search(steps: int = 20, epsilon: float = 0.1, map_weight: float = 50.0) -> Attack:
+    """A joint attack that takes no gradient; at ``map_weight=0`` on the class alone."""
+    terms = [TargetClass(), *([TargetMap(map_weight)] if map_weight else [])]
+    return Attack("search", "mine", PixelDelta(epsilon), [Stage(Search(terms, epsilon), steps)])

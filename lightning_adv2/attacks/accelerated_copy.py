@@ -84,7 +84,7 @@ def make_accelerated_copy(
     check_victim(classifier, interpreter)
     how = acceleration or Acceleration()
     if interpreter is not None and not interpreter.differentiable:
-        interpreter = None  # its map is not attacked
+        interpreter = None  # no gradient is taken of its map
     plain = AcceleratedCopy(classifier, interpreter)
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand(1, *images.shape[1:], generator=generator).to(images)

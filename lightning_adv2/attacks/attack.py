@@ -106,8 +106,18 @@ class Attack(AttackRecipe):
         )
 
     @property
+    def needs_gradient(self) -> bool:
+        """Whether one of its steps follows a gradient."""
+        return any(stage.step.needs_gradient for stage in self.stages)
+
+    @property
+    def needs_map_gradient(self) -> bool:
+        """Whether one of its steps follows the gradient of the map."""
+        return any(stage.step.needs_map and stage.step.needs_gradient for stage in self.stages)
+
+    @property
     def steps(self) -> int:
-        """The number of gradient steps per image, at most, over all restarts."""
+        """The number of steps per image, at most, over all restarts."""
         return self.restarts * sum(stage.steps for stage in self.stages)
 
 

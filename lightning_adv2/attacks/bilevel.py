@@ -78,8 +78,19 @@ class BilevelStep(Step):
         self.class_step, self.plain, self.unrolled = class_step, plain, unrolled
         self.average, self.halvings, self.kappa, self.reset = average, halvings, kappa, reset
         self.checkpoint = checkpoint
-        self.terms = tuple(terms) or (TargetClass(),)
-        refuse_map_terms(self.terms)
+        self.set_terms(terms or [TargetClass()])
+
+    def set_terms(self, terms: Sequence[LossTerm]) -> None:
+        """Set the terms of the first move.
+
+        Args:
+            terms: without the map.
+
+        Raises:
+            ValueError: a term needs the map.
+        """
+        refuse_map_terms(terms)
+        super().set_terms(terms)
 
     def extended(self, terms: Sequence[LossTerm]) -> Self:
         """The same step with further terms in its first move; a step without a first move gets one of length 0.05.
@@ -90,7 +101,6 @@ class BilevelStep(Step):
         Raises:
             ValueError: a term needs the map.
         """
-        refuse_map_terms(terms)
         other = super().extended(terms)
         other.class_step = self.class_step or 0.05
         return other

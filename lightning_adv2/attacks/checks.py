@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from inspect import signature
 
 import torch
 from torch import Generator, Tensor, nn
@@ -37,22 +38,46 @@ def check_victim(classifier: Classifier, interpreter: Interpreter | None) -> Non
         check_modes("interpreter", interpreter, harmless=(Interpreter,))
 
 
-def check_gradient(name: str, interpreter: Interpreter) -> None:
-    """Raise a ValueError for an interpreter whose map has no correct gradient, and so must not be attacked.
+def check_gradient(attack: Attack, interpreter: Interpreter) -> None:
+    """Raise a ValueError where an attack follows the gradient of a map that has no correct gradient.
 
     Args:
-        name: of the attack, for the error.
+        attack: fitted to the interpreter.
         interpreter: the victim's interpreter.
 
     Raises:
         ValueError: names the interpreter and the remedy.
     """
-    if not interpreter.differentiable:
+    if attack.needs_map_gradient and not interpreter.differentiable:
         raise ValueError(
-            f"interpreter: the gradient of {type(interpreter).__name__}'s map is not right, so that a failed {name!r} "
-            "would look like robustness; attack another interpreter's map, or the classifier alone, and evaluate "
-            "this one on the result: not among the module's interpreters, but in TransferEvaluation(judges=[...])"
+            f"interpreter: the gradient of {type(interpreter).__name__}'s map is not right, so that a failed "
+            f"{attack.name!r} would look like robustness; attack another interpreter's map, or the classifier alone, "
+            "and evaluate this one on the result: not among the module's interpreters, but in "
+            "TransferEvaluation(judges=[...]); or attack it without gradients, by steps with needs_gradient = False"
         )
+
+
+def preset_attack(preset: Callable[..., object], interpreter: Interpreter, *arguments: object) -> Attack:
+    """The attack that a registered function makes for an interpreter.
+
+    Args:
+        preset: the function, from ``adv2_attack.dispatch``.
+        interpreter: the victim's interpreter.
+        arguments: schedule, steps, threat model and name.
+
+    Raises:
+        TypeError: the function does not take these arguments, or returns no :class:`Attack`; names the function.
+    """
+    told = f"{preset.__module__}.{preset.__qualname__}, the attack registered for {type(interpreter).__name__},"
+    wanted = "it must take (interpreter, schedule, steps, threat_model, name) and return an Attack"
+    try:
+        signature(preset).bind(interpreter, *arguments)
+    except TypeError as error:
+        raise TypeError(f"{told} takes {signature(preset)}: {error}; {wanted}") from error
+    attack = preset(interpreter, *arguments)
+    if not isinstance(attack, Attack):
+        raise TypeError(f"{told} returned {attack!r}; {wanted}")
+    return attack
 
 
 def checked_inputs(
@@ -123,4 +148,4 @@ def check_aim(attack: Attack, inputs: AttackInputs) -> None:
         return
     if inputs.interpreter is None or inputs.target_map is None:
         raise ValueError(f"attack {attack.name!r} aims at the map: give an interpreter and a target_map")
-    check_gradient(attack.name, inputs.interpreter)
+    check_gradient(attack, inputs.interpreter)

@@ -97,6 +97,8 @@ def diagnose(
     if not len(images):
         return []
     found = dict(network or network_flags(inputs))
+    if not attack.needs_gradient:
+        del found["masked_gradient"]
     if attack.needs_map:
         found |= _map_flags(attack, inputs, result)
     epsilon = getattr(attack.perturbation, "epsilon", None)
@@ -212,7 +214,9 @@ def _map_flags(attack: Attack, inputs: AttackInputs, result: AttackResult) -> di
 
     Not at the benign ones: the map of a class that is not in the image may be empty there (Grad-CAM) without harm.
     """
-    step = [stage.step for stage in attack.stages if stage.step.needs_map][-1]
+    # Of those that aim at the map the last, if possible of those that follow its gradient.
+    aiming = [stage.step for stage in attack.stages if stage.step.needs_map]
+    step = ([step for step in aiming if step.needs_gradient] or aiming)[-1]
     mode: AbstractContextManager[object] = getattr(step, "surrogate", None) or nullcontext()
     interpreter, target_map, adv_images = inputs.interpreter, inputs.target_map, result.adv_images.detach()
     assert interpreter is not None
@@ -224,8 +228,8 @@ def _map_flags(attack: Attack, inputs: AttackInputs, result: AttackResult) -> di
         shown: Tensor = interpreter(inputs.classifier, x, asked, state).attribution_map
         return shown
 
-    leaf = adv_images.clone().requires_grad_()
-    with torch.enable_grad(), mode:
+    leaf = adv_images.clone().requires_grad_(step.needs_gradient)
+    with torch.set_grad_enabled(step.needs_gradient), mode:
         first = explain(leaf)
         # Uneven, because a map's mean may well be constant; random, because the distance to the target may be zero.
         (generator,) = image_generators(0, [""], "diagnosis")
@@ -235,13 +239,15 @@ def _map_flags(attack: Attack, inputs: AttackInputs, result: AttackResult) -> di
         second = explain(adv_images)
     first = first.detach()
     reported = result.attribution_map if result.attribution_map.numel() else first
-    stuck = ~slope.flatten(1).isfinite().all(1) | (slope == 0).flatten(1).all(1)
-    return {
+    found = {
         "random_map": _differ(first, second),
         "constant_map": _is_constant(target_map) | _is_constant(reported),
-        # The gradient is taken where the map is; an image without a finite one is invalid.
-        "no_map_gradient": stuck & first.flatten(1).isfinite().all(1),
     }
+    if step.needs_gradient:
+        stuck = ~slope.flatten(1).isfinite().all(1) | (slope == 0).flatten(1).all(1)
+        # The gradient is taken where the map is; an image without a finite one is invalid.
+        found["no_map_gradient"] = stuck & first.flatten(1).isfinite().all(1)
+    return found
 
 
 def _is_constant(maps: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from lightning_adv2.attacks.accelerated_copy import make_accelerated_copy
 from lightning_adv2.attacks.active import EarlyStopping
 from lightning_adv2.attacks.adaptive import MemberMaps
 from lightning_adv2.attacks.attack import Attack, AttackRecipe, Stage, check_restarts
-from lightning_adv2.attacks.checks import check_victim, checked_inputs
+from lightning_adv2.attacks.checks import check_victim, checked_inputs, preset_attack
 from lightning_adv2.attacks.engine import AttackResult, optimise
 from lightning_adv2.attacks.objective import LossTerm, Ramp, TargetMap
 from lightning_adv2.attacks.presets import (
@@ -54,7 +54,7 @@ def adv2_attack(
 ) -> Attack:
     """The ADV2 attack for an interpreter, by its type; an interpreter without an attack of its own gets that of CAM.
 
-    A new interpreter registers its attack with ``@adv2_attack.register``.
+    A new interpreter registers its attack with ``@adv2_attack.register``: a function of these five arguments.
 
     Args:
         interpreter: the victim's interpreter.
@@ -156,12 +156,13 @@ class ADV2(AttackRecipe):
             interpreter: the victim's interpreter.
 
         Raises:
-            TypeError: ``interpreter`` is no :class:`Interpreter`.
+            TypeError: ``interpreter`` is no :class:`Interpreter`, or the function registered for it does not fit.
             ValueError: there is no interpreter, or its attack has no map weight or surrogate to override.
         """
         if interpreter is None:
             raise ValueError(f"attack {self.name!r} aims at the map: give an interpreter")
-        attack = adv2_attack(interpreter, self.schedule, self.steps, self.threat_model, self.name)
+        preset = adv2_attack.dispatch(type(interpreter))
+        attack = preset_attack(preset, interpreter, self.schedule, self.steps, self.threat_model, self.name)
         attack = attack.staged([self._refit(stage) if stage.step.needs_map else stage for stage in attack.stages])
         attack.restarts, attack.stop = max(self.restarts, attack.restarts), self.stop or attack.stop
         return attack
@@ -180,7 +181,7 @@ class ADV2(AttackRecipe):
             )
         step.surrogate = self.surrogate or step.surrogate
         if self.map_weight is not None:
-            step.terms = tuple(_weighed(term, self.map_weight) for term in step.terms)
+            step.set_terms([_weighed(term, self.map_weight) for term in step.terms])
             if not any(isinstance(term, (TargetMap, MemberMaps)) for term in step.terms):
                 names = [type(term).__name__ for term in step.terms]
                 raise ValueError(f"map_weight: none of the attack's terms {names} is a TargetMap; leave it out")

@@ -120,7 +120,7 @@ class PixelDelta(Perturbation):
         """
         everywhere = torch.full_like(images, self.epsilon)
         low, high = self.project(images, -everywhere), self.project(images, everywhere)
-        share = per_image(lambda g: torch.rand(images.shape[1:], generator=g), generators, images).view_as(images)
+        share = per_image(lambda g: torch.rand(images.shape[1:], generator=g), generators, images)
         return self.project(images, low + self.first_channel(images, share) * (high - low))
 
     def first_channel(self, images: Tensor, drawn: Tensor) -> Tensor:

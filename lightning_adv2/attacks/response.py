@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -68,13 +67,13 @@ class ResponseStep(Step):
             raise ValueError(f"masks={masks}, refresh={refresh}: whole numbers, at least 1")
         if not (0 <= own <= 1 and noise >= 0):
             raise ValueError(f"own={own}, noise={noise}: a share in [0, 1] and a standard deviation of at least 0")
-        refuse_map_terms(terms)
+        self.set_terms(terms)
         self.rule, self.step_size, self.masks, self.own, self.noise = rule, step_size, masks, own, noise
         self.slope, self.floor, self.clip, self.kappa = slope, floor, clip, kappa
-        self.refresh, self.terms = refresh, tuple(terms)
+        self.refresh = refresh
 
-    def extended(self, terms: Sequence[LossTerm]) -> Self:
-        """The same step with further terms.
+    def set_terms(self, terms: Sequence[LossTerm]) -> None:
+        """Set the further terms.
 
         Args:
             terms: without the map.
@@ -83,7 +82,7 @@ class ResponseStep(Step):
             ValueError: a term needs the map.
         """
         refuse_map_terms(terms)
-        return super().extended(terms)
+        super().set_terms(terms)
 
     def init(self, inputs: AttackInputs, parameter: Tensor) -> State:
         """Step count ``(B,)``, the rule's state, the terms' prepared states, and the last refresh.
@@ -168,8 +167,6 @@ class ResponseStep(Step):
         target_map, count = wanted_map(inputs), self.masks
         size = target_map.shape[-2:]
         generators = inputs.generators
-        if not len(target_map):
-            return target_map.new_empty(0, count, 1, *size)
         choice = per_image(lambda g: torch.rand(count, 3, 1, 1, 1, generator=g), generators, target_map)
         smooth = per_image(lambda g: torch.randn(count, 1, 3, 3, generator=g), generators, target_map)
         rough = per_image(lambda g: torch.randn(count, 1, *size, generator=g), generators, target_map)

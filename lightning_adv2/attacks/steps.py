@@ -42,22 +42,44 @@ class Seen:
 class Step(ABC):
     """A kind of move; the plug for attacks that are not a gradient step on a sum of terms.
 
+    Public attributes of the object are part of the experiment (``runtime.describe``); those of the class are not.
+
     Attributes:
-        terms: minimised.
-        needs_map: whether the step reports maps.
+        terms: minimised; :meth:`set_terms` sets them.
+        needs_gradient: whether the step follows the gradient of the classifier or of the map; False for a search, which
+            may therefore attack an interpreter that is not differentiable.
     """
 
-    terms: tuple[LossTerm, ...]
-    needs_map: bool
+    terms: tuple[LossTerm, ...] = ()
+    needs_gradient = True
+
+    @property
+    def needs_map(self) -> bool:
+        """Whether the step reports maps: by default, if one of its terms needs the map."""
+        return any(term.needs_map for term in self.terms)
+
+    def set_terms(self, terms: Sequence[LossTerm]) -> None:
+        """Set the terms; the only place where they change. A step that cannot take all terms overrides this method.
+
+        Args:
+            terms: minimised.
+
+        Raises:
+            ValueError: the step cannot take a term.
+        """
+        self.terms = tuple(terms)
 
     def extended(self, terms: Sequence[LossTerm]) -> Self:
         """The same step with further terms.
 
         Args:
             terms: minimised as well.
+
+        Raises:
+            ValueError: see :meth:`set_terms`.
         """
         other = copy(self)
-        other.terms = (*self.terms, *terms)
+        other.set_terms((*self.terms, *terms))
         return other
 
     def at_its_peak(self) -> Step:
@@ -107,11 +129,22 @@ class GradientStep(Step):
         surrogate: smooth ReLU in which loss and gradient are computed; None uses the network as it is.
     """
 
+    needs_map = False  # of an object an attribute, which is part of its experiment
+
     def __init__(
         self, terms: Sequence[LossTerm], rule: Rule, step_size: Ramp, surrogate: Surrogate | None = None
     ) -> None:
-        self.terms, self.rule, self.step_size, self.surrogate = tuple(terms), rule, step_size, surrogate
-        self.needs_map = any(term.needs_map for term in terms)
+        self.rule, self.step_size, self.surrogate = rule, step_size, surrogate
+        self.set_terms(terms)
+
+    def set_terms(self, terms: Sequence[LossTerm]) -> None:
+        """Set the terms, and with them whether a map is computed.
+
+        Args:
+            terms: minimised.
+        """
+        super().set_terms(terms)
+        self.needs_map = any(term.needs_map for term in self.terms)
 
     def init(self, inputs: AttackInputs, parameter: Tensor) -> State:
         """The rule's state and the terms' prepared states, every leaf with B first.

@@ -52,7 +52,7 @@ def place_of(name: str) -> str | None:
 
 
 def offered(kind: type) -> dict[str, str]:
-    """The class paths of the package's subclasses of ``kind`` and of its functions that return one, by name.
+    """The class paths of the package's subclasses of ``kind``, and its functions that make one from settings alone.
 
     Args:
         kind: the class that is asked for.
@@ -77,13 +77,22 @@ def exports(package: str) -> list[str]:
 
 
 def _makes(thing: Any, kind: type) -> bool:
-    """Whether ``thing`` is a concrete subclass of ``kind``, or a function that returns an object of ``kind``."""
+    """Whether ``thing`` is a concrete subclass of ``kind``, or a function that makes one from settings alone.
+
+    A function that changes an object, or makes one for another object, has an argument without a default.
+    """
     if inspect.isclass(thing):
         return issubclass(thing, kind) and not inspect.isabstract(thing)
-    if not inspect.isfunction(thing):
+    if not inspect.isfunction(thing) or _needs_argument(thing):
         return False
     returned = get_type_hints(thing).get("return")
     return inspect.isclass(returned) and issubclass(returned, kind)
+
+
+def _needs_argument(thing: Callable[..., Any]) -> bool:
+    variable = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    parameters = inspect.signature(thing).parameters.values()
+    return any(one.default is inspect.Parameter.empty and one.kind not in variable for one in parameters)
 
 
 def _is_unknown(path: str) -> bool:

@@ -54,8 +54,7 @@ def check_networks(pl_module: pl.LightningModule, attacks: Callable[[Interpreter
     for interpreter in interpreters_of(pl_module):
         check_name("interpreter", interpreter.name)
         for attack in attacks(interpreter):
-            if attack.needs_map:
-                check_gradient(attack.name, interpreter)
+            check_gradient(attack, interpreter)
 
 
 def rehearse(classifier: Classifier, interpreters: Sequence[Interpreter], batch: Batch) -> None:

@@ -36,11 +36,9 @@ def per_image(draw: Callable[[Generator], Tensor], generators: Sequence[Generato
         like: any shape; gives the device, and the dtype of floating-point draws.
 
     Returns:
-        ``(B, ...)``; ``(0,)`` for no generators.
+        ``(B, ...)``, also for no generators.
     """
-    if not generators:
-        return like.new_empty((0,))
-    drawn = torch.stack([draw(generator) for generator in generators])
+    drawn = torch.stack([draw(generator) for generator in generators or [Generator()]])[: len(generators)]
     return drawn.to(device=like.device, dtype=like.dtype if drawn.is_floating_point() else drawn.dtype)
 
 

@@ -34,7 +34,7 @@ class Interpreter(nn.Module, ABC):
     name: str
     """Short and lower case, for tables and log keys; by default the class's own."""
     differentiable = True
-    """Whether the gradient of the map is right; attacks refuse an interpreter where it is not."""
+    """Whether the gradient of the map is right; attacks that follow it refuse an interpreter where it is not."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from lightning_adv2.functional.agreement import map_iou, map_l1, map_l2, perturbation_norm
+from lightning_adv2.functional import agreement
 
 Agreement = Callable[[Tensor, Tensor], Tensor]
 
@@ -112,7 +112,7 @@ class PlausibleShare(PerImageMean):
             adv_map: ``(B, 1, h, w)`` in [0, 1].
             target_map: the same shape and range.
         """
-        iou = map_iou(adv_map, target_map, self.threshold)
+        iou = agreement.map_iou(adv_map, target_map, self.threshold)
         self.accumulate((iou > 0.5)[~iou.isnan()])
 
 
@@ -126,7 +126,7 @@ class PerturbationNorm(PerImageMean):
             adv_images: ``(B, C, H, W)`` in [0, 1].
             images: the same shape and range, benign.
         """
-        self.accumulate(perturbation_norm(adv_images, images))
+        self.accumulate(agreement.perturbation_norm(adv_images, images))
 
 
 class NormInUnit(PerImageMean):
@@ -168,17 +168,17 @@ class MapComparison(PerImageMean):
 
 
 AGREEMENTS: dict[str, tuple[Agreement, str, str]] = {
-    "l1": (map_l1, "adv_map", "target_map"),
-    "l2": (map_l2, "adv_map", "target_map"),
-    "iou": (map_iou, "adv_map", "target_map"),
+    "l1": (agreement.map_l1, "adv_map", "target_map"),
+    "l2": (agreement.map_l2, "adv_map", "target_map"),
+    "iou": (agreement.map_iou, "adv_map", "target_map"),
     # Whatever the attack aims at.
-    "l1_benign": (map_l1, "adv_map", "benign_map"),
-    "iou_benign": (map_iou, "adv_map", "benign_map"),
+    "l1_benign": (agreement.map_l1, "adv_map", "benign_map"),
+    "iou_benign": (agreement.map_iou, "adv_map", "benign_map"),
     # Both explained for one class, so that what differs is the attack's: the question did not change.
-    "l1_true_class": (map_l1, "adv_map_true_class", "benign_map"),
-    "iou_true_class": (map_iou, "adv_map_true_class", "benign_map"),
-    "l1_target_class": (map_l1, "adv_map_target_class", "benign_map_target_class"),
-    "iou_target_class": (map_iou, "adv_map_target_class", "benign_map_target_class"),
+    "l1_true_class": (agreement.map_l1, "adv_map_true_class", "benign_map"),
+    "iou_true_class": (agreement.map_iou, "adv_map_true_class", "benign_map"),
+    "l1_target_class": (agreement.map_l1, "adv_map_target_class", "benign_map_target_class"),
+    "iou_target_class": (agreement.map_iou, "adv_map_target_class", "benign_map_target_class"),
 }
 """How maps are compared: column of every table -> function, and the two fields of a record that it compares.
 
@@ -205,7 +205,7 @@ def attack_metrics(threshold: float = 0.5, **kwargs: Any) -> MetricCollection:
         "size": NormInUnit(**kwargs),
     }
     for name, (function, first, second) in AGREEMENTS.items():
-        cut = partial(map_iou, threshold=threshold) if function is map_iou else function
+        cut = partial(agreement.map_iou, threshold=threshold) if function is agreement.map_iou else function
         metrics[name] = MapComparison(cut, first, second, **kwargs)
     # Compute groups would merge metrics that differ only in an attribute (torchmetrics issue 2596).
     return MetricCollection(metrics, compute_groups=False)  # type: ignore[arg-type]

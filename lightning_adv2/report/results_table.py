@@ -7,6 +7,7 @@ from collections import Counter
 
 from rich.console import Console
 
+from lightning_adv2.metrics import AGREEMENTS
 from lightning_adv2.report.table import Column, Table
 from lightning_adv2.report.terminal import show
 from lightning_adv2.results.benign import accuracy_lines, benign_flags, resolution
@@ -14,8 +15,6 @@ from lightning_adv2.results.blind import FLAG, LEAST_IMAGES, MEANING
 from lightning_adv2.results.records import BENIGN, record_key, titled
 from lightning_adv2.results.summary import Row, Summary, denominator_lines
 
-IOUS = ("iou", "iou_benign", "iou_true_class", "iou_target_class")
-"""Columns that have no value for an image whose two maps are both empty."""
 EMPTY = (
     "no IoU: images whose two maps are both below 0.5 everywhere. They have no map IoU; its mean and the share of "
     "plausible maps leave them out."
@@ -41,7 +40,7 @@ def results_table(summary: Summary, title: str) -> Table:
         title: heading, to which the target map is added where it is not the benign one.
     """
     counts = Counter(
-        (*_key(one), key) for one in summary.images if one["valid"] for key in IOUS if math.isnan(one[key])
+        (*_key(one), key) for one in summary.images if one["valid"] for key in AGREEMENTS if math.isnan(one[key])
     )
     rows = [_shown(row, summary, counts) for row in summary.rows]
     targets = [row["target"] for row in rows if row["target"] != BENIGN]
@@ -55,7 +54,7 @@ def results_table(summary: Summary, title: str) -> Table:
 
 def _columns(rows: list[Row], other_target: bool) -> list[Column]:
     def mean(key: str, heading: str, form: str = ".3f", main: bool = False) -> Column:
-        empty = f"without_{'iou' if key == 'plausible' else key}" if key in (*IOUS, "plausible") else ""
+        empty = f"without_{'iou' if key == 'plausible' else key}" if key in (*AGREEMENTS, "plausible") else ""
         return Column(key, heading, form, empty=empty, main=main)
 
     columns = [Column(key, main=True) for key in ("interpreter", "attack", "schedule")]
@@ -74,8 +73,8 @@ def _columns(rows: list[Row], other_target: bool) -> list[Column]:
 
 
 def _shown(row: Row, summary: Summary, empty: Counter[tuple[str, str, str, str]]) -> Row:
-    """A row with what its cells need besides: how many images have no IoU, and texts of two values."""
-    missing = {f"without_{key}": empty[(*_key(row), key)] for key in IOUS}
+    """A row with what its cells need besides: how many images have no value of a comparison; texts of two values."""
+    missing = {f"without_{key}": empty[(*_key(row), key)] for key in AGREEMENTS}
     stopped = row["mean_steps"] is not None and row["mean_steps"] < row["steps"]
     steps = f"{row['mean_steps']:.0f}/{row['steps']}" if stopped else str(row["steps"])
     attacked = summary.by_interpreter[row["interpreter"]]["selected"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from cases import ATTACKS, BY_NAME, AttackCase, lattice_images, other_class, small_classifier
 from torch import Tensor
-from toys import AlteredCAM
+from toys import AlteredCAM, search
 
 from lightning_adv2.attacks import (
     Attack,
@@ -231,6 +231,20 @@ def test_promise_20_a_broken_interpreter_raises_its_flag_for_every_image(alter, 
     if "constant_map" in expected:
         inputs.target_map = torch.full_like(inputs.target_map, 0.5)
     assert found(*given) == dict.fromkeys(expected, EVERYONE)
+
+
+def test_promise_20_what_a_search_does_not_use_is_no_reason_to_doubt_it():
+    opaque = AlteredCAM(lambda shown, *_: shown.detach())
+    opaque.differentiable = False
+    attack, inputs, result = attacked(search(60), small_classifier(), opaque)
+    inputs.classifier = Rounded(small_classifier())
+    assert found(attack, inputs, result) == {}
+    inputs.interpreter = AlteredCAM(noisy)
+    assert found(attack, inputs, result) == {"random_map": EVERYONE}
+    # The step that follows the gradient is asked, whatever comes after it.
+    mixed = adv2_cam(steps=2).staged([*adv2_cam(steps=2).stages, *attack.stages])
+    inputs.interpreter = opaque
+    assert found(mixed, inputs, result) == {"masked_gradient": EVERYONE, "no_map_gradient": EVERYONE}
 
 
 @pytest.mark.parametrize(

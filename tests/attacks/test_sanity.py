@@ -1,4 +1,4 @@
-"""Promise 21: what must hold of any attack that works; one row in ``cases.ATTACKS`` buys all of it.
+"""Promise 21: what must hold of any attack by gradients that works; a row in ``cases.ATTACKS`` buys all of it.
 
 The victim is a random network, the schedules are cut: the point is the order of the figures, not the figures.
 """
@@ -35,9 +35,11 @@ COUNT = 8
 EPSILON = 3 / 255
 STEPS = 20
 
-each = pytest.mark.parametrize("case", ATTACKS, ids=lambda case: case.name)
-each_joint = pytest.mark.parametrize("case", [c for c in ATTACKS if c.interpreter], ids=lambda case: case.name)
-each_in_pixels = pytest.mark.parametrize("case", [c for c in ATTACKS if not c.spatial], ids=lambda case: case.name)
+# In so few steps a search finds nothing: what it reaches, its own tests say.
+CASES = [case for case in ATTACKS if case.build(epsilon=EPSILON).needs_gradient]
+each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+each_joint = pytest.mark.parametrize("case", [c for c in CASES if c.interpreter], ids=lambda case: case.name)
+each_in_pixels = pytest.mark.parametrize("case", [c for c in CASES if not c.spatial], ids=lambda case: case.name)
 
 
 def short(case: AttackCase, factor: int = 1, epsilon: float = EPSILON) -> Attack:
@@ -141,7 +143,8 @@ def test_promise_21_twice_the_steps_change_success_by_less_than_a_point(case):
 def test_promise_21_adv2s_map_loss_is_below_that_of_the_attack_on_the_class_alone(case):
     if case.interpreter == "mask":
         pytest.skip(ON_REAL_IMAGES)
-    schedule, family = case.name.rsplit("-", 1)[1], "stadv" if case.spatial else "pgd"
+    family = "stadv" if case.spatial else "pgd"
+    schedule = "paper" if case.build(epsilon=EPSILON).schedule == "paper" else "fast"
     (alone,) = [c for c in ATTACKS if c.name == f"{family}-{schedule}"]
     joint = attacked(case)
     baseline = attacked(alone, interpreter=case.interpreter)

@@ -65,7 +65,8 @@ def test_functions_have_short_names(way: str, tmp_path: Path, capsys: pytest.Cap
 
 def test_offered_are_the_exports_of_the_kind() -> None:
     assert offered(AttackRecipe)["pgd"] == "lightning_adv2.attacks.pgd"
-    assert set(FUNCTIONS) < set(offered(AttackRecipe)) <= set(attacks.__all__)
+    presets = {*FUNCTIONS, "adv2_ensemble"}
+    assert set(offered(AttackRecipe)) == {"ADV2", "Attack", *presets} <= set(attacks.__all__)
     assert {"GradCAM", "RTS"} < set(offered(Interpreter))
     assert "Interpreter" not in offered(Interpreter)  # nothing can be made of it
     assert "pgd" not in offered(Interpreter)

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from docs.guide import DOCS, Block, check_output, copy_repository, follow, write
+from docs.guide import DOCS, Block, blocks, check_output, copy_repository, follow, write
 
 GUIDES = sorted(DOCS.glob("add_*.md"))
+FURTHER = {
+    "add_attack": {"my_": "your_", "adv2_momentum": "adv2_yours"},
+    "add_interpreter": {
+        "my_": "your_",
+        "interpreters/input_gradient": "interpreters/input_squared",
+        "interpreters.input_gradient": "interpreters.input_squared",
+        '"input_gradient"': '"input_squared"',
+        "InputGradient": "InputSquared",
+    },
+    "add_metric": {"cosine": "alignment"},
+    "add_step": {"my_": "your_", "adv2_search": "adv2_yours"},
+}
+"""For each page that changes files of the package: the names of another contributor's part of the same kind."""
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +35,36 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def write_all(page: Path, folder: Path, names: dict[str, str]) -> int:
+    """Write the files of a page, with other names in them; how many blocks that were."""
+    written = 0
+    for block in blocks(page):
+        text = block.text
+        for name, other in names.items():
+            text = text.replace(name, other)
+        written += block.language in ("python", "yaml") and write(replace(block, text=text), folder)
+    return written
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_it_can_be_followed(page: Path, prepared: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(prepared, tmp_path / "repository")
+    if page.stem in FURTHER:
+        write_all(page, folder, FURTHER[page.stem])
     assert follow(page, folder) >= 3
 
 
+@pytest.mark.parametrize("name", FURTHER)
+def test_its_places_are_there_after_another_contribution(name: str, tmp_path: Path) -> None:
+    folder, page = copy_repository(tmp_path / "repository"), DOCS / f"{name}.md"
+    changed = write_all(page, folder, FURTHER[name])
+    assert changed == write_all(page, folder, {}) >= 3
+
+
 def test_the_pages_are_there_and_short() -> None:
-    assert [page.stem for page in GUIDES] == ["add_attack", "add_dataset", "add_interpreter", "add_metric", "add_study"]
+    kinds = ["attack", "dataset", "interpreter", "metric", "step", "study"]
+    assert [page.stem for page in GUIDES] == [f"add_{kind}" for kind in kinds]
     for page in GUIDES:
         assert len(page.read_text(encoding="utf-8").splitlines()) <= 160, page.name
 

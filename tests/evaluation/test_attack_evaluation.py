@@ -15,6 +15,7 @@ from lab import attack_data, idls, interpreter, shapes, short_attacks, trainer, 
 from report.runs import has, history
 from runtime.owner import start
 from torch import nn
+from toys import search
 
 from lightning_adv2.attacks import ADV2, adv2_attack, adv2_cam, pgd
 from lightning_adv2.attacks.targets import RandomClass
@@ -375,3 +376,7 @@ def test_an_interpreter_without_a_right_gradient_is_refused_before_the_first_att
     assert not (tmp_path / "records").exists()
     trainer(tmp_path, AttackEvaluation([pgd(steps=1)])).test(module, data, verbose=False)
     assert (tmp_path / "records" / "opaque").is_dir()
+    trainer(tmp_path / "search", AttackEvaluation([search(2)])).test(module, data, verbose=False)
+    found = [attack for record in read_records(tmp_path / "search/records/opaque") for attack in record.attacks]
+    assert "search" in {attack.attack for attack in found if attack.needs_map}
+    assert not [flag for attack in found for flag in attack.flags if "gradient" in flag]

@@ -67,3 +67,4 @@ def test_a_target_class_needs_two_classes():
 
 def test_an_empty_batch_draws_nothing():
     assert draw_target_class(torch.empty(0, dtype=torch.int64), 10, []).shape == (0,)
+    assert per_image(lambda g: torch.rand(3, 2, generator=g), [], torch.empty(0)).shape == (0, 3, 2)

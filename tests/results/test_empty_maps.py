@@ -17,11 +17,13 @@ from report.runs import make_run
 from rich.console import Console
 
 from lightning_adv2.audit.verify import verify
-from lightning_adv2.metrics import attack_metrics
+from lightning_adv2.functional.agreement import map_l1
+from lightning_adv2.metrics import AGREEMENTS, attack_metrics
 from lightning_adv2.report import print_table
 from lightning_adv2.report.figures import iou_colour, iou_text
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.html.run_page import run_sections
+from lightning_adv2.report.results_table import results_table
 from lightning_adv2.report.run_figures import bars
 from lightning_adv2.report.terminal import show
 from lightning_adv2.results import BatchRecord, summarize
@@ -51,6 +53,18 @@ def test_they_are_in_no_mean_of_the_iou() -> None:
         assert (row["n"], row["empty"], row["iou"], row["plausible"]) == (4, 3, 0.5, 0)
         assert row["l1"] == pytest.approx((3 * 0.15 + 0.5) / 4), "the L1 is of all images"
     assert [row["empty"] for row in summarize([record_of(empty=0)], NAMES).rows] == [0, 0, 0]
+
+
+def test_any_comparison_may_lack_a_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bright(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return map_l1(first, second).where(second.flatten(1).amax(1) > 0.5, torch.nan)
+
+    monkeypatch.setitem(AGREEMENTS, "l1", (bright, "adv_map", "target_map"))
+    summary = summarize([record_of(empty=3)], NAMES)
+    assert [row["l1"] for row in summary.rows] == [0.5] * len(summary.rows)
+    table = results_table(summary, "title")
+    place = table.headings.index("map L1")
+    assert {row[place] for row in table.cells} == {"0.500 (1)"}
 
 
 def test_the_metrics_say_the_same() -> None:

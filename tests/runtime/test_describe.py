@@ -73,6 +73,25 @@ def test_every_attack_is_plain_data_that_a_second_one_equals(case: Any) -> None:
     assert json.loads(json.dumps(first)) == first == second
 
 
+PINNED = Path(__file__).with_name("descriptions.json")
+
+
+def shipped() -> dict[str, Any]:
+    """What ``experiment.json`` says of the attacks of the package: those without a part from another file."""
+    attacks = {case.name: describe(case.build(epsilon=0.031)) for case in ATTACKS}
+    return {name: attack for name, attack in attacks.items() if "@" not in json.dumps(attack)}
+
+
+def test_promise_5_the_descriptions_of_the_attacks_of_the_package_are_pinned() -> None:
+    """A package that describes an attack otherwise refuses the finished runs of this attack."""
+    lines = differences(json.loads(PINNED.read_text(encoding="utf-8")), shipped())
+    assert not lines, (
+        "finished runs would be refused as another experiment; a value derived from others is a property or an "
+        "attribute of the class. After a new attack, or a new version of the package, write the "
+        "descriptions anew: PYTHONPATH=tests python tests/runtime/test_describe.py"
+    )
+
+
 def described() -> dict[str, Any]:
     return describe(adv2_cam())
 
@@ -183,3 +202,8 @@ def test_use_changes_no_description(case: Any) -> None:
     generators = image_generators(0, ["a", "b"], "attack")
     run_attack(attack, classifier, explainer, images, target_class, target_map, generators=generators)
     assert describe([classifier, explainer, attack]) == before
+
+
+if __name__ == "__main__":
+    lines = [f"{json.dumps(name)}: {json.dumps(attack, sort_keys=True)}" for name, attack in shipped().items()]
+    PINNED.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

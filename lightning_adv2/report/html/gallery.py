@@ -18,10 +18,17 @@ BUDGET = 9_000_000
 """Bytes of pictures on a page, about: once they are used up, no further image is shown."""
 
 _NUMBERS = {
-    "confidence": "confidence", "iou": "IoU", "l1": "L1", "l2": "L2", "iou_true_class": "IoU, c",
-    "l1_true_class": "L1, c", "iou_target_class": "IoU, c_t", "l1_target_class": "L1, c_t",
-    "iou_benign": "IoU to benign", "l1_benign": "L1 to benign",
-}  # fmt: skip
+    "confidence": "confidence",
+    "iou": "IoU",
+    "l1": "L1",
+    "l2": "L2",
+    "iou_true_class": "IoU, c",
+    "l1_true_class": "L1, c",
+    "iou_target_class": "IoU, c_t",
+    "l1_target_class": "L1, c_t",
+    "iou_benign": "IoU to benign",
+    "l1_benign": "L1 to benign",
+}
 HEADINGS = ("attack", "predicted", "reached c_t", *_NUMBERS.values(), "Linf x255", "size", "flags")
 """Of the columns of a sheet that have numbers."""
 
