@@ -61,7 +61,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if worker or not config.pluginmanager.hasplugin("xdist") or config.args != config.getini("testpaths"):
         return
     if options.numprocesses is None and options.dist == "no":
-        options.numprocesses = "auto"
+        # One more than there are cores, for some tests wait.
+        options.numprocesses = (os.cpu_count() or 1) + 1
     if options.dist == "no":
         # Neighbours mostly stay together, and with them what a file's tests share.
         options.dist = "worksteal"
