@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
@@ -133,9 +134,9 @@ class Study(pl.Callback, ABC):
     @classmethod
     def figure(cls, findings: Findings) -> Figure | None:
         """The main figure, from the findings alone: bars of what is logged, by interpreter and attack."""
-        headings = {column.key: column.title for column in cls.columns}
-        metrics = [Metric(key, headings.get(key, key)) for key in cls.logged]
-        rows = [row for row in findings.rows if any(row.get(metric.key) is not None for metric in metrics)]
+        known = {column.key: replace(column, format=column.format or ".3f") for column in cls.columns}
+        metrics = [Metric(known.get(key) or Column(key, format=".3f")) for key in cls.logged]
+        rows = [row for row in findings.rows if any(row.get(key) is not None for key in cls.logged)]
         if not rows or not {"interpreter", "attack", "schedule"} <= rows[0].keys():
             return None
         return grouped_bars(rows, metrics, cls.title)
