@@ -45,6 +45,12 @@ class Column:
         return self.heading or self.key.replace("_", " ")
 
     @property
+    def keys(self) -> list[str]:
+        """The values that a row must have."""
+        ends = [f"{self.key}_low", f"{self.key}_high"] if self.interval else []
+        return [self.key, *ends, *([self.empty, self.n] if self.empty else [])]
+
+    @property
     def is_number(self) -> bool:
         """Whether the column holds numbers, which are aligned right."""
         return bool(self.format)

@@ -20,7 +20,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from lightning_adv2.evaluation.attack_evaluation import AttackEvaluation
 from lightning_adv2.files.names import check_name
 from lightning_adv2.report.bars import Metric, grouped_bars
-from lightning_adv2.report.findings import SHOWN, Findings, draw_figure, write_findings
+from lightning_adv2.report.findings import SHOWN, Findings, check_keys, draw_figure, write_findings
 from lightning_adv2.report.harmless import SAME, draw, harmless
 from lightning_adv2.report.table import Column, Table
 from lightning_adv2.report.terminal import show
@@ -147,8 +147,14 @@ class Study(pl.Callback, ABC):
         return self.findings.rows if self.findings else []
 
     def scalars(self, stage: str) -> dict[str, float]:
-        """What is logged of the findings, by log key."""
+        """What is logged of the findings, by log key.
+
+        Raises:
+            ValueError: no row has one of ``keys``.
+        """
         values: dict[str, float] = {}
+        if self.rows and self.logged:
+            check_keys(self.name, "keys", self.keys, list(self.rows[0]))
         for row in self.rows:
             parts = [stage, self.log_name or self.name]
             for key in self.keys:

@@ -24,7 +24,7 @@ from lightning_adv2.reproduction.published import Stated
 class Shares:
     """A study, as far as its file asks."""
 
-    name, title, columns, position = "shares", "Shares", (Column("rate"),), 0
+    name, title, columns, logged, position = "shares", "Shares", (Column("rate"),), ("rate",), 0
 
 
 COLUMNS = ("interpreter", "attack", "image_id", "success", "valid", "l1", "iou")
