@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -23,6 +21,7 @@ from lightning_adv2.report.wandb.about import define_curves, run_settings
 from lightning_adv2.report.wandb.artifacts import log_weights
 from lightning_adv2.report.wandb.files import FILE, claim, logged, read_state, sync_command, wait_for
 from lightning_adv2.report.wandb.keys import warn
+from lightning_adv2.report.wandb.pending import Pending, Unstarted
 
 PROJECT = "lightning_adv2"
 VALUES = "values"
@@ -89,14 +88,12 @@ class RunLogger(WandbLogger):
         self._stages = False
         self._failures = 0
         self._logged: dict[str, str] = {}
-        self._waiting: list[Callable[[], None]] = []
-        self._started = self._holds = False
-        self._values: dict[str, str] = {}
+        self._pending, self._started, self._holds = Pending(), False, False
 
     @property
     def experiment(self) -> Any:
         """W&B's run, started when an attribute of it is first used."""
-        return _Unstarted(self) if self._experiment is None else self._experiment
+        return Unstarted(self.connected) if self._experiment is None else self._experiment
 
     def connected(self) -> Any:
         """Start the W&B run and return it; if it cannot be started, an object whose methods do nothing."""
@@ -157,9 +154,7 @@ class RunLogger(WandbLogger):
         """Start the W&B run and log what waits for it; may raise."""
         self.connect()
         self._started, self._holds = True, False
-        while self._waiting:
-            self._waiting[0]()
-            del self._waiting[0]
+        self._pending.log()
 
     def hold(self) -> None:
         """Let values wait until :meth:`settle`, or until something else is logged."""
@@ -167,10 +162,11 @@ class RunLogger(WandbLogger):
 
     def settle(self) -> None:
         """Log the values that wait, unless an earlier run has logged the same; never raises."""
-        if self._values:
-            digest = hashlib.sha256(json.dumps(sorted(self._values.items())).encode()).hexdigest()
+        digest = self._pending.digest
+        if digest is not None:
             self.attempt(lambda: self.once(VALUES, digest, lambda: None))
-        self._waiting, self._holds = [], False
+        self._pending.clear()
+        self._holds = False
 
     def once(self, name: str, digest: str, act: Callable[[], None]) -> None:
         """Start the W&B run and call ``act``, unless ``wandb.json`` has this digest; may raise.
@@ -191,7 +187,7 @@ class RunLogger(WandbLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """See Lightning; never raises."""
-        self._values |= {key: str(value) for key, value in metrics.items() if not key.startswith("running/")}
+        self._pending.note(metrics)
         self._log(partial(super().log_metrics, dict(metrics), step), now=not self._holds)
 
     @rank_zero_only
@@ -201,7 +197,7 @@ class RunLogger(WandbLogger):
 
     def _log(self, act: Callable[[], None], now: bool) -> None:
         if self._failures < 2:  # else nothing is logged any more
-            self._waiting.append(act)
+            self._pending.acts.append(act)
         if now:
             self.attempt(self.start)
 
@@ -211,7 +207,7 @@ class RunLogger(WandbLogger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Log what waits, and the weights that a ``fit`` left; the run stays open, for a later loop of the process."""
-        if status == "success" and self._waiting and not self._holds:
+        if status == "success" and self._pending.acts and not self._holds:
             self.attempt(self.start)
         if status == "success" and list(self.folder.glob("*.safetensors")):
             self.attempt(self._log_weights)
@@ -225,12 +221,12 @@ class RunLogger(WandbLogger):
 
     def close(self) -> bool:
         """Finish W&B's run, at the latest when the process ends; False if W&B may lack values."""
-        lacks = bool(self._failures or self._waiting)
+        lacks = bool(self._failures or self._pending.acts)
         run, self._experiment = self._experiment, None
         atexit.unregister(self.close)
         if RunLogger._active is self:
             RunLogger._active = None
-        self._waiting, self._started, self._holds, self._values = [], False, False, {}
+        self._pending, self._started, self._holds = Pending(), False, False
         if run is None:
             self._leave()
             return not lacks
@@ -277,16 +273,6 @@ class RunLogger(WandbLogger):
         self.tear_down()
         self._offline = True
         self._wandb_init["settings"].mode = "offline"
-
-
-class _Unstarted:
-    """The W&B run of a logger before its start: Lightning asks each logger for its run before a run may be refused."""
-
-    def __init__(self, logger: RunLogger) -> None:
-        self._logger = logger
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._logger.connected(), name)
 
 
 def hold(logger: Any) -> None:
