@@ -28,7 +28,7 @@ _SHARES = {
 }  # fmt: skip
 _COUNTS = {
     "n", "empty", "images", "misclassified", "invalid", "maps", "fooled", "held", "violated", "unresolved", "asked",
-    "right", "successful", "located", "reported", "calibration_n", "empty_fooled", "empty_predicted",
+    "right", "successful", "located", "reported", "calibration_n",
 }  # fmt: skip
 
 
@@ -68,12 +68,16 @@ def _ranges(content: Any, place: str) -> Iterator[str]:
             yield from _ranges(value, name)
         elif number and key in _SHARES and not in_range(value, -1e-6, 1 + 1e-6):
             yield f"{name} is {value}, outside 0 to 1"
-        elif (number and key in _COUNTS and not is_count(value)) or (number and not math.isfinite(value)):
+        elif (number and _counts(key) and not is_count(value)) or (number and not math.isfinite(value)):
             yield f"{name} is {value}"
         if key.endswith("_low") and value is not None:
             middle, high = content[key.removesuffix("_low")], content[f"{key.removesuffix('_low')}_high"]
             if middle is None or high is None or not value - 1e-6 <= middle <= high + 1e-6:
                 yield f"{name}: {middle} is outside its interval, {value} to {high}"
+
+
+def _counts(key: str) -> bool:
+    return key in _COUNTS or key.startswith("empty_")  # images without a value of a metric
 
 
 def _same_table(path: Path, rows: Sequence[Row]) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from lightning_adv2.cli.commands import COMMANDS, RUNS, Command, no_command
 from lightning_adv2.cli.help import ALL, overview, short_help
-from lightning_adv2.cli.likeness import alike
+from lightning_adv2.files.likeness import alike
 from lightning_adv2.runtime.rank import is_first
 
 _LOADED_FIRST = "torch"

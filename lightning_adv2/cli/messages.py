@@ -15,10 +15,10 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_adv2.cli.commands import COMMANDS, no_command
 from lightning_adv2.cli.help import ALL
-from lightning_adv2.cli.likeness import alike
 from lightning_adv2.cli.names import PACKAGES, exports, names, place_of
 from lightning_adv2.cli.patching import TYPES, NestedArg, function, options, replaced
 from lightning_adv2.errors import shorten
+from lightning_adv2.files.likeness import alike
 
 _NOISE = re.compile(
     r"Does not validate against any|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value type:"

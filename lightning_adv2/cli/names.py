@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, get_type_hints
 
-from lightning_adv2.cli.likeness import alike
 from lightning_adv2.cli.patching import TYPES, function, replaced
+from lightning_adv2.files.likeness import alike
 
 PACKAGES = ("interpreters", "attacks", "evaluation", "studies", "data", "detectors", "metrics", "models", "modules")
 

@@ -32,6 +32,7 @@ from lightning_adv2.modules.idls import interpreters_of
 from lightning_adv2.report.finish import finish
 from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.html.run_page import FILE
+from lightning_adv2.report.wandb.logger import hold
 from lightning_adv2.report.wandb.sync import log_run
 from lightning_adv2.results import Summary, write_record
 from lightning_adv2.results.records import check_name, record_key
@@ -139,6 +140,8 @@ class AttackEvaluation(pl.Callback, LimitsBatch):
         self._pace = make_pace(trainer, names, self.num_images is None)
         expected = expected_records(trainer, names)
         kept = sum(path.exists() for path in expected)
+        if kept and kept == len(expected) and trainer.state.fn != TrainerFn.FITTING:
+            hold(trainer.logger)  # what the W&B run has is not logged again
         if kept and trainer.is_global_zero:
             print(f"{kept} of {len(expected)} records are kept as they are: {results_folder(trainer)}", flush=True)
 

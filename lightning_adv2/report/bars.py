@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from lightning_adv2.report.figures import PALETTE, heading, legend, plain_axis
+from lightning_adv2.report.table import Column
+from lightning_adv2.results.means import over_below
 from lightning_adv2.results.records import record_key
 from lightning_adv2.results.summary import Row
 
@@ -17,24 +19,39 @@ _BY_ROLE = {
     "control": ("#b0b0b0", "#edae49", "#d9d9d9"),
 }
 
+_CHARACTER = 0.06
+"""Inches that a character of a bar's number takes."""
+
 
 class Metric(NamedTuple):
     """A measure that bars show.
 
     Attributes:
-        key: of the value in a row; where the row has ``<key>_low`` and ``<key>_high``, an interval is drawn, and where
-            it has ``<key>_published``, a diamond.
-        label: of the axis.
-        limit: upper end of the axis; None fits the bars.
+        column: names the value in a row, the label of the axis and the format of the numbers; a number says over how
+            many images the mean is, where some have no value. Where the row has ``<key>_low`` and ``<key>_high``, an
+            interval is drawn, and where it has ``<key>_published``, a diamond.
+        limit: upper end of the axis, if all bars and intervals are lower; None fits them.
         level: a level to mark; None marks none.
-        empty: key of the number of images without the value, which the bar's label then says.
     """
 
-    key: str
-    label: str
+    column: Column
     limit: float | None = None
     level: float | None = None
-    empty: str = "empty"
+
+    def value(self, row: Row, end: str = "") -> float | None:
+        """The value of a row under the key with this ending, such as ``_low``, scaled; None where it has none."""
+        value = row.get(self.column.key + end)
+        return None if value is None else value * self.column.scale
+
+    def ends(self, row: Row) -> tuple[float, float]:
+        """The interval of a row with a value; without an interval, the value twice."""
+        value, low, high = (self.value(row, end) for end in ("", "_low", "_high"))
+        assert value is not None
+        return min(value, value if low is None else low), max(value, value if high is None else high)
+
+    def text(self, row: Row) -> str:
+        """The number of a bar."""
+        return over_below(self.column.number(row[self.column.key]), *self.column.counted(row))
 
 
 def attack_label(row: Row) -> str:
@@ -119,33 +136,39 @@ def _bars(
     inches: float,
 ) -> None:
     group, series = by
+    shown = [row for row in rows if metric.value(row) is not None]
+    texts = [metric.text(row) for row in shown]
     width = 0.8 / len(labels)
-    roomy = inches / max(1, len(groups)) * width >= 0.24  # inches that a number takes
+    needed = _CHARACTER * max((len(line) for text in texts for line in text.split("\n")), default=0)
+    roomy = inches / max(1, len(groups)) * width >= needed
     for j, label in enumerate(labels):
-        own = {group(row): row for row in rows if series(row) == label and row.get(metric.key) is not None}
+        own = {group(row): row for row in shown if series(row) == label}
         found = [(i + (j - (len(labels) - 1) / 2) * width, own[one]) for i, one in enumerate(groups) if one in own]
-        values = [row[metric.key] for _, row in found]
-        ends = [[row.get(f"{metric.key}{end}") for _, row in found] for end in ("_low", "_high")]
-        some = found and all(end is not None for side in ends for end in side)
-        spread = [[max(0.0, abs(v - e)) for v, e in zip(values, side, strict=True)] for side in ends] if some else None
-        drawn = axis.bar([x for x, _ in found], values, width * 0.92, yerr=spread, error_kw={"linewidth": 0.8},
-                         label=label, color=colours[label])  # fmt: skip
+        values, ends = [metric.value(row) or 0.0 for _, row in found], [metric.ends(row) for _, row in found]
+        spread = [[v - low for v, (low, _) in zip(values, ends, strict=True)],
+                  [high - v for v, (_, high) in zip(values, ends, strict=True)]]  # fmt: skip
+        drawn = axis.bar([x for x, _ in found], values, width * 0.92, yerr=spread if any(map(any, spread)) else None,
+                         error_kw={"linewidth": 0.8}, label=label, color=colours[label])  # fmt: skip
         if roomy:
-            axis.bar_label(drawn, [_bar_text(row, metric) for _, row in found], fontsize=7, padding=1)
-        stated = [(x, row[key]) for x, row in found if row.get(key := f"{metric.key}_published") is not None]
+            axis.bar_label(drawn, [metric.text(row) for _, row in found], fontsize=7, padding=1)
+        stated = [(x, value) for x, row in found if (value := metric.value(row, "_published")) is not None]
         if stated:
             axis.plot(*zip(*stated, strict=True), "D", color="white", markeredgecolor="black", ms=5, label="paper")
     axis.set_xlim(-0.55, len(groups) - 0.45)
-    shown = [row[metric.key] for row in rows if row.get(metric.key) is not None]
-    lowest, highest = min(shown, default=0.0), metric.limit or max(shown, default=0.0)
-    axis.set_ylim(lowest - 0.12 * (highest - lowest) if lowest < 0 else 0, metric.limit)
-    axis.set_ylabel(metric.label)
+    axis.set_ylim(*_limits(shown, metric, max((text.count("\n") + 1 for text in texts), default=0) if roomy else 0))
+    axis.set_ylabel(metric.column.title)
     if metric.level is not None:
         axis.axhline(metric.level, color="black", linewidth=0.8, linestyle=":")
     plain_axis(axis)
 
 
-def _bar_text(row: Row, metric: Metric) -> str:
-    empty = row.get(metric.empty) if "iou" in metric.key else 0
-    text = f"{row[metric.key]:.2f}"
-    return f"{text}\nn={row['n'] - empty}" if empty else text
+def _limits(rows: Sequence[Row], metric: Metric, lines: int) -> tuple[float, float]:
+    """The ends of the axis: zero, every bar, interval and published value, and room for numbers of so many lines."""
+    stated = [value for row in rows if (value := metric.value(row, "_published")) is not None]
+    seen = [0.0, *stated, *(end for row in rows for end in metric.ends(row))]
+    lowest, highest, room = min(seen), max(seen), max(0.05, 0.09 * lines)  # a share of the axis
+    limited = metric.limit is not None and highest <= metric.limit
+    top = metric.limit if metric.limit is not None and limited else highest
+    below, above = room * (lowest < 0), room * (highest > 0 and not limited)
+    height = (top - lowest) / (1 - below - above)
+    return (lowest - below * height, top + above * height) if height else (0.0, 1.0)

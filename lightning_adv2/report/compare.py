@@ -217,4 +217,4 @@ def main(options: Namespace) -> None:
         raise SystemExit(f"{error}; give the folder that an evaluation wrote, with records/ in it") from error
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    print(f"{visible(str(page))}: open it in a browser", flush=True)
+    print(f"{visible(str(page.resolve()))}: open it in a browser", flush=True)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from lightning_adv2 import files
 from lightning_adv2.files import write_json
+from lightning_adv2.files.likeness import alike
 from lightning_adv2.report.harmless import SAME, draw, harmless
 from lightning_adv2.report.table import Column, Table, column_content, read_columns
 from lightning_adv2.results.summary import Row
@@ -45,6 +46,7 @@ class Shown(Protocol):
     name: ClassVar[str]
     title: ClassVar[str]
     columns: ClassVar[Sequence[Column]]
+    logged: ClassVar[Sequence[str]]
     position: ClassVar[int]
 
     @classmethod
@@ -96,7 +98,7 @@ def write_findings(folder: Path, study: type[Shown], findings: Findings) -> None
 
     Raises:
         OSError: the disk is full or the like; an old file is as it was.
-        ValueError: two rows have other keys.
+        ValueError: two rows have other keys, or no row has a key of ``columns`` or ``logged``.
     """
     keys = list(findings.rows[0]) if findings.rows else [column.key for column in study.columns]
     if odd := next((row for row in findings.rows if list(row) != keys), None):
@@ -104,6 +106,9 @@ def write_findings(folder: Path, study: type[Shown], findings: Findings) -> None
             f"study {study.name}: the row {odd} has other keys than the first one, {', '.join(keys)}; give every row "
             "the same keys in the same order, None where it has no value"
         )
+    if findings.rows:
+        check_keys(study.name, "columns", [key for column in study.columns for key in column.keys], keys)
+        check_keys(study.name, "logged", study.logged, keys)
     content = {
         STUDY: study.name,
         "title": study.title,
@@ -120,6 +125,28 @@ def write_findings(folder: Path, study: type[Shown], findings: Findings) -> None
         write_csv(findings.images, images)
     else:
         images.unlink(missing_ok=True)  # of an earlier run
+
+
+def check_keys(study: str, attribute: str, wanted: Sequence[str], known: Sequence[str]) -> None:
+    """Check that the rows of a study have the keys that the study shows or logs.
+
+    Args:
+        study: name of the study.
+        attribute: of the study's class, which lists the keys.
+        wanted: keys that the attribute lists.
+        known: keys of every row.
+
+    Raises:
+        ValueError: a key is missing; the error names the most similar key of the rows.
+    """
+    missing = [key for key in dict.fromkeys(wanted) if key not in known]
+    if missing:
+        meant = [f"{key!r}" + (f" (did you mean {near!r}?)" if (near := alike(key, known)) else "") for key in missing]
+        raise ValueError(
+            f"study {study}: {attribute} asks for {', '.join(meant)}, which no row has; the rows have "
+            f"{', '.join(known)}. Correct {attribute} or the rows; the same command then goes on with the finished "
+            "records, without a new attack"
+        )
 
 
 def draw_figure(folder: Path, study: type[Shown], findings: Findings, keep: bool = False) -> list[Path]:

@@ -8,6 +8,7 @@ from lightning_adv2.files.sums import FILE as SUMS
 from lightning_adv2.files.sums import write_sums
 from lightning_adv2.report.harmless import SAME, harmless
 from lightning_adv2.report.html.run_page import FILE, write_run_page
+from lightning_adv2.report.wandb.logger import settle
 from lightning_adv2.report.wandb.sync import log_run
 from lightning_adv2.results.run import Run
 
@@ -29,4 +30,5 @@ def finish(run: Run, logger: Logger | None = None) -> bool:
     with harmless(run.folder / SUMS, SAME):
         write_sums(run.folder)
     log_run(logger, run)
+    settle(logger)
     return not missing

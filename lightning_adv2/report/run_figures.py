@@ -20,6 +20,7 @@ from lightning_adv2.report.figures import (
     overlay,
     plain_axis,
 )
+from lightning_adv2.report.table import Column
 from lightning_adv2.results.records import BENIGN, AttackRecord, BatchRecord, to_numpy
 from lightning_adv2.results.summary import Row
 from lightning_adv2.results.traces import Curves
@@ -104,7 +105,7 @@ def bars(rows: Sequence[Row], title: str = "") -> Figure:
         raise ValueError("rows=[]: nothing to draw; no image was attacked")
     target = rows[0]["target"]
     against = "benign map" if target == BENIGN else f"target map: {target}"
-    metrics = (Metric("iou", "map IoU", limit=1.05, level=0.5), Metric("l1", "map L1"))
+    metrics = (Metric(Column("iou", "map IoU", ".2f"), limit=1.05, level=0.5), Metric(Column("l1", "map L1", ".2f")))
     return grouped_bars(rows, metrics, title or f"Map agreement: attacked image and {against}")
 
 

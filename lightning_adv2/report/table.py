@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lightning_adv2.results.means import OVER, over
+from lightning_adv2.results.means import OVER, empty_key, over
 from lightning_adv2.results.summary import Row
 
 STRONG, FAINT, ALERT = "strong", "faint", "alert"
@@ -24,8 +24,9 @@ class Column:
         format: a format specification such as ``.3f``; empty shows the value as it is.
         scale: multiplies numbers before they are shown (255 for 8-bit levels).
         interval: also shows the values ``<key>_low`` and ``<key>_high``.
-        empty: key of the number of images that have no such value; the table says over how many the mean is then.
-        n: key of the number of images, for ``empty``.
+        empty: key of the number of images that have no such value; the table says over how many the mean is then. Where
+            it is empty, the key that :func:`~lightning_adv2.studies.rows.mean_rows` gives that number.
+        n: key of the number of images, with and without the value.
         main: a terminal that is too narrow for all columns shows the main ones alone.
     """
 
@@ -44,6 +45,12 @@ class Column:
         return self.heading or self.key.replace("_", " ")
 
     @property
+    def keys(self) -> list[str]:
+        """The values that a row must have."""
+        ends = [f"{self.key}_low", f"{self.key}_high"] if self.interval else []
+        return [self.key, *ends, *([self.empty, self.n] if self.empty else [])]
+
+    @property
     def is_number(self) -> bool:
         """Whether the column holds numbers, which are aligned right."""
         return bool(self.format)
@@ -57,13 +64,18 @@ class Column:
             return "-"
         if isinstance(value, bool):
             return "yes" if value else "no"
-        text = self._number(value)
+        text = self.number(value)
         if self.interval and row.get(f"{self.key}_low") is not None:
-            text += f" [{self._number(row[f'{self.key}_low'])}, {self._number(row[f'{self.key}_high'])}]"
-        without = row.get(self.empty, 0) if self.empty else 0
-        return over(text, row[self.n] - without, row[self.n]) if without else text
+            text += f" [{self.number(row[f'{self.key}_low'])}, {self.number(row[f'{self.key}_high'])}]"
+        return over(text, *self.counted(row))
 
-    def _number(self, value: Any) -> str:
+    def counted(self, row: Row) -> tuple[int, int]:
+        """How many images of a row have the value, and how many images there are."""
+        n, without = row.get(self.n) or 0, row.get(self.empty or empty_key(self.key)) or 0
+        return n - without, n
+
+    def number(self, value: Any) -> str:
+        """A value of the column, scaled, in the column's format."""
         if not self.format or isinstance(value, str):
             return str(value)
         return format(value * self.scale if self.scale != 1 else value, self.format)
@@ -109,12 +121,8 @@ class Table:
     @property
     def all_notes(self) -> list[str]:
         """The notes, and what a number in brackets means where a mean is over fewer images."""
-        fewer = any(
-            0 < (row.get(column.empty) or 0) < row[column.n] and row.get(column.key) is not None
-            for column in self.columns
-            if column.empty
-            for row in self.rows
-        )
+        shown = [(column, row) for column in self.columns for row in self.rows if row.get(column.key) is not None]
+        fewer = any(0 < count < n for count, n in (column.counted(row) for column, row in shown))
         return [*self.notes, *[f"{OVER}."] * fewer]
 
     @property

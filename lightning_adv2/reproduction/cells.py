@@ -16,6 +16,7 @@ from lightning_adv2.report.findings import read_findings
 from lightning_adv2.report.table import Table, text_table
 from lightning_adv2.reproduction.plan import Plan
 from lightning_adv2.reproduction.published import Stated
+from lightning_adv2.results.means import OVER, empty_key, over
 
 Row = dict[str, Any]
 
@@ -28,7 +29,7 @@ class Cell:
         value: mean over all values, NaN where there is none.
         low: lower end of the 95% interval.
         high: its upper end.
-        n: how many images.
+        n: how many images have a value.
         seeds: under how many seeds.
     """
 
@@ -49,11 +50,16 @@ NOTHING = Cell(math.nan, math.nan, math.nan, 0, 0)
 
 
 def mean_cell(values: Sequence[float], images: Sequence[str], seeds: int = 1) -> Cell:
-    """A mean with its bootstrap interval over images; an image seen under several seeds is drawn as a whole."""
-    if not values:
+    """The mean of the values that are not NaN, with its bootstrap interval over images.
+
+    An image seen under several seeds is drawn as a whole.
+    """
+    known = [(value, image) for value, image in zip(values, images, strict=True) if not math.isnan(value)]
+    if not known:
         return NOTHING
-    low, high = bootstrap_interval(values, groups=images)
-    return Cell(sum(values) / len(values), low, high, len(set(images)), seeds)
+    numbers, names = zip(*known, strict=True)
+    low, high = bootstrap_interval(numbers, groups=names)
+    return Cell(sum(numbers) / len(numbers), low, high, len(set(names)), seeds)
 
 
 def share_cell(successes: int, n: int) -> Cell:
@@ -165,8 +171,8 @@ def measured(
 
 
 def study_cell(row: Row, column: str) -> Cell:
-    """A column of a study's row over its ``n`` images: with its interval, or as a share of them with Wilson's."""
-    value, n = row[column], row["n"]
+    """A column of a study's row over the images with a value: with its interval, or as a share with Wilson's."""
+    value, n = row[column], row["n"] - row.get(empty_key(column), 0)
     if value is None:
         return NOTHING
     if f"{column}_low" in row:
@@ -175,7 +181,7 @@ def study_cell(row: Row, column: str) -> Cell:
 
 
 def shown(title: str, headings: Sequence[str], rows: Sequence[Measured], names: Mapping[str, str], note: str) -> Table:
-    """A table for people: each measure beside the published one, and the number of images.
+    """A table for people: each measure beside the published one, and the number of images with a value of any.
 
     Args:
         title: heading.
@@ -187,16 +193,19 @@ def shown(title: str, headings: Sequence[str], rows: Sequence[Measured], names: 
     stated = {key for row in rows for key in row.published}
     pairs = {key: (name, "paper") if key in stated else (name,) for key, name in names.items()}
     columns = [*headings, "images", *(part for pair in pairs.values() for part in pair)]
-    body = []
+    body, fewer = [], False
     for row in rows:
-        line = [*row.place, str(max((cell.n for cell in row.cells.values()), default=0))]
+        most = max((cell.n for cell in row.cells.values()), default=0)
+        line = [*row.place, str(most)]
         for key, pair in pairs.items():
-            own, paper = row.cells.get(key, NOTHING).text(), row.published.get(key)
-            line += [own, "" if paper is None else f"{paper:g}"][: len(pair)]
+            cell, paper = row.cells.get(key, NOTHING), row.published.get(key)
+            fewer |= 0 < cell.n < most
+            line += [over(cell.text(), cell.n, most), "" if paper is None else f"{paper:g}"][: len(pair)]
         body.append(tuple(line))
     seeds = max((cell.seeds for row in rows for cell in row.cells.values()), default=1)
     more = f"Means over images with 95% intervals, {seeds} seed{'s' * (seeds > 1)}."
     more += " Paper: 1,000 ImageNet images." if stated else " The paper's figures are not at hand."
+    more += f" {OVER[0].upper()}{OVER[1:]}." * fewer
     numbers = set(columns[len(headings) :])
     return text_table(title, columns, body, f"{note} {more}".strip(), numbers)
 

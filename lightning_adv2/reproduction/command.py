@@ -14,10 +14,10 @@ from lightning_adv2.report.html.writing import write_page
 from lightning_adv2.report.page import Section
 from lightning_adv2.report.table import ALERT, FAINT, STRONG, Table, text_table
 from lightning_adv2.report.terminal import show
-from lightning_adv2.reproduction.cells import Measured, as_json
+from lightning_adv2.reproduction.cells import as_json
 from lightning_adv2.reproduction.cost import cost_section
-from lightning_adv2.reproduction.execute import execute
-from lightning_adv2.reproduction.items import ITEMS, Item, section
+from lightning_adv2.reproduction.execute import error_of, execute
+from lightning_adv2.reproduction.items import ITEMS, Item, Shown, show_item
 from lightning_adv2.reproduction.jobs import Job, jobs_of
 from lightning_adv2.reproduction.observations import Verdict, verdicts
 from lightning_adv2.reproduction.plan import PAPER_IMAGES, ROLES, Plan, chosen, read_plan
@@ -45,7 +45,7 @@ def main(options: Namespace) -> None:
     path = report(plan, items, jobs, console)
     console.print(f"report: [bold]{path}[/] (opens in a browser, without a network)")
     if not whole:
-        failed = "\n".join(f"  {job.name}: see {job.log}" for job in jobs if job.state == "failed")
+        failed = "\n".join(f"  {job.name}: {error_of(job)}; see {job.log}" for job in jobs if job.state == "failed")
         raise SystemExit(f"runs failed, and what comes after them is left out:\n{failed}\nThe same command goes on.")
 
 
@@ -85,21 +85,18 @@ def report(plan: Plan, items: Sequence[Item], jobs: Sequence[Job], console: Cons
         jobs: what was run, for the account of the time.
         console: for the tables.
     """
-    sections, results = [], dict[str, Sequence[Measured]]()
-    for item in items:
-        part, rows = section(plan, item, plan.output / "figures")
-        sections.append(part)
-        if rows:
-            results[item.key] = rows
-        for block in part.blocks:
-            if isinstance(block, Table):
-                show(block, console)
-    decided = verdicts(results)
-    table = observations_table(decided)
-    show(table, console)
+    parts = {item.key: show_item(plan, item, plan.output / "figures") for item in items}
+    for block in (block for part in parts.values() for block in part.section.blocks):
+        if isinstance(block, Table):
+            show(block, console)
+    decided = verdicts({key: part.rows for key, part in parts.items() if part.rows}, parts)
+    first = []
+    if decided:
+        table = observations_table(decided)
+        show(table, console)
+        first = [Section("The paper's observations", _in_words(decided), [table])]
     stamp = make_stamp(plan=plan.title, num_images=plan.num_images, seeds=list(plan.seeds))
-    write_json(plan.output / "reproduction.json", _as_json(results, decided) | {"stamp": stamp})
-    first = Section("The paper's observations", _in_words(decided), [table])
+    write_json(plan.output / "reproduction.json", _as_json(parts, decided) | {"stamp": stamp})
     lead = (
         f"{plan.title}: up to {plan.num_images} images a cell, seeds {', '.join(map(str, plan.seeds))}, "
         f"{'published' if plan.paper_schedule else 'fast'} schedules. The paper: 1,000 ImageNet images, ResNet-50 and "
@@ -107,7 +104,7 @@ def report(plan: Plan, items: Sequence[Item], jobs: Sequence[Job], console: Cons
     )
     stamped = [(key, str(value)) for key, value in stamp.items()]
     last = Section("What made these figures", "", [text_table("Stamp", ("", ""), stamped)])
-    everything = [first, *sections, cost_section(plan, jobs), last]
+    everything = [*first, *(part.section for part in parts.values()), cost_section(plan, jobs), last]
     return write_page(plan.output / "report.html", f"Reproduction: {plan.title}", everything, lead)
 
 
@@ -130,9 +127,10 @@ def _in_words(decided: Sequence[Verdict]) -> str:
     return f"{count['held']} held, {count['not held']} not held, {count['not tested']} not tested."
 
 
-def _as_json(results: Mapping[str, Sequence[Measured]], decided: Sequence[Verdict]) -> dict[str, object]:
+def _as_json(parts: Mapping[str, Shown], decided: Sequence[Verdict]) -> dict[str, object]:
     return {
-        "tables": {key: as_json(rows) for key, rows in results.items()},
+        "tables": {key: as_json(part.rows) for key, part in parts.items() if part.rows},
+        "studies": {key: part.studies for key, part in parts.items() if part.studies},
         "observations": [
             {"number": one.observation.number, "claim": one.observation.claim, "rule": one.observation.rule,
              "verdict": one.verdict, "evidence": one.evidence}

@@ -110,6 +110,7 @@ def _start(job: Job, at_once: int, group: str, lock: int) -> None:
     environment = {"OMP_NUM_THREADS": str(threads), "WANDB_RUN_GROUP": group} | os.environ
     command = [sys.executable, "-m", "lightning_adv2", job.run.command, "--config", str(config)]
     with job.log.open("ab") as log:
+        job.log_start = log.seek(0, os.SEEK_END)
         # In a session of its own: Ctrl-C comes to us, and from us as SIGTERM, at which a run saves.
         job.process = subprocess.Popen(
             command,
@@ -193,12 +194,23 @@ def _table(jobs: list[Job]) -> Table:
     return table
 
 
+def error_of(job: Job) -> str:
+    """What the process of a job last printed that begins with ``error:``; without that, its last line."""
+    lines = _lines(job.log, job.log_start) or ["it printed nothing"]
+    return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1])
+
+
 def _last_line(path: Path) -> str:
     """What a process said last; of a progress bar, what it shows now."""
+    return (_lines(path) or [""])[-1][:160]
+
+
+def _lines(path: Path, start: int = 0) -> list[str]:
+    """The last lines of a log, behind its first ``start`` bytes, that are not empty."""
     try:
         with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - 2000))
+            log.seek(max(start, path.stat().st_size - 4000))
             lines = log.read().decode("utf-8", "replace").replace("\r", "\n").split("\n")
     except OSError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")[:160]
+        return []
+    return [line.strip() for line in lines if line.strip()]

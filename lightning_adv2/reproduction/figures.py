@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from lightning_adv2.report.bars import Metric, grouped_bars
 from lightning_adv2.report.harmless import SAME, draw
+from lightning_adv2.report.table import Column
 from lightning_adv2.reproduction.cells import Measured, Row
 
 
@@ -25,7 +26,7 @@ def bars(rows: Sequence[Measured], metric: str, label: str, title: str, line: fl
     """
     shown = [_flat(row, metric) for row in rows if not math.isnan(row.cells[metric].value)]
     return grouped_bars(
-        shown, [Metric(metric, label, level=line)], title,
+        shown, [Metric(Column(metric, label, ".2f"), level=line)], title,
         group=lambda row: str(row["group"]).upper(), series=lambda row: row["series"], panel=lambda row: row["panel"],
     )  # fmt: skip
 

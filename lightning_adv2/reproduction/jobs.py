@@ -29,6 +29,7 @@ class Job:
         state: ``waiting``, ``running``, ``finished``, ``kept`` (finished earlier), ``failed``, or ``left out``, because
             something that it needs is not there.
         seconds: of the process that finished it.
+        log_start: bytes of the log that earlier processes wrote.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Job:
     state: str = "waiting"
     seconds: float = 0.0
     started: float = 0.0
+    log_start: int = 0
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property

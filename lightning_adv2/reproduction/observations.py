@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_adv2.reproduction import published
@@ -20,12 +20,14 @@ class Observation:
     Attributes:
         number: the paper's; the preprint numbers two of them 8.
         claim: in short.
+        tables: keys of the items whose rows decide.
         rule: what must hold, in words, with the paper's own thresholds.
         decide: evidence for and against, one finding each, as (holds, what was seen); empty where nothing was run.
     """
 
     number: str
     claim: str
+    tables: tuple[str, ...]
     rule: str
     decide: Callable[[Results], list[tuple[bool, str]]]
 
@@ -45,20 +47,34 @@ class Verdict:
     evidence: str
 
 
-def verdicts(results: Results) -> list[Verdict]:
-    """All of them."""
+def verdicts(results: Results, asked: Collection[str] | None = None) -> list[Verdict]:
+    """The verdicts on the observations that at least one of the tables concerns.
+
+    Args:
+        results: rows of the tables.
+        asked: keys of the tables; None takes all.
+    """
     found = []
     for one in OBSERVATIONS:
+        if asked is not None and not set(one.tables) & set(asked):
+            continue
         findings = one.decide(results)
         against = [text for holds, text in findings if not holds]
         if not findings:
-            found.append(Verdict(one, NOT_TESTED, "nothing was run for it"))
+            found.append(Verdict(one, NOT_TESTED, _untested(one, asked)))
         elif against:
             text = f"{len(against)} of {len(findings)} findings do not hold: " + "; ".join(against)
             found.append(Verdict(one, NOT_HELD, text))
         else:
             found.append(Verdict(one, HELD, "; ".join(text for _, text in findings)))
     return found
+
+
+def _untested(one: Observation, asked: Collection[str] | None) -> str:
+    left = [key for key in one.tables if asked is not None and key not in asked]
+    if left:
+        return f"table {' and '.join(left)} was not asked for (--tables)"
+    return f"no finished run has the rows of table {' and '.join(one.tables)}"
 
 
 def _pairs(rows: Sequence[Measured], first: str, second: str) -> list[tuple[str, Measured, Measured]]:
@@ -184,31 +200,31 @@ def _hardened(results: Results) -> list[tuple[bool, str]]:
 
 
 OBSERVATIONS = (
-    Observation("1", "ADV2 deceives the classifier as well as regular attacks do",
+    Observation("1", "ADV2 deceives the classifier as well as regular attacks do", ("3",),
                 "ASR above 95% and confidence of 0.98 or more under every interpreter (Table 3)", _effective),
-    Observation("2", "ADV2's maps are highly similar to the benign ones",
+    Observation("2", "ADV2's maps are highly similar to the benign ones", ("12",),
                 "L1 more than 60% below PGD's, IoU above 0.5 (RTS: 0.9) and more than 40% above PGD's, everywhere "
                 "(Table 12, Figures 5 and 6)", _similar),
-    Observation("3", "Feature squeezing detects ADV2 no better than PGD",
+    Observation("3", "Feature squeezing detects ADV2 no better than PGD", ("4",),
                 "mean detection rates over the squeezers differ by 10.5 points or less, as in the paper (Table 4)",
                 _as_detectable),
-    Observation("4", "ADV2 can be adapted to evade feature squeezing",
+    Observation("4", "ADV2 can be adapted to evade feature squeezing", ("4", "5"),
                 "no squeezer detects more than 51.7%, none more than before, and IoU falls by 0.05 or less "
                 "(Tables 4 and 5)",
                 _evasive),
-    Observation("5", "ADV2 can be built upon other attack frameworks",
+    Observation("5", "ADV2 can be built upon other attack frameworks", ("stadv",),
                 "StAdv-ADV2: ASR above 95%, IoU above 0.5 and above StAdv's under every interpreter",
                 _reaches_its_map("stadv", "stadv", "stadv-adv2")),
-    Observation("6", "A classifier and its interpreter are not fully aligned",
+    Observation("6", "A classifier and its interpreter are not fully aligned", ("8",),
                 "for random patches and random classes: ASR above 95%, IoU with the target above 0.5 and above PGD's "
                 "(Table 8)", _reaches_its_map("8", "pgd", "adv2")),
-    Observation("7", "Attacks transfer little between interpreters",
+    Observation("7", "Attacks transfer little between interpreters", ("9",),
                 "L1 under another interpreter is nearer to PGD's than to that of the attack made for it, for "
                 "every pair (Table 9)", _transfers_little),
-    Observation("8", "Interpreters look at distinct aspects of the classifier",
+    Observation("8", "Interpreters look at distinct aspects of the classifier", ("9", "12"),
                 "Observation 7 holds, and IoU of ADV2 differs between interpreters by more than its 95% intervals "
                 "(Table 9, Figure 6)", _distinct),
-    Observation("8 (second)", "AID reduces the gap between prediction and interpretation",
+    Observation("8 (second)", "AID reduces the gap between prediction and interpretation", ("aid",),
                 "IoU under ADV2 of 0.5 or less with RTS-A and clearly below RTS's, benign L1 of 0.05 or less "
                 "(Figure 16)",
                 _hardened),

@@ -1,12 +1,9 @@
-"""What stands beside the paper's numbered tables: AID, Proposition 1, curves, and the skin-cancer case."""
+"""What stands beside the paper's numbered tables: AID, the skin-cancer case, and the files of any study."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import lightning_adv2.studies  # noqa: F401 - they register themselves, and say how their files are shown
-from lightning_adv2.report.findings import read_findings
-from lightning_adv2.report.table import Table
+from lightning_adv2.report.findings import StudyFile, read_findings
 from lightning_adv2.reproduction import published
 from lightning_adv2.reproduction.cells import Cell, Measured, evaluation, shown
 from lightning_adv2.reproduction.plan import Plan
@@ -29,7 +26,6 @@ def table_aid(plan: Plan) -> Found:
         "same class, so that what is left is the reaction to the attack."
     )
     tables = [shown("Figure 16: RTS and RTS-A under attack", ("interpreter", "attack"), rows, names, note)]
-    tables += studies(plan, "aid", "noise", "map_quality", "resilience")
     for row in found.rows("map_quality"):
         mean = row["agreement_l1"]
         if mean is not None:  # over images whose values the file has not, so without an interval
@@ -37,27 +33,11 @@ def table_aid(plan: Plan) -> Found:
     return rows, tables
 
 
-def studies(plan: Plan, role: str, *names: str) -> list[Table]:
-    """The tables of these studies, as the pages of the runs of this role show them."""
+def study_files(plan: Plan, role: str, name: str) -> dict[str, StudyFile]:
+    """The files of a study in the finished runs of a role, by the name of the run's folder."""
     found = evaluation(plan, role)
-    folders = found.folders if found else ()
-    files = [read_findings(folder, name) for name in names for folder in folders]
-    return [table for study in files if study is not None for table in study.tables]
-
-
-def study_table(name: str, role: str) -> Callable[[Plan], Found]:
-    """What an item shows of a study: its tables, from the runs of a role.
-
-    Args:
-        name: of the study.
-        role: of the runs whose callbacks include the study.
-    """
-
-    def table(plan: Plan) -> Found:
-        tables = studies(plan, role, name)
-        return ([], tables) if tables else None
-
-    return table
+    files = {folder.name: read_findings(folder, name) for folder in (found.folders if found else ())}
+    return {run: study for run, study in files.items() if study is not None}
 
 
 def table_skin(plan: Plan) -> Found:
@@ -68,5 +48,4 @@ def table_skin(plan: Plan) -> Found:
     ]
     names = {"asr": "ASR", "confidence": "confidence", "l1": "L1", "iou": "IoU"}
     note = f"The paper's classifier has a weighted multi-class accuracy of {published.SKIN_ACCURACY:.1%}."
-    tables = [shown("Attacked lesions", PLACES, rows, names, note), *studies(plan, "skin", "confusion")]
-    return (rows, tables) if rows else None
+    return (rows, [shown("Attacked lesions", PLACES, rows, names, note)]) if rows else None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 
 def defined(values: Iterable[float | None]) -> list[float]:
@@ -18,7 +17,12 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return math.fsum(numbers) / len(numbers) if numbers else None
 
 
-OVER = "in brackets behind a mean: the number of images in it; the two maps of every other image are empty"
+def empty_key(metric: str) -> str:
+    """The key of the number of images without a value of a metric: ``empty`` for ``iou``, else ``empty_<metric>``."""
+    return "empty" if metric == "iou" else f"empty_{metric}"
+
+
+OVER = "in brackets behind a mean: the number of images in it; the others have no such value (no IoU: two empty maps)"
 
 
 def over(text: str, count: int, n: int) -> str:
@@ -26,7 +30,6 @@ def over(text: str, count: int, n: int) -> str:
     return f"{text} ({count:,})" if 0 < count < n else text
 
 
-def iou_label(row: Mapping[str, Any]) -> str:
-    """A row's ``iou`` for a figure, below it over how many of its ``n`` images it is where ``empty`` ones have none."""
-    empty = row.get("empty")
-    return f"{row['iou']:.2f}\nn={row['n'] - empty}" if empty else f"{row['iou']:.2f}"
+def over_below(text: str, count: int, n: int) -> str:
+    """The text of a mean in a figure, below it the number of images ``count`` where that is below ``n``."""
+    return f"{text}\nn={count:,}" if count < n else text

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as pl
@@ -19,7 +20,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from lightning_adv2.evaluation.attack_evaluation import AttackEvaluation
 from lightning_adv2.files.names import check_name
 from lightning_adv2.report.bars import Metric, grouped_bars
-from lightning_adv2.report.findings import SHOWN, Findings, draw_figure, write_findings
+from lightning_adv2.report.findings import SHOWN, Findings, check_keys, draw_figure, write_findings
 from lightning_adv2.report.harmless import SAME, draw, harmless
 from lightning_adv2.report.table import Column, Table
 from lightning_adv2.report.terminal import show
@@ -133,9 +134,9 @@ class Study(pl.Callback, ABC):
     @classmethod
     def figure(cls, findings: Findings) -> Figure | None:
         """The main figure, from the findings alone: bars of what is logged, by interpreter and attack."""
-        headings = {column.key: column.title for column in cls.columns}
-        metrics = [Metric(key, headings.get(key, key)) for key in cls.logged]
-        rows = [row for row in findings.rows if any(row.get(metric.key) is not None for metric in metrics)]
+        known = {column.key: replace(column, format=column.format or ".3f") for column in cls.columns}
+        metrics = [Metric(known.get(key) or Column(key, format=".3f")) for key in cls.logged]
+        rows = [row for row in findings.rows if any(row.get(key) is not None for key in cls.logged)]
         if not rows or not {"interpreter", "attack", "schedule"} <= rows[0].keys():
             return None
         return grouped_bars(rows, metrics, cls.title)
@@ -146,8 +147,14 @@ class Study(pl.Callback, ABC):
         return self.findings.rows if self.findings else []
 
     def scalars(self, stage: str) -> dict[str, float]:
-        """What is logged of the findings, by log key."""
+        """What is logged of the findings, by log key.
+
+        Raises:
+            ValueError: no row has one of ``keys``.
+        """
         values: dict[str, float] = {}
+        if self.rows and self.logged:
+            check_keys(self.name, "keys", self.keys, list(self.rows[0]))
         for row in self.rows:
             parts = [stage, self.log_name or self.name]
             for key in self.keys:

@@ -66,7 +66,7 @@ class GapEvaluation(Study):
         if not rows:
             return None
         title = f"Map IoU with the target map: {rows[0]['target']}"
-        return grouped_bars(rows, [Metric("iou", "map IoU", 1.1, 0.5)], title, series=_label)
+        return grouped_bars(rows, [Metric(Column("iou", "map IoU", ".2f"), 1.1, 0.5)], title, series=_label)
 
 
 def gap_images(record: BatchRecord) -> list[Row]:

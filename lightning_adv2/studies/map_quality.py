@@ -166,7 +166,7 @@ class MapQualityEvaluation(Study):
         if not shown:
             return None
         return grouped_bars(
-            shown, [Metric("mean", "mean over images")], cls.title,
+            shown, [Metric(Column("mean", "mean over images", ".2f"))], cls.title,
             group=lambda row: row["measure"], series=by_interpreter, panel=lambda row: row["panel"],
         )  # fmt: skip
 

@@ -17,7 +17,7 @@ from lightning_adv2.report.bars import attack_label, by_interpreter
 from lightning_adv2.report.figures import FORMULA, PALETTE, heading, plain_axis
 from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.table import ALERT, Column, Table
-from lightning_adv2.results.means import mean_of
+from lightning_adv2.results.means import empty_key, mean_of
 from lightning_adv2.results.records import AttackRecord, BatchRecord, to_float
 from lightning_adv2.results.summary import Row
 from lightning_adv2.studies.base import Study
@@ -162,7 +162,8 @@ def proposition_rows(images: Sequence[Row]) -> list[Row]:
 
     ``held``, ``violated`` and ``unresolved`` of the ``n`` images have that verdict. ``gain`` and ``l1`` are means,
     ``slack`` is the median of the images that have one, ``error`` the mean and ``max_error`` the largest of the
-    absolute errors; None where there is no number to take. Sums are exact, so that no order shows.
+    absolute errors; None where there is no number to take. ``empty_gain``, ``empty_l1``, ``empty_slack`` and
+    ``empty_error`` images have no such number. Sums are exact, so that no order shows.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for image in images:
@@ -177,6 +178,7 @@ def proposition_rows(images: Sequence[Row]) -> list[Row]:
         row |= {"gain": mean_of(values["gain"]), "l1": mean_of(values["l1"])}
         row |= {"slack": median(values["slack"]) if values["slack"] else None}
         row |= {"error": mean_of(errors), "max_error": max(errors, default=None)}
+        row |= {empty_key(key): len(own) - len(found) for key, found in (*values.items(), ("error", errors))}
         rows.append(row)
     return rows
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lightning_adv2.functional.bootstrap import bootstrap_interval
-from lightning_adv2.results.means import defined, mean_of
+from lightning_adv2.results.means import defined, empty_key, mean_of
 from lightning_adv2.results.records import AttackRecord, BatchRecord
 from lightning_adv2.results.summary import Row
 
@@ -40,10 +40,11 @@ def image_rows(
 def mean_rows(
     images: Iterable[Row], keys: Sequence[str], metrics: Sequence[str], intervals: Sequence[str] = ()
 ) -> list[Row]:
-    """One row per group of images: the names, ``n``, and the mean of every metric.
+    """One row per group of images: the names, ``n``, and of every metric the mean and how many images have no value.
 
     The means are summed exactly, so that the order of the images does not show; an image that comes twice in a group
-    counts once. NaN and None are in no mean; ``empty`` is the number of images without an ``iou``.
+    counts once. NaN and None are in no mean and in no interval; their number among the ``n`` images has the key
+    :func:`~lightning_adv2.results.means.empty_key`: ``empty_<metric>``, of ``iou`` ``empty``.
 
     Args:
         images: of :func:`image_rows`.
@@ -65,8 +66,7 @@ def mean_rows(
         for metric in metrics:
             values = defined(image[metric] for image in found.values())
             row[metric] = mean_of(values)
-            if metric == "iou":
-                row["empty"] = len(found) - len(values)
+            row[empty_key(metric)] = len(found) - len(values)
             if metric in intervals:
                 row[f"{metric}_low"], row[f"{metric}_high"] = bootstrap_interval(values) if values else (None, None)
         rows.append(row)

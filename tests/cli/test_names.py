@@ -14,8 +14,8 @@ from lightning_adv2 import attacks
 from lightning_adv2.__main__ import main as entry
 from lightning_adv2.attacks import AttackRecipe
 from lightning_adv2.cli import main
-from lightning_adv2.cli.likeness import alike
 from lightning_adv2.cli.names import offered
+from lightning_adv2.files.likeness import alike
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 

@@ -25,6 +25,7 @@ class Probe:
     name = "probe"
     title = "Probe"
     columns = (Column("interpreter"), Column("iou", "map IoU", ".3f"))
+    logged = ("iou",)
 
 
 def make_run(folder: Path, records: list[BatchRecord], whole: bool = True, **settings: Any) -> Run:

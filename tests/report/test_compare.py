@@ -103,6 +103,7 @@ def test_several_runs_make_one_page(
     iou = [run.summary.rows[2]["iou"] for run in runs]
     expected = f"{iou[1]:.3f} ({iou[1] - iou[0]:+.3f})"
     assert expected in said
+    assert f"{tmp_path.resolve() / 'report.html'}: open it in a browser" in said, "the folder as well"
     assert any(expected in row for row in parsed.rows)
     for name in ("first", "second", "third"):
         assert f"{name}: Results" in parsed.text

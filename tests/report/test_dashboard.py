@@ -169,15 +169,16 @@ def test_an_evaluation_that_is_there_is_not_logged_again(tmp_path: Path) -> None
     log(run)
     assert "already" in sync(tmp_path)
     assert len(history(tmp_path)) == len(own_artifacts(tmp_path)) == 1
-    write_findings(tmp_path, Probe, Findings([{"iou": 0.75}]))
+    write_findings(tmp_path, Probe, Findings([{"interpreter": "x", "iou": 0.75}]))
     sync(tmp_path)
-    assert offline_tables(tmp_path)["studies/test/probe/table"] == [{"iou": 0.75}]
+    assert offline_tables(tmp_path)["studies/test/probe/table"] == [{"interpreter": "x", "iou": 0.75}]
     assert len(own_artifacts(tmp_path)) == 2, "with another file it is another"
 
 
 def test_a_damaged_study_costs_only_itself(tmp_path: Path) -> None:
     run = whole_run(tmp_path)
-    write_findings(tmp_path, GapEvaluation, Findings(ROWS))
+    keys = [key for column in GapEvaluation.columns for key in column.keys]
+    write_findings(tmp_path, GapEvaluation, Findings([dict.fromkeys(keys)]))
     (tmp_path / "gap.json").write_text((tmp_path / "gap.json").read_text()[:-20])
     with pytest.warns(UserWarning, match=r"W&B's part of \S+gap\.json is not made"):
         log(run)

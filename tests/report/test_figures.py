@@ -13,8 +13,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lightning_adv2.report import figures, run_figures, write_figures
+from lightning_adv2.report.bars import Metric, grouped_bars
 from lightning_adv2.report.figures import amplified, map_sheet, overlay
+from lightning_adv2.report.table import Column
 from lightning_adv2.results import summarize
+from lightning_adv2.results.summary import Row
 
 CLASSES = ("disk", "a class with a very long name that does not fit", "star")
 
@@ -178,6 +181,55 @@ def test_bars_stay_readable(interpreters: int, attacks: int, numbers: bool) -> N
     assert figure.legends[0].get_window_extent().y0 >= page.y0
     assert figure.legends[0].get_window_extent().x1 <= page.x1
     assert figure.get_suptitle() == "Map agreement: attacked image and target map: a"
+
+
+def signed_rows(*values: tuple[float, float, float]) -> list[Row]:
+    """A row per value with its interval, each under an attack of its own."""
+    names = {"interpreter": "cam", "schedule": "fast", "role": "joint", "n": 16, "empty_x": 0}
+    return [
+        names | {"attack": f"a{i}", "x": x, "x_low": low, "x_high": high} for i, (x, low, high) in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [(-0.02, -0.5, 0.4), (0.01, -0.1, 0.9)],
+        [(-0.002, -0.004, -0.001), (-0.001, -0.003, 0.0)],
+        [(0.3, 0.1, 2.0)],
+        [(-3.0, -3.0, -3.0), (1.0, 1.0, 1.0)],
+        [(0.0, 0.0, 0.0)],
+    ],
+)
+@pytest.mark.parametrize("empty", [0, 14])
+def test_bars_and_intervals_are_whole_and_so_are_their_numbers(
+    values: list[tuple[float, float, float]], empty: int
+) -> None:
+    rows = [row | {"empty_x": empty} for row in signed_rows(*values)]
+    figure = grouped_bars(rows, [Metric(Column("x", "change", "+.4f"), limit=1.05)], "title")
+    FigureCanvasAgg(figure).draw()
+    (axis,) = figure.axes
+    bottom, top = axis.get_ylim()
+    for x, low, high in values:
+        assert bottom <= min(0, low) <= max(0, high) <= top
+        assert bottom < x or x == 0
+    if all(high <= 1.05 for _, _, high in values):
+        assert top == 1.05
+    texts = [text.get_text() for text in axis.texts]
+    assert texts == [f"{x:+.4f}" + "\nn=2" * bool(empty) for x, _, _ in values], "in the column's format"
+    frame = axis.get_window_extent()
+    for text, (x, _, _) in zip(axis.texts, values, strict=True):
+        assert text.get_visible()
+        assert text.get_window_extent().y0 >= frame.y0, "not over the names below the axis"
+        assert text.get_window_extent().y1 <= frame.y1 or (x >= 0 and top == 1.05)
+
+
+def test_bars_of_a_scaled_column_have_the_scale_of_their_axis() -> None:
+    figure = grouped_bars(signed_rows((0.02, 0.01, 0.03)), [Metric(Column("x", "x255", ".1f", 255))], "title")
+    (axis,) = figure.axes
+    assert [patch.get_height() for patch in axis.patches] == [pytest.approx(5.1)]
+    assert [text.get_text() for text in axis.texts] == ["5.1"]
+    assert axis.get_ylim()[1] >= 0.03 * 255
 
 
 def test_mean_traces_weigh_images_not_batches() -> None:

@@ -9,21 +9,27 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import wandb
 from build_records import make_record
-from lab import run_python, wandb_environment
+from lab import attack_data, idls, run_python, trainer, wandb_environment
+from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.loggers import CSVLogger
 
+from lightning_adv2.attacks import pgd
+from lightning_adv2.evaluation import AttackEvaluation
 from lightning_adv2.files.run import damaged, record_paths
 from lightning_adv2.report import default_logger, wandb_logger, write_figures
 from lightning_adv2.report.wandb.files import read_state
 from lightning_adv2.report.wandb.logger import RunLogger
 from lightning_adv2.report.wandb.sync import log_run
 from lightning_adv2.results import BatchRecord
+from lightning_adv2.runtime.experiment import DifferentExperimentError
+from lightning_adv2.runtime.ownership import FolderInUseError, owned
 from report.runs import CLASSES, KEY, WANDB, check_report, has, history, make_run, offline_runs, offline_tables, reports
 from report.wandb_server import server
 
@@ -137,6 +143,55 @@ def test_another_process_may_not_log_to_the_same_run(tmp_path: Path) -> None:
     assert f"another process logs to the W&B run of {tmp_path}" in done.stderr
     assert logger.close()
     assert [row["loss"] for row in history(tmp_path)] == [1.0]
+
+
+def evaluated(folder: Path, num_images: int, *callbacks: Callback) -> list[Path]:
+    """The offline runs of a folder after an evaluation with the default logger, refused or not."""
+    logger = default_logger(folder)
+    assert isinstance(logger, RunLogger)
+    try:
+        loop = trainer(folder, AttackEvaluation([pgd(steps=1)]), *callbacks, logger=logger)
+        loop.test(idls("cam"), attack_data(num_images=num_images), verbose=False)
+    finally:
+        assert logger.close()
+    return offline_runs(folder)
+
+
+class Extra(Callback):
+    """Logs a value that no file has."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def on_test_epoch_end(self, trainer: object, pl_module: LightningModule) -> None:
+        pl_module.log("extra", self.value)
+
+
+def test_only_what_is_new_starts_a_wandb_run(tmp_path: Path) -> None:
+    """Neither a run that is refused does, nor one that finds all of its results and values logged."""
+    (first,) = evaluated(tmp_path, 4)
+    state = read_state(tmp_path)
+    assert set(state["logged"]) == {"evaluation", "values"}
+    assert any("test/pgd-fast/cam/iou" in row for row in history(tmp_path))
+    with pytest.raises(DifferentExperimentError, match="belongs to another experiment"):
+        evaluated(tmp_path, 6)
+    with ThreadPoolExecutor(1) as other:  # a folder has one owner, which is a thread
+        owner = owned(tmp_path)
+        other.submit(owner.__enter__).result()
+        with pytest.raises(FolderInUseError, match="is in use by"):
+            evaluated(tmp_path, 4)
+        other.submit(owner.__exit__, None, None, None).result()
+    assert evaluated(tmp_path, 4) == [first]
+    assert read_state(tmp_path) == state
+
+    again = evaluated(tmp_path, 4, Extra(0.5))
+    assert len(again) == 2
+    assert [row["extra"] for row in history(tmp_path) if "extra" in row] == [0.5]
+    assert sum(has(row, "results/test/table") for row in history(tmp_path)) == 1, "the evaluation is there"
+    assert evaluated(tmp_path, 4, Extra(0.5)) == again
+    assert len(evaluated(tmp_path, 4, Extra(0.25))) == 3
+    record_paths(tmp_path / "records")[0].unlink()
+    assert len(evaluated(tmp_path, 4, Extra(0.25))) == 4, "an attack is logged while it runs"
 
 
 def test_two_folders_in_one_process_have_a_run_each(tmp_path: Path) -> None:

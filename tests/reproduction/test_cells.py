@@ -24,7 +24,7 @@ from lightning_adv2.reproduction.published import Stated
 class Shares:
     """A study, as far as its file asks."""
 
-    name, title, columns, position = "shares", "Shares", (Column("rate"),), 0
+    name, title, columns, logged, position = "shares", "Shares", (Column("rate"),), ("rate",), 0
 
 
 COLUMNS = ("interpreter", "attack", "image_id", "success", "valid", "l1", "iou")
@@ -51,6 +51,21 @@ def test_a_cell_is_the_mean_over_the_valid_images(tmp_path):
     assert (asr.value, asr.n) == (0.75, 20)
     assert found.cell("l1", interpreter="grad", attack="adv2") == NOTHING
     assert found.interpreters == ["cam"]
+
+
+def test_images_without_a_value_are_in_no_mean_and_counted(tmp_path):
+    rows = [("cam", "adv2", f"i{k}", "True", "True", 0.1, "nan" if k < 5 else 0.5) for k in range(8)]
+    found = Evaluation((write(tmp_path / "run", rows),))
+    cells = {key: found.cell(key, interpreter="cam", attack="adv2") for key in ("l1", "iou")}
+    assert (cells["l1"].n, cells["iou"].n, cells["iou"].value) == (8, 3, 0.5)
+    (row,) = rows = [Measured(("cam",), cells, {})]
+    table = shown("T", ("interpreter",), rows, {"l1": "L1", "iou": "IoU"}, "")
+    assert table.cells == [["cam", "8", "0.100 [0.100, 0.100]", "0.500 [0.500, 0.500] (3)"]]
+    assert any("number of images in it" in note for note in table.all_notes)
+    assert as_json([row])[0]["measures"]["iou"]["n"] == 3
+    write_findings(tmp_path / "study", Shares, Findings([ROWS[0] | {"empty_rate": 36}]))
+    (row,) = measured(Evaluation((tmp_path / "study",)), Stated("shares", ("attack",), {}), ("rate", "l1"))
+    assert row.cells == {"rate": share_cell(1, 4), "l1": Cell(0.2, 0.1, 0.4, 40)}
 
 
 def test_seeds_are_pooled_image_by_image(tmp_path):

@@ -6,7 +6,8 @@ import pytest
 
 from lightning_adv2.reproduction import published
 from lightning_adv2.reproduction.cells import Cell, Measured
-from lightning_adv2.reproduction.observations import HELD, NOT_HELD, NOT_TESTED, verdicts
+from lightning_adv2.reproduction.items import ITEMS
+from lightning_adv2.reproduction.observations import HELD, NOT_HELD, NOT_TESTED, OBSERVATIONS, verdicts
 
 
 def cell(value: float, half: float = 0.01) -> Cell:
@@ -63,6 +64,35 @@ def test_every_observation_holds_by_the_papers_own_figures():
 
 def test_without_runs_nothing_is_said():
     assert {one.verdict for one in verdicts({})} == {NOT_TESTED}
+    assert {one.evidence.partition(" has")[0] for one in verdicts({})} == {"no finished run"}
+
+
+class Read(dict):
+    """Remembers which tables a rule looks at."""
+
+    def __init__(self, results):
+        super().__init__(results)
+        self.tables = set()
+
+    def get(self, key, default=None):
+        self.tables.add(key)
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize("one", OBSERVATIONS, ids=lambda one: one.number)
+def test_an_observation_names_the_tables_that_its_rule_reads(one):
+    read = Read(of_paper())
+    assert one.decide(read)
+    assert set(one.tables) == read.tables
+    assert set(one.tables) <= {item.key for item in ITEMS}
+
+
+def test_only_the_observations_of_the_tables_asked_for_are_judged():
+    assert verdicts({}, ["ig"]) == []
+    found = of_paper()
+    (seventh, eighth) = verdicts({"9": found["9"]}, ["9"])
+    assert (seventh.observation.number, seventh.verdict) == ("7", HELD)
+    assert (eighth.verdict, eighth.evidence) == (NOT_TESTED, "table 12 was not asked for (--tables)")
 
 
 def changed(results, table, place, **values):

@@ -21,7 +21,8 @@ def plan(tmp_path: Path) -> Plan:
 
 def detected(detector: str, interpreter: str, attack: str, rate: float | None, role: str = "joint") -> dict[str, Any]:
     head = {"interpreter": interpreter, "detector": detector, "attack": attack, "schedule": "fast", "role": role}
-    return head | {"n": 40 if rate is not None else 0, "detection_rate": rate}
+    others = dict.fromkeys(("benign_fpr", "calibration_fpr", "auroc", "threshold"))
+    return head | others | {"n": 40 if rate is not None else 0, "detection_rate": rate}
 
 
 def test_4_has_the_papers_detectors_and_attacks_beside_its_figures(plan: Plan) -> None:

@@ -25,6 +25,7 @@ from lightning_adv2.report.findings import Findings
 from lightning_adv2.report.html.run_page import run_sections
 from lightning_adv2.report.results_table import results_table
 from lightning_adv2.report.run_figures import bars
+from lightning_adv2.report.table import Column, Table
 from lightning_adv2.report.terminal import show
 from lightning_adv2.results import BatchRecord, summarize
 from lightning_adv2.results.summary import Row
@@ -33,6 +34,7 @@ from lightning_adv2.studies.base import Study
 from lightning_adv2.studies.classifier_transfer.judging import classifier_rows
 from lightning_adv2.studies.curves import curve_rows
 from lightning_adv2.studies.gap import gap_images, gap_rows
+from lightning_adv2.studies.rows import image_rows, mean_rows
 from lightning_adv2.studies.transfer.judging import transfer_rows
 
 
@@ -154,6 +156,35 @@ def test_the_bars_say_so_too() -> None:
     assert "0.500 [0.500, 0.500] (1)" in (text := shown(GapEvaluation, rows))
     assert OVER in text
     assert OVER not in shown(GapEvaluation, gap_rows(gap_images(record_of(empty=0))))
+
+
+def test_every_metric_says_over_how_many_images_its_mean_is() -> None:
+    """Of 16 images 14 have no rank correlation, as where a map is constant; all have a change of the maximum."""
+    head = {"interpreter": "cam", "attack": "adv2", "schedule": "fast", "role": "joint"}
+    undefined = [None, NAN] * 7
+    values = {"correlation": [*undefined, 0.25, 0.75], "change": [0.5] * 16}
+    record = make_record(0, [f"{i}" for i in range(16)])
+    images = image_rows(head | {"order": (0,)}, record, range(16), values)
+    (row,) = mean_rows(images, list(head), list(values), intervals=["correlation"])
+    assert (row["n"], row["empty_correlation"], row["empty_change"], row["correlation"]) == (16, 14, 0, 0.5)
+    columns = [Column("correlation", "", ".3f", interval=True), Column("change", "", ".3f")]
+    table = Table("", columns, [row])
+    assert table.cells == [["0.500 [0.250, 0.750] (2)", "0.500"]]
+    assert any(note.startswith(OVER) for note in table.all_notes)
+
+    class OfMaps(Study):
+        title = "Of maps"
+        columns = (*table.columns, Column("n"))
+        logged = ("correlation", "change")
+
+        def summarise(self, observed: Any, subject: Any) -> Findings:
+            return Findings([])
+
+    assert labels(OfMaps.figure(Findings([row]))) == ["0.500\nn=2", "0.500"]
+    (nothing,) = mean_rows(images[:3], list(head), ["correlation"], intervals=["correlation"])
+    assert (nothing["n"], nothing["empty_correlation"], nothing["correlation"]) == (2, 2, None)
+    assert Table("", columns[:1], [nothing]).cells == [["-"]]
+    assert Table("", columns[:1], [nothing]).all_notes == []
 
 
 def test_transfer_says_so() -> None:

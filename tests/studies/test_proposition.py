@@ -83,10 +83,13 @@ def test_what_is_not_finite_is_in_no_mean_and_is_unresolved() -> None:
     assert row == head | {
         "n": 3, "held": 2, "violated": 0, "unresolved": 1, "gain": pytest.approx(0.255), "l1": 0.75, "slack": 2.0,
         "error": pytest.approx(0.01), "max_error": pytest.approx(0.01),
+        "empty_gain": 1, "empty_l1": 1, "empty_slack": 2, "empty_error": 1,
     }  # fmt: skip
     violated = Findings([row | {"violated": 1}, row], {"steps": 8, "tolerance": 0.02})
     (table,) = PropositionEvaluation.tables(violated)
     assert [table.emphasis(one) for one in table.rows] == ["alert", ""]
+    cells = dict(zip(table.headings, table.cells[0], strict=True))
+    assert (cells["gain"], cells["L1 / gain"]) == ("0.255 (2)", "2.0 (1)"), "over how many images it is"
 
 
 def test_figure_and_log(finished: Any) -> None:

@@ -381,7 +381,8 @@ def test_what_it_reads_and_what_it_tells(tmp_path: Path) -> None:
     write_findings(tmp_path, MapQualityEvaluation, Findings(quality))
     with pytest.raises(FileNotFoundError, match=r"noise.json is missing.*NoiseEvaluation before"):
         found(NoiseEvaluation())
-    noise = {"interpreter": "rts", "kind": "normal", "rate": 0.03, "iou": 0.77, "l1": 0.1}
+    noise = dict.fromkeys(key for column in NoiseEvaluation.columns for key in column.keys)
+    noise |= {"interpreter": "rts", "kind": "normal", "rate": 0.03, "iou": 0.77, "l1": 0.1}
     write_findings(tmp_path, NoiseEvaluation, Findings([noise]))
     earlier, made = found(), found(NoiseEvaluation())
     assert not [key for key in earlier.rows[0] if key.startswith("noise_iou")], "what lies there is of an earlier run"

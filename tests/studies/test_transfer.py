@@ -161,8 +161,10 @@ def test_rows() -> None:
         seen(*pair, 0, ""), seen(*other, 0, ""),
     ]  # fmt: skip
     assert transfer_rows(images) == transfer_rows(images[::-1]) == [
-        {"source": "a", **HEAD, "interpreter": "b", "n": 0, "empty": 0, "l1": None, "iou": None} | dict.fromkeys(ENDS),
-        {"source": "b", **HEAD, "interpreter": "a", "n": 2, "empty": 0, "l1": pytest.approx(0.3), "iou": 0.75,
+        {"source": "a", **HEAD, "interpreter": "b", "n": 0, "empty": 0, "empty_l1": 0, "l1": None, "iou": None}
+        | dict.fromkeys(ENDS),
+        {"source": "b", **HEAD, "interpreter": "a", "n": 2, "empty": 0, "empty_l1": 0, "l1": pytest.approx(0.3),
+         "iou": 0.75,
          "l1_low": pytest.approx(0.2), "l1_high": pytest.approx(0.4), "iou_low": 0.5, "iou_high": 1.0},
     ]  # fmt: skip
 

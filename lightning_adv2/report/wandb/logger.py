@@ -21,8 +21,11 @@ from lightning_adv2.report.wandb.about import define_curves, run_settings
 from lightning_adv2.report.wandb.artifacts import log_weights
 from lightning_adv2.report.wandb.files import FILE, claim, logged, read_state, sync_command, wait_for
 from lightning_adv2.report.wandb.keys import warn
+from lightning_adv2.report.wandb.pending import Pending, Unstarted
 
 PROJECT = "lightning_adv2"
+VALUES = "values"
+"""Name, in ``logged`` of ``wandb.json``, of the values that the loops of an evaluation logged."""
 STAGING = "WANDB_DATA_DIR"
 CONNECT_SECONDS, FINISH_SECONDS = 30, 60
 
@@ -30,8 +33,10 @@ CONNECT_SECONDS, FINISH_SECONDS = 30, 60
 class RunLogger(WandbLogger):
     """Logs to the one W&B run of a folder; never raises.
 
-    The first start gives the folder a W&B run id, in ``wandb.json``; every later start continues that run. After an
-    error, of which one warning tells, values are logged offline under the same id, or not at all if that fails too.
+    W&B's run starts with the first values. Hyper-parameters wait for them, so that a run that is refused, because its
+    folder is another experiment's, changes nothing of the folder's W&B run. The first start gives the folder a W&B run
+    id, in ``wandb.json``; every later start continues that run. After an error, of which one warning tells, values are
+    logged offline under the same id, or not at all if that fails too.
 
     Args:
         folder: of the run; its ``wandb/`` takes W&B's files, also those that W&B stages until an upload, unless
@@ -83,10 +88,15 @@ class RunLogger(WandbLogger):
         self._stages = False
         self._failures = 0
         self._logged: dict[str, str] = {}
+        self._pending, self._started, self._holds = Pending(), False, False
 
     @property
     def experiment(self) -> Any:
-        """W&B's run, started at the first use; if it cannot be started, an object whose methods do nothing."""
+        """W&B's run, started when an attribute of it is first used."""
+        return Unstarted(self.connected) if self._experiment is None else self._experiment
+
+    def connected(self) -> Any:
+        """Start the W&B run and return it; if it cannot be started, an object whose methods do nothing."""
         if self._experiment is None and self._failures < 2 and _rank() == 0:
             try:
                 self.connect()
@@ -94,8 +104,21 @@ class RunLogger(WandbLogger):
                 self._fail(error)
         return DummyLogger().experiment if self._experiment is None else self._experiment
 
+    def reserve(self) -> None:
+        """Lock the folder's W&B run for this process, and let W&B read its settings, without starting; may raise.
+
+        Raises:
+            RuntimeError: another process logs to the W&B run.
+            Exception: W&B cannot start at all, such as with a malformed setting in the environment.
+        """
+        import wandb
+
+        if _rank() == 0:
+            self._lock = self._lock or claim(self.folder, self._id or "")
+            wandb.setup()
+
     def connect(self) -> None:
-        """Start the W&B run now; the only method that raises."""
+        """Start the W&B run now; may raise."""
         if _rank() != 0 or self._experiment is not None:
             return
         close_active()  # Lightning would go on with that W&B run
@@ -120,16 +143,33 @@ class RunLogger(WandbLogger):
         return bool(self._offline or getattr(self._experiment, "offline", False))
 
     def attempt(self, act: Callable[[], None]) -> None:
-        """Call ``act``, which logs values; after an error once more, offline."""
+        """Call ``act``, which logs values by :meth:`start` or :meth:`once`; after an error once more, offline."""
         while self._failures < 2:
             try:
-                self.connect()
                 return act()
             except Exception as error:
                 self._fail(error)
 
+    def start(self) -> None:
+        """Start the W&B run and log what waits for it; may raise."""
+        self.connect()
+        self._started, self._holds = True, False
+        self._pending.log()
+
+    def hold(self) -> None:
+        """Let values wait until :meth:`settle`, or until something else is logged."""
+        self._holds = not self._started
+
+    def settle(self) -> None:
+        """Log the values that wait, unless an earlier run has logged the same; never raises."""
+        digest = self._pending.digest
+        if digest is not None:
+            self.attempt(lambda: self.once(VALUES, digest, lambda: None))
+        self._pending.clear()
+        self._holds = False
+
     def once(self, name: str, digest: str, act: Callable[[], None]) -> None:
-        """Call ``act`` unless ``wandb.json`` has this digest; may raise.
+        """Start the W&B run and call ``act``, unless ``wandb.json`` has this digest; may raise.
 
         ``wandb.json`` takes the digest when the W&B run is closed and all is written or uploaded. After an earlier kill
         ``act`` is called once more.
@@ -140,41 +180,56 @@ class RunLogger(WandbLogger):
             act: logs the content.
         """
         if (logged(self.folder) | self._logged).get(name) != digest:
+            self.start()
             act()
             self._logged[name] = digest
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """See Lightning; never raises."""
-        self.attempt(lambda: super(RunLogger, self).log_metrics(metrics, step))
+        self._pending.note(metrics)
+        self._log(partial(super().log_metrics, dict(metrics), step), now=not self._holds)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
-        """See Lightning; never raises."""
-        self.attempt(lambda: super(RunLogger, self).log_hyperparams(params))
+        """See Lightning; waits for the first values; never raises."""
+        self._log(partial(super().log_hyperparams, params), now=self._started)
+
+    def _log(self, act: Callable[[], None], now: bool) -> None:
+        if self._failures < 2:  # else nothing is logged any more
+            self._pending.acts.append(act)
+        if now:
+            self.attempt(self.start)
 
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         """Do nothing: checkpoints stay in the run's folder."""
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Log the weights that a ``fit`` left; the run stays open, for a later loop of the same process."""
+        """Log what waits, and the weights that a ``fit`` left; the run stays open, for a later loop of the process."""
+        if status == "success" and self._pending.acts and not self._holds:
+            self.attempt(self.start)
         if status == "success" and list(self.folder.glob("*.safetensors")):
             self.attempt(self._log_weights)
 
     def _log_weights(self) -> None:
         for path in sorted(self.folder.glob("*.safetensors")):
-            digest = file_sha256(path)
-            self.once(f"model/{path.stem}", digest, partial(log_weights, self._experiment, path, digest))
+            self._log_network(path, file_sha256(path))
+
+    def _log_network(self, path: Path, digest: str) -> None:
+        self.once(f"model/{path.stem}", digest, lambda: log_weights(self._experiment, path, digest))
 
     def close(self) -> bool:
         """Finish W&B's run, at the latest when the process ends; False if W&B may lack values."""
+        lacks = bool(self._failures or self._pending.acts)
         run, self._experiment = self._experiment, None
         atexit.unregister(self.close)
         if RunLogger._active is self:
             RunLogger._active = None
+        self._pending, self._started, self._holds = Pending(), False, False
         if run is None:
-            return False
+            self._leave()
+            return not lacks
         try:
             run.finish()  # returns when all is written or uploaded
             if run.offline:
@@ -218,6 +273,18 @@ class RunLogger(WandbLogger):
         self.tear_down()
         self._offline = True
         self._wandb_init["settings"].mode = "offline"
+
+
+def hold(logger: Any) -> None:
+    """Let the values of an evaluation wait until :func:`settle`; see :meth:`RunLogger.hold`."""
+    if isinstance(logger, RunLogger):
+        logger.hold()
+
+
+def settle(logger: Any) -> None:
+    """Log the values of an evaluation that wait, unless the W&B run has them; see :meth:`RunLogger.settle`."""
+    if isinstance(logger, RunLogger):
+        logger.settle()
 
 
 def attempt(logger: WandbLogger, act: Callable[[], None]) -> None:

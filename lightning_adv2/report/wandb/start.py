@@ -53,10 +53,13 @@ def wandb_logger(
 
 
 def default_logger(folder: str | Path, job_type: str | None = None) -> Logger:
-    """W&B in the run's folder; CSV files where wandb is not installed or does not even start."""
+    """W&B in the run's folder; CSV files where wandb is not installed or does not even start.
+
+    An offline run of W&B starts with the first values, so that a run that is refused leaves none.
+    """
     try:
         logger = wandb_logger(folder, name=Path(folder).name, job_type=job_type)
-        logger.connect()
+        logger.reserve()
         return logger
     except ModuleNotFoundError:
         pass

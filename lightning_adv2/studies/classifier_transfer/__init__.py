@@ -149,8 +149,9 @@ class ClassifierTransferEvaluation(Study):
         names = [one["name"] for one in findings.details["classifiers"]]
         return grouped_bars(
             findings.rows,
-            [Metric("asr", "taken for c_t", 1.12), Metric("wrong", "not taken for c", 1.12),
-             Metric("iou", "map IoU", 1.12, empty="")],
+            [Metric(Column("asr", "taken for c_t", ".2f"), 1.12),
+             Metric(Column("wrong", "not taken for c", ".2f"), 1.12),
+             Metric(Column("iou", "map IoU", ".2f", n="maps"), 1.12)],
             f"Images attacked on {names[0]}, seen by others",
             group=lambda row: f"{by_interpreter(row)} {attack_label(row)}", series=lambda row: str(row["classifier"]),
             colours={name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)},

@@ -149,7 +149,8 @@ class DetectionEvaluation(Study):
         names = {"attack": "benign", "schedule": "control", "role": "control"}
         before = [{"interpreter": i, "detector": d, **names, "detection_rate": x} for (i, d), x in benign.items()]
         return grouped_bars(
-            [*before, *rows], [Metric("detection_rate", "share detected", 1.08)], "Share of images detected",
+            [*before, *rows], [Metric(Column("detection_rate", "share detected", ".2f"), 1.08)],
+            "Share of images detected",
             group=lambda row: str(row["detector"]), panel=lambda row: str(row["interpreter"]).upper(),
         )  # fmt: skip
 

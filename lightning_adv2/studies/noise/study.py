@@ -148,7 +148,7 @@ class NoiseEvaluation(Study):
     def figure(cls, findings: Findings) -> Figure | None:
         """Bars of map L1 and IoU per interpreter under each kind and rate of noise, for the true class."""
         rows = [row for row in findings.rows if row["n"]]
-        metrics = [Metric("l1", "map L1"), Metric("iou", "map IoU", 1.05)]
+        metrics = [Metric(Column("l1", "map L1", ".2f")), Metric(Column("iou", "map IoU", ".2f"), 1.05)]
         title = "Benign maps under plain noise, for the true class"
         return grouped_bars(rows, metrics, title, series=_series) if rows else None
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lightning_adv2.interpreters import Interpreter
 from lightning_adv2.models import Classifier
 from lightning_adv2.report.figures import Cell, grid, heading, map_cell, overlay
-from lightning_adv2.results.means import iou_label
+from lightning_adv2.results.means import over_below
 from lightning_adv2.results.records import BatchRecord, record_key, to_numpy
 from lightning_adv2.results.summary import Row
 from lightning_adv2.studies.transfer.judging import NO_MAP, benign_maps, explain
@@ -54,7 +54,8 @@ def transfer_figure(rows: Sequence[Row]) -> Figure:
         for i, line in enumerate(values):
             for j, iou in enumerate(line):
                 if math.isfinite(iou):
-                    text = iou_label(matrix[sources[i], names[j]])
+                    row = matrix[sources[i], names[j]]
+                    text = over_below(f"{iou:.2f}", row["n"] - row["empty"], row["n"])
                     axis.text(j, i, text, ha="center", va="center", color="black" if iou > 0.6 else "white")
         axis.set_xticks(range(len(names)), [name.upper() for name in names], fontsize=8, rotation=20, ha="right")
         axis.set_yticks(range(len(sources)), [name if name == NO_MAP else name.upper() for name in sources], fontsize=8)
