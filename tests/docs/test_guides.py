@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from docs.guide import DOCS, Block, blocks, check_output, copy_repository, follow, write
+from docs.guide import DOCS, ROOT, Block, blocks, check_output, copy_repository, follow, write
 
 GUIDES = sorted(DOCS.glob("add_*.md"))
 FURTHER = {
@@ -60,6 +62,24 @@ def test_its_places_are_there_after_another_contribution(name: str, tmp_path: Pa
     folder, page = copy_repository(tmp_path / "repository"), DOCS / f"{name}.md"
     changed = write_all(page, folder, FURTHER[name])
     assert changed == write_all(page, folder, {}) >= 3
+
+
+@pytest.mark.slow
+def test_the_study_passes_the_checks_of_the_package(tmp_path: Path) -> None:
+    """As a file of the package, with its public docstrings and types."""
+    (block,) = (one for one in blocks(DOCS / "add_study.md") if one.text.startswith("# my_study.py\n"))
+    path = tmp_path / "my_study.py"
+    path.write_text(block.text.partition("\n")[2], encoding="utf-8")
+    settings = ROOT / "pyproject.toml"
+    for command in (
+        ["ruff", "check", "--no-cache", "--config", settings, path],
+        ["ruff", "format", "--no-cache", "--check", "--config", settings, path],
+        ["mypy", "--config-file", settings, path],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_pages_are_there_and_short() -> None:
