@@ -41,6 +41,9 @@ class Break(pl.Callback):
         if what == "kill service":
             for pid in service():
                 os.kill(pid, signal.SIGKILL)
+            while service():
+                time.sleep(0.01)
+            time.sleep(0.2)  # until this process hears of it; what W&B takes before is lost
         elif what.startswith("wait "):  # until the caller has done its part
             place = Path(what.removeprefix("wait "))
             place.with_suffix(".reached").touch()
