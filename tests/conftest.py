@@ -46,7 +46,8 @@ SHARED_DATA = Path(os.environ.get("LIGHTNING_ADV2_SHARED", str(Path(__file__).pa
 if SHARED_DATA.is_dir():
     os.environ["LIGHTNING_ADV2_DATA"] = str(SHARED_DATA)
 
-LONGEST = ("test_slurm_runs.py", "test_readme.py", "test_notebooks.py")
+LONGEST = ("test_slurm_runs.py", "test_readme.py", "test_wandb.py", "test_guides.py", "test_benchmarks.py",
+           "test_uneven.py", "test_notebooks.py")  # fmt: skip
 """Files whose tests take minutes: begun last, they would run alone at the end."""
 
 # The same examples on every run: a failure in CI can be repeated anywhere.
@@ -69,14 +70,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Longest files first; under ``--dist loadgroup`` a file stays together, and so do all that use SLURM."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Longest files first."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
-    if getattr(config.option, "loadgroup", False):
-        for item in items:
-            group = "slurm" if "cluster" in getattr(item, "fixturenames", ()) else item.path.name
-            item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_collection_finish() -> None:
