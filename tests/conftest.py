@@ -46,7 +46,7 @@ SHARED_DATA = Path(os.environ.get("LIGHTNING_ADV2_SHARED", str(Path(__file__).pa
 if SHARED_DATA.is_dir():
     os.environ["LIGHTNING_ADV2_DATA"] = str(SHARED_DATA)
 
-LONGEST = ("test_slurm_runs.py", "test_readme.py", "test_wandb.py", "test_guides.py", "test_benchmarks.py",
+LONGEST = ("test_slurm_runs.py", "test_wandb.py", "test_guides.py", "test_benchmarks.py",
            "test_uneven.py", "test_notebooks.py")  # fmt: skip
 """Files whose tests take minutes: begun last, they would run alone at the end."""
 

@@ -28,7 +28,16 @@ def test_ratios_are_paired(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["steps", "maps", "drift", "batches", "memory", "training"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "steps",
+        "maps",
+        "drift",
+        "batches",
+        *(pytest.param(one, marks=pytest.mark.long) for one in ("memory", "training")),
+    ],
+)
 def test_every_part_runs_without_data(part, tmp_path):
     words = ["-m", "benchmarks", part, "--quick", "--device", "cpu", "--data", str(tmp_path)]
     done = spawn.run_python(*words, folder=tmp_path, timeout=900)

@@ -78,7 +78,7 @@ def rows(run: Path) -> set[tuple[str, str]]:
         return {(row["interpreter"], row["attack"]) for row in csv.DictReader(stream)}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_from_a_folder_and_a_pth_to_rts_a(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     network = torchvision.models.resnet18(num_classes=3)

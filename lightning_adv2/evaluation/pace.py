@@ -110,10 +110,10 @@ class Pace:
 
 
 def make_pace(trainer: pl.Trainer, interpreters: Sequence[str], known: bool = True) -> Pace:
-    """A pace for the loop that begins.
+    """A pace for the loop that begins, which counts the batches of this process that lack a record.
 
     Args:
-        trainer: runs it.
+        trainer: runs the loop.
         interpreters: whose records are left for each batch.
         known: False where not all batches will be attacked.
     """

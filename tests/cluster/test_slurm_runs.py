@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from proc import catches, has_loaded
+from proc import awaits, catches, has_loaded
 
 from cluster.cluster_lab import evaluation, records, text_of, training, undisturbed
 from cluster.real_slurm import Slurm
@@ -47,7 +47,13 @@ def test_promise_10_training_is_requeued_and_exact(slurm: Slurm, tmp_path: Path)
     unhurt, run = undisturbed(config, tmp_path / "unhurt", "fit", "--trainer.devices=2", processes=2), tmp_path / "hurt"
     job = slurm.submit(run, "training.sbatch", options=TWO, CONFIG=config, RUN=run)
     slurm.wait_until(lambda: list((run / "checkpoints").glob("*.ckpt")), 120, run)
+    tasks = slurm.processes(job)
+    for task in tasks:
+        os.kill(task, signal.SIGSTOP)  # else they may end before they hear the signal
     slurm.ask("scancel", "--signal=USR1", job)
+    slurm.wait_until(lambda: all(awaits(task, signal.SIGUSR1) for task in tasks), 60, run)
+    for task in tasks:
+        os.kill(task, signal.SIGCONT)
     slurm.queued_again(job, run)
     assert not (run / "rts.safetensors").exists(), "it had ended before it was told to"
     assert slurm.wait(job, run) == "COMPLETED", text_of(run)
@@ -131,7 +137,8 @@ def test_promise_10_after_scancel_the_same_file_goes_on_with_another_number_of_p
     assert kept.items() <= records(tmp_path).items()
 
 
-@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
+@pytest.mark.long
+@pytest.mark.parametrize("rank", [0, 1])
 def test_promise_11_a_killed_task_ends_the_job_and_the_same_file_goes_on(
     rank: int, slurm: Slurm, alone: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -91,7 +91,7 @@ def few_steps(content: Any) -> None:
             content["init_args"] = (content.get("init_args") or {}) | {option: 3}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_command_in_order(tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LIGHTNING_ADV2_DATA", raising=False)

@@ -131,7 +131,7 @@ trainer(Path(sys.argv[2]), AttackEvaluation([adv2_grad(steps=2)])).test(module, 
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_promise_17_a_machine_with_too_little_memory_finishes_and_says_so(tmp_path: Path) -> None:
     """A real limit by the operating system, under which torch's allocator really fails."""
     outputs = {}

@@ -22,7 +22,7 @@ from lightning_adv2.runtime.threads import arithmetic
 def evaluate(folder: Path, weights: Path, devices: int, threads: int | None) -> None:
     """37 images by GRAD; the environment decides how many threads each process has."""
     classifier = ResidualClassifier(num_classes=7, widths=WIDTHS, stem_stride=2, weights=str(weights))
-    evaluation = AttackEvaluation([pgd(steps=8), adv2_grad(steps=20)], seed=1, threads=threads)
+    evaluation = AttackEvaluation([pgd(steps=4), adv2_grad(steps=8)], seed=1, threads=threads)
     run = trainer(folder, evaluation, devices=devices, strategy="ddp" if devices > 1 else "auto")
     data = AttackDataModule(shapes(num_test=120), num_images=37, batch_size=4)
     run.test(IDLS(classifier, Gradient()), data, verbose=False)

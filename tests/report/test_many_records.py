@@ -20,16 +20,16 @@ from lightning_adv2.results.run import read_run
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_report_of_more_images_takes_no_more_memory(tmp_path: Path) -> None:
-    """Records of 160 images are 121 MB: who held them all would need 106 MB more than for 20."""
-    command = [sys.executable, "-m", "benchmarks.report", "--sizes", "20", "160", "--folder", tmp_path]
+    """Records of 300 images are 227 MB: who held them all would need that much more than for 20."""
+    command = [sys.executable, "-m", "benchmarks.report", "--sizes", "20", "300", "--folder", tmp_path]
     done = subprocess.run([*command, "--output", tmp_path], cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads((tmp_path / "report.json").read_text())["rows"]
     peaks = {(row["part"], row["images"]): row["peak MB"] for row in rows}
     for part in ("end", "report"):
-        assert peaks[part, 160] - peaks[part, 20] < 40, peaks
+        assert peaks[part, 300] - peaks[part, 20] < 60, peaks
 
 
 def test_all_records_are_read_once_and_those_shown_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
