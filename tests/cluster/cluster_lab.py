@@ -49,9 +49,9 @@ def environment(folder: Path, **more: object) -> dict[str, str]:
     return inherited | wandb_environment(folder / "wandb_home") | own | {k: str(v) for k, v in more.items()}
 
 
-def undisturbed(config: Path, run: Path, verb: str = "test", *words: str, processes: int = 1) -> Path:
+def undisturbed(config: Path, run: Path, verb: str = "test", *words: str) -> Path:
     """The same without any cluster: what every other run is compared with."""
-    done = spawn.run_python(*command(config, run, verb), *words, folder=run.parent, processes=processes)
+    done = spawn.run_python(*command(config, run, verb), *words, folder=run.parent)
     assert done.returncode == 0, done
     return run
 

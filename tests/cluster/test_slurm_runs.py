@@ -44,10 +44,13 @@ def quiet(folder: Path) -> None:
 
 def test_promise_10_training_is_requeued_and_exact(slurm: Slurm, tmp_path: Path) -> None:
     config = training(tmp_path, epochs=30)
-    unhurt, run = undisturbed(config, tmp_path / "unhurt", "fit", "--trainer.devices=2", processes=2), tmp_path / "hurt"
+    unhurt, run = tmp_path / "unhurt", tmp_path / "hurt"
+    first = slurm.submit(unhurt, "training.sbatch", options=TWO, CONFIG=config, RUN=unhurt)
+    assert slurm.wait(first, unhurt) == "COMPLETED", text_of(unhurt)
     job = slurm.submit(run, "training.sbatch", options=TWO, CONFIG=config, RUN=run)
     slurm.wait_until(lambda: list((run / "checkpoints").glob("*.ckpt")), 120, run)
     tasks = slurm.processes(job)
+    assert len(tasks) == 2, text_of(run)
     for task in tasks:
         os.kill(task, signal.SIGSTOP)  # else they may end before they hear the signal
     slurm.ask("scancel", "--signal=USR1", job)
