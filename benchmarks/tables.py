@@ -277,7 +277,7 @@ def front_door() -> str:
 def tables() -> Iterator[tuple[str, str]]:
     """Every table with its name."""
     made = (attacks, steps, drift, maps, quality, evaluation, rounding, report, memory, batches, training)
-    for make in (*made, derivatives, kills, aid, aid_quality, aid_noise, aid_transfer, aid_settings):
+    for make in (*made, derivatives, kills, front_door, aid, aid_quality, aid_noise, aid_transfer, aid_settings):
         yield make.__name__, make()
 
 
