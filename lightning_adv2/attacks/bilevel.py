@@ -53,6 +53,7 @@ class BilevelStep(Step):
     """
 
     needs_map = True
+    takes_map_terms = False
 
     def __init__(
         self,
@@ -79,18 +80,6 @@ class BilevelStep(Step):
         self.average, self.halvings, self.kappa, self.reset = average, halvings, kappa, reset
         self.checkpoint = checkpoint
         self.set_terms(terms or [TargetClass()])
-
-    def set_terms(self, terms: Sequence[LossTerm]) -> None:
-        """Set the terms of the first move.
-
-        Args:
-            terms: without the map.
-
-        Raises:
-            ValueError: a term needs the map.
-        """
-        refuse_map_terms(terms)
-        super().set_terms(terms)
 
     def extended(self, terms: Sequence[LossTerm]) -> Self:
         """The same step with further terms in its first move; a step without a first move gets one of length 0.05.
@@ -259,19 +248,6 @@ def _damped(fresh: State, inner: State) -> State:
     """The fresh mask with the memory of the old one: means halved, variances quartered."""
     mean, variance, count = inner[1]
     return fresh[0], (0.5 * mean, 0.25 * variance, count)
-
-
-def refuse_map_terms(terms: Sequence[LossTerm]) -> None:
-    """Raise a ValueError for terms that need the map, which the steps for MASK do not hand to them.
-
-    Args:
-        terms: of a step for MASK.
-
-    Raises:
-        ValueError: names the terms.
-    """
-    if names := [type(term).__name__ for term in terms if term.needs_map]:
-        raise ValueError(f"terms: this step makes its own map loss and shows the others no map; leave out {names}")
 
 
 def mask_interpreter(inputs: AttackInputs) -> MASK:

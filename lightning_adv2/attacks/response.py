@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_adv2.attacks.bilevel import margin, mask_interpreter, refuse_map_terms, wanted_map
+from lightning_adv2.attacks.bilevel import margin, mask_interpreter, wanted_map
 from lightning_adv2.attacks.objective import AttackInputs, Context, LossTerm, Ramp
 from lightning_adv2.attacks.perturbation import Perturbation
 from lightning_adv2.attacks.steps import Seen, Step, loss_gradient, seen, total_loss
@@ -48,6 +48,7 @@ class ResponseStep(Step):
     """
 
     needs_map = True
+    takes_map_terms = False
 
     def __init__(
         self,
@@ -71,18 +72,6 @@ class ResponseStep(Step):
         self.rule, self.step_size, self.masks, self.own, self.noise = rule, step_size, masks, own, noise
         self.slope, self.floor, self.clip, self.kappa = slope, floor, clip, kappa
         self.refresh = refresh
-
-    def set_terms(self, terms: Sequence[LossTerm]) -> None:
-        """Set the further terms.
-
-        Args:
-            terms: without the map.
-
-        Raises:
-            ValueError: a term needs the map.
-        """
-        refuse_map_terms(terms)
-        super().set_terms(terms)
 
     def init(self, inputs: AttackInputs, parameter: Tensor) -> State:
         """Step count ``(B,)``, the rule's state, the terms' prepared states, and the last refresh.

@@ -48,10 +48,12 @@ class Step(ABC):
         terms: minimised; :meth:`set_terms` sets them.
         needs_gradient: whether the step follows the gradient of the classifier or of the map; False for a search, which
             may therefore attack an interpreter that is not differentiable.
+        takes_map_terms: whether terms may need the map; False for a step that makes its own map loss.
     """
 
     terms: tuple[LossTerm, ...] = ()
     needs_gradient = True
+    takes_map_terms = True
 
     @property
     def needs_map(self) -> bool:
@@ -67,6 +69,9 @@ class Step(ABC):
         Raises:
             ValueError: the step cannot take a term.
         """
+        names = [] if self.takes_map_terms else [type(term).__name__ for term in terms if term.needs_map]
+        if names:
+            raise ValueError(f"terms: this step makes its own map loss and shows the others no map; leave out {names}")
         self.terms = tuple(terms)
 
     def extended(self, terms: Sequence[LossTerm]) -> Self:
